@@ -1,0 +1,1 @@
+"""Components of the loop as plain classes: detectors, generators, filters, and the vocabulary they share."""

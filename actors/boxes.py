@@ -1,0 +1,38 @@
+"""Box geometry on NumPy arrays: ``[n, 4]`` float32, xyxy, in pixels, x to the right and y down."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Boxes = NDArray[np.float32]
+
+
+def empty() -> Boxes:
+    """No boxes: ``[0, 4]`` float32."""
+    return np.zeros((0, 4), dtype=np.float32)
+
+
+def areas(boxes: Boxes) -> NDArray[np.float32]:
+    """Areas ``[n]`` in px^2 of boxes ``[n, 4]``; a box turned inside out has area 0."""
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0)
+    return np.asarray(sides[:, 0] * sides[:, 1], dtype=np.float32)
+
+
+def intersections(first: Boxes, second: Boxes) -> NDArray[np.float32]:
+    """Shared areas ``[n, m]`` in px^2 of boxes ``[n, 4]`` and ``[m, 4]``."""
+    top_left = np.maximum(first[:, None, :2], second[None, :, :2])
+    bottom_right = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    sides = np.maximum(bottom_right - top_left, 0.0)
+    return np.asarray(sides[..., 0] * sides[..., 1], dtype=np.float32)
+
+
+def pairwise_iou(first: Boxes, second: Boxes) -> NDArray[np.float32]:
+    """Intersection over union ``[n, m]`` of boxes ``[n, 4]`` and ``[m, 4]``; 0 where both areas are 0."""
+    shared = intersections(first, second)
+    union = areas(first)[:, None] + areas(second)[None, :] - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def clip(boxes: Boxes, width: int, height: int) -> Boxes:
+    """Boxes ``[n, 4]`` cut at the borders of a ``width`` x ``height`` px image."""
+    limits = np.array([width, height, width, height], dtype=np.float32)
+    return np.clip(boxes, 0.0, limits)

@@ -1,0 +1,1 @@
+"""Filters: they judge candidates, each verdict with score, threshold and reason."""

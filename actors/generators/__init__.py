@@ -1,0 +1,1 @@
+"""Generators: they draw variants of mined instances."""

@@ -1,0 +1,39 @@
+"""Reading and writing pictures: ``[H, W, 3]`` uint8 RGB behind a local path or any fsspec URI."""
+
+from io import BytesIO
+
+import fsspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+Pixels = NDArray[np.uint8]
+
+MAX_PIXELS = 30_000_000  # a small file can unfold to gigabytes; refuse before decoding
+
+
+def decode(data: bytes, name: str) -> Pixels:
+    """Pixels ``[H, W, 3]`` uint8 RGB of an encoded picture, turned upright by its EXIF orientation.
+
+    Raises ValueError where the bytes are no whole picture, or one of more than ``MAX_PIXELS``.
+    """
+    try:
+        with Image.open(BytesIO(data)) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise ValueError(f"{name}: {picture.width}x{picture.height} px is more than {MAX_PIXELS} px; resize it")
+            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"), dtype=np.uint8)
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{name}: not a readable picture ({error})") from error
+
+
+def read(uri: str) -> Pixels:
+    """Pixels ``[H, W, 3]`` uint8 RGB. Raises FileNotFoundError or ValueError, naming the URI."""
+    with fsspec.open(uri, "rb") as file:
+        return decode(file.read(), uri)
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """The PNG file of ``[H, W, 3]`` uint8 RGB pixels: lossless, and the same bytes every time."""
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", compress_level=3)
+    return buffer.getvalue()

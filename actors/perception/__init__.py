@@ -1,0 +1,1 @@
+"""What the detector perceives of an instance."""

@@ -1,0 +1,1 @@
+"""The loop: what happens in which order, on which data, recorded where."""

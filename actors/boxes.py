@@ -29,7 +29,8 @@ def pairwise_iou(first: Boxes, second: Boxes) -> NDArray[np.float32]:
     """Intersection over union ``[n, m]`` of boxes ``[n, 4]`` and ``[m, 4]``; 0 where both areas are 0."""
     shared = intersections(first, second)
     union = areas(first)[:, None] + areas(second)[None, :] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    iou: NDArray[np.float32] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return iou
 
 
 def clip(boxes: Boxes, width: int, height: int) -> Boxes:

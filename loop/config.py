@@ -1,0 +1,316 @@
+"""The whole config tree, where it comes from, and what identifies a run.
+
+A run is described by YAML files laid one over the other (later files win, mappings merge, lists replace) and by
+``--set key.sub=value``. Component sections (detector, generator, filters) are described where the component is.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from actors.config import Config
+from actors.detectors import DetectorConfig
+from actors.filters import FilterConfig
+from actors.generators import GeneratorConfig
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class WorldConfig(Config):
+    """The embedded data set: rendered inspection scenes, so that a run needs no data of one's own."""
+
+    train: int = Field(40, ge=1)
+    """Training scenes."""
+    val: int = Field(100, ge=1)
+    """Validation scenes."""
+    clean: int = Field(0, ge=0)
+    """Further scenes with no objects in them, for generators that insert."""
+    seed: int = 0
+    """Draws the scenes; another seed is another data set."""
+
+
+class DataConfig(Config):
+    """The real images: a folder in a known format, or the embedded world."""
+
+    format: Literal["auto", "coco", "yolo", "voc", "world"] = "auto"
+    root: str | None = None
+    """Folder of the data set; not needed for the world."""
+    train: str | None = None
+    """Name of the training split where it is not the format's usual one."""
+    val: str | None = None
+    """Name of the validation split; without one, val_frac of the training images is held out."""
+    test: str | None = None
+    """Name of the test split; never trained on, and synthetic copies of it are refused."""
+    val_frac: float = Field(0.2, gt=0.0, lt=1.0)
+    """Share of the images held out where the data set has no validation split of its own."""
+    subset: int | None = Field(None, ge=1)
+    """Keep only this many training images, drawn by the run's seed: the low-data setting."""
+    world: WorldConfig = WorldConfig()
+
+    @model_validator(mode="after")
+    def _has_a_place(self) -> Self:
+        if (self.format == "world") == (self.root is not None):
+            raise ValueError("give root (a folder) for real data, and leave it out for format: world")
+        return self
+
+
+class MiningConfig(Config):
+    """Which instances the detector gets wrong (DetDiffusion, arXiv 2403.13304, Eq. 2), and how many are taken."""
+
+    score_threshold: Share = 0.3
+    """gamma: detections must score above this to count."""
+    iou_threshold: Share = 0.5
+    """beta: a box is easy if such a detection has an IoU above this with it."""
+    match_class: bool = True
+    """Only detections of the box's own class count (the paper leaves it open)."""
+    policy: Literal["hardest", "balanced", "random"] = "hardest"
+    """How the budget is spent: lowest score first; in turns over the classes; or blindly, as the ablation's zero."""
+    budget: int = Field(40, ge=1)
+    """Instances taken a round."""
+
+
+class GenerationConfig(Config):
+    """How many variants are drawn."""
+
+    copies: int = Field(2, ge=1)
+    """Candidates for each image that holds mined instances (Gen2Det, arXiv 2312.04566, Table 6c)."""
+    max_failed_share: Share = 0.1
+    """The round stops when more than this share of the candidates could not be drawn or judged."""
+
+
+class MixingConfig(Config):
+    """How real and synthetic images share the batches (Gen2Det, Sec. 3.3)."""
+
+    p: Share = 0.2
+    """Share of synthetic images; 0 is training on the real ones alone."""
+    mode: Literal["batch", "share"] = "batch"
+    """batch: a whole batch is synthetic with probability p; share: p of every batch, counted exactly."""
+
+
+class TrainingConfig(Config):
+    """How the detector is retrained. The control arm trains the same way, with p = 0."""
+
+    steps: int = Field(600, ge=1)
+    """Optimiser steps of one round."""
+    epoch_steps: int = Field(50, ge=1)
+    """Steps that the detector's own schedule (learning rate, mosaic) calls an epoch; divides steps."""
+    batch_size: int = Field(16, ge=1)
+    """Images a step, over all workers."""
+    start: Literal["scratch", "previous", "weights"] = "scratch"
+    """Where a round's training starts: random weights, the last round's detector, or detector.weights."""
+    background_ignore: bool = True
+    """On synthetic images only positive locations give classification loss (Gen2Det, Sec. 3.3)."""
+    overrides: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """The detector family's own training settings, by their own names (ultralytics: lr0, mosaic, optimizer, ...)."""
+
+    @model_validator(mode="after")
+    def _whole_epochs(self) -> Self:
+        if self.steps % self.epoch_steps:
+            raise ValueError(f"steps ({self.steps}) is no multiple of epoch_steps ({self.epoch_steps})")
+        return self
+
+
+class EvaluationConfig(Config):
+    """How detectors are compared on the real validation images."""
+
+    bootstrap_draws: int = Field(1000, ge=100)
+    """Resamplings of the validation images behind the 95 % interval of the gain."""
+
+
+class RoleConfig(Config):
+    """What one kind of actor is given."""
+
+    num_actors: int = Field(1, ge=1)
+    num_cpus: float = Field(0.5, ge=0.0)
+    """Logical CPUs of each actor."""
+    num_gpus: float = Field(0.0, ge=0.0)
+    """GPUs of each actor; fractions share one."""
+    batch_size: int = Field(8, ge=1)
+    """Rows handed over at a time; no effect on results."""
+
+
+class TrainRoleConfig(Config):
+    """What the training workers are given."""
+
+    num_workers: int = Field(1, ge=1)
+    """Ray Train workers: data-parallel copies of the detector."""
+    num_cpus: float = Field(1.0, gt=0.0)
+    """Logical CPUs of each worker; also its number of torch threads."""
+    num_gpus: float = Field(0.0, ge=0.0)
+    """GPUs of each worker."""
+    max_failures: int = Field(2, ge=0)
+    """Lost workers that a training survives."""
+
+
+class HostingConfig(Config):
+    """Where things run, and nothing else: no key here changes a result."""
+
+    engine: Literal["ray", "inline"] = "ray"
+    """inline runs every stage in this process, for a debugger."""
+    num_cpus: int | None = Field(None, ge=1)
+    """Logical CPUs of a local Ray (a running cluster knows its own); default: this machine's, at least 4."""
+    generate: RoleConfig = RoleConfig()
+    inspect: RoleConfig = RoleConfig()
+    judge: RoleConfig = RoleConfig()
+    train: TrainRoleConfig = TrainRoleConfig()
+
+
+class TrackingConfig(Config):
+    """MLflow."""
+
+    uri: str | None = None
+    """Tracking server; default: a sqlite file in the run root."""
+    experiment: str | None = None
+    """Experiment name; default: the run's name."""
+
+
+class LoopConfig(Config):
+    """A run, whole."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Folder of the run below root."""
+    root: str = "runs"
+    """Storage root of all that a run writes: a folder or any fsspec URI (s3://, gs://)."""
+    seed: int = 0
+    rounds: int = Field(2, ge=1)
+    data: DataConfig
+    detector: DetectorConfig = DetectorConfig()
+    mining: MiningConfig = MiningConfig()
+    generator: GeneratorConfig = GeneratorConfig()
+    generation: GenerationConfig = GenerationConfig()
+    filters: tuple[FilterConfig, ...] = ()
+    """Judges, in this order; a dropped image is not shown to the later ones."""
+    mixing: MixingConfig = MixingConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    hosting: HostingConfig = HostingConfig()
+    tracking: TrackingConfig = TrackingConfig()
+
+    @field_validator("filters")
+    @classmethod
+    def _filters_once(cls, filters: tuple[FilterConfig, ...]) -> tuple[FilterConfig, ...]:
+        kinds = [config.kind for config in filters]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(f"a filter may be named once: {kinds}")
+        return filters
+
+    @model_validator(mode="after")
+    def _weights_to_start_from(self) -> Self:
+        if self.training.start == "weights" and self.detector.weights is None:
+            raise ValueError("training.start: weights needs detector.weights")
+        return self
+
+    def science(self) -> dict[str, Any]:
+        """What decides the results, as plain JSON values: all but where it runs and where it is written."""
+        return self.model_dump(mode="json", exclude={"name", "root", "hosting", "tracking"})
+
+    def fingerprint(self, *sections: str) -> str:
+        """16 hex digits over the named sections of ``science()``, or over all of it."""
+        science = self.science()
+        chosen = {key: science[key] for key in sections} if sections else science
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class ConfigError(ValueError):
+    """A config that cannot be used; the message names file, key, value and choices."""
+
+
+def load(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> LoopConfig:
+    """The config of ``files`` laid one over the other, then of ``key.sub=value`` overrides (values are YAML).
+
+    Raises ConfigError, naming the key, the value seen and what was expected.
+    """
+    tree: dict[str, Any] = {}
+    for file in files:
+        tree = _merge(tree, _read(Path(file)))
+    for override in overrides:
+        tree = _merge(tree, _parse_override(override))
+    try:
+        return LoopConfig.model_validate(tree)
+    except ValidationError as error:
+        lines = [_explain(detail) for detail in error.errors(include_url=False)]
+        raise ConfigError("\n".join([f"{' + '.join(map(str, files))} cannot be used:", *lines])) from None
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The keys that differ between two plain trees, each as ``key: old -> new``."""
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            lines.append(f"{prefix}{key}: {before!r} -> {after!r}")
+    return lines
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(file.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{file}: there is no such config file") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{file}: not readable as YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{file}: a config is a mapping of keys, this file holds {type(tree).__name__}")
+    return tree
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip("."):
+        raise ConfigError(f"--set {text}: give it as key.sub=value")
+    try:
+        tree: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text}: the value is no YAML: {error}") from None
+    for part in reversed(key.split(".")):
+        tree = {part: tree}
+    return dict(tree)
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` laid over ``base``. A component of another kind replaces the one below it whole."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(below, Mapping) and isinstance(value, Mapping) and _same_kind(below, value):
+            merged[key] = _merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _same_kind(below: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
+    return "kind" not in over or over["kind"] == below.get("kind")
+
+
+def _explain(detail: ErrorDetails) -> str:
+    key = ".".join(str(part) for part in detail["loc"]) or "(config)"
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        return f"  {key}: unknown key; known here: {', '.join(_known_keys(detail['loc'][:-1]))}"
+    if detail["type"] == "missing":
+        return f"  {key}: required, but not given"
+    seen = detail["input"]
+    return f"  {key}: {message}" + ("" if isinstance(seen, dict | list) else f"; seen: {seen!r}")
+
+
+def _known_keys(location: Sequence[str | int]) -> list[str]:
+    """The keys of the section at ``location``, following unions by their kind."""
+    section: Any = LoopConfig
+    for part in location:
+        options = [section, *getattr(section, "__args__", ())]
+        models = [option for option in options if hasattr(option, "model_fields")]
+        by_kind = [m for m in models if "kind" in m.model_fields and m.model_fields["kind"].default == part]
+        if by_kind:
+            section = by_kind[0]
+        elif isinstance(part, str) and models and part in models[0].model_fields:
+            section = models[0].model_fields[part].annotation
+    return sorted(getattr(section, "model_fields", {}))

@@ -6,7 +6,7 @@ Arrays are set read-only: between actors they arrive read-only anyway, and in-pr
 
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from actors import boxes as geometry
 from actors.seeds import derive_id
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-def _freeze(record: Any, lengths: tuple[str, ...] = ()) -> None:
+
+def _freeze(record: "DataclassInstance", lengths: tuple[str, ...] = ()) -> None:
     """Make every array of a record read-only, and check that the named ones have the same length."""
     for field in fields(record):
         value = getattr(record, field.name)

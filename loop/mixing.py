@@ -1,0 +1,105 @@
+"""Which images a training step sees: real and synthetic ones by the ratio p (Gen2Det, arXiv 2312.04566, Sec. 3.3).
+
+The plan of a training is a function of its seed and of the step alone. So every worker derives the same global
+batches and takes its slice, a resumed training goes on exactly, and with p = 0 the real images come in the order
+in which they would come without a pool.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.seeds import derive_seed
+from loop.config import MixingConfig
+
+
+class Draw(NamedTuple):
+    """One image of a batch, and the seed of all that is random about how it is shown."""
+
+    synthetic: bool
+    image: int  # position among the real images, or in the pool
+    seed: int  # of its augmentation; depends on the step and on the place in the batch, not on who loads it
+
+
+@lru_cache(maxsize=64)
+def _order(seed: int, kind: str, pass_: int, num_images: int) -> NDArray[np.int64]:
+    """The order ``[num_images]`` in which one pass goes over the real images or over the pool."""
+    return np.random.default_rng(derive_seed(seed, kind, pass_)).permutation(num_images)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mixture:
+    """All the batches of a training.
+
+    In mode ``batch`` a whole batch is synthetic with probability p, as the paper has it; in mode ``share`` p of
+    every batch is, rounded so that after any number of steps the count is off by at most half an image.
+    Real images and pool are each gone through in their own order, reshuffled for every pass. An empty pool
+    gives real images only, whatever p asks for: ``realised_p`` says so.
+
+    Raises ValueError where there is no real image.
+    """
+
+    num_real: int
+    num_synthetic: int
+    num_steps: int
+    batch_size: int  # images a step, over all workers
+    mixing: MixingConfig
+    seed: int
+    counts: NDArray[np.int64] = field(init=False, repr=False)  # [num_steps] synthetic images in each step
+    _before: NDArray[np.int64] = field(init=False, repr=False)  # [num_steps] synthetic images in the steps before
+
+    def __post_init__(self) -> None:
+        if self.num_real < 1:
+            raise ValueError("no real training image: mosaics and the control arm need at least one")
+        counts = self._count() if self.num_synthetic else np.zeros(self.num_steps, np.int64)
+        object.__setattr__(self, "counts", counts)
+        object.__setattr__(self, "_before", np.cumsum(counts) - counts)
+
+    def _count(self) -> NDArray[np.int64]:
+        if self.mixing.mode == "batch":
+            draws = np.random.default_rng(derive_seed(self.seed, "kind")).random(self.num_steps)
+            return np.where(draws < self.mixing.p, np.int64(self.batch_size), np.int64(0))
+        wanted = self.mixing.p * self.batch_size * np.arange(self.num_steps + 1)
+        so_far: NDArray[np.int64] = np.floor(wanted + 0.5).astype(np.int64)
+        return so_far[1:] - so_far[:-1]
+
+    @property
+    def num_synthetic_draws(self) -> int:
+        """Synthetic images over all steps, repetitions counted."""
+        return int(self.counts.sum())
+
+    @property
+    def num_real_draws(self) -> int:
+        """Real images over all steps, repetitions counted."""
+        return self.num_steps * self.batch_size - self.num_synthetic_draws
+
+    @property
+    def realised_p(self) -> float:
+        """Share of synthetic images over all steps."""
+        return self.num_synthetic_draws / (self.num_steps * self.batch_size)
+
+    def batch(self, step: int, rank: int = 0, world_size: int = 1) -> list[Draw]:
+        """What worker ``rank`` of ``world_size`` sees in ``step``: every ``world_size``-th image of the batch."""
+        places = range(rank, self.batch_size, world_size)
+        return [self._draw(step, place) for place in places]
+
+    def steps(self, start: int, rank: int = 0, world_size: int = 1) -> Iterator[list[Draw]]:
+        """The batches from step ``start`` to the last."""
+        return (self.batch(step, rank, world_size) for step in range(start, self.num_steps))
+
+    def _draw(self, step: int, place: int) -> Draw:
+        num_real = self.batch_size - int(self.counts[step])
+        synthetic = place >= num_real
+        before = int(self._before[step])
+        turn = before + place - num_real if synthetic else step * self.batch_size - before + place
+        pass_, position = divmod(turn, self.num_synthetic if synthetic else self.num_real)
+        order = self._order(synthetic, pass_)
+        return Draw(synthetic, int(order[position]), derive_seed(self.seed, "augment", step, place))
+
+    def _order(self, synthetic: bool, pass_: int) -> NDArray[np.int64]:
+        num_images = self.num_synthetic if synthetic else self.num_real
+        return _order(self.seed, "synthetic" if synthetic else "real", pass_, num_images)

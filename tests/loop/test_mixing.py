@@ -1,0 +1,97 @@
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from loop.config import MixingConfig
+from loop.mixing import Draw, Mixture
+
+
+def mixture(p: float = 0.2, mode: str = "batch", **changes: Any) -> Mixture:
+    settings = {"num_real": 10, "num_synthetic": 7, "num_steps": 50, "batch_size": 8, "seed": 3} | changes
+    return Mixture(mixing=MixingConfig(p=p, mode=mode), **settings)
+
+
+def flat(plan: Mixture) -> list[Draw]:
+    return [draw for batch in plan.steps(0) for draw in batch]
+
+
+def test_batch_mode_keeps_p_within_three_sigma_over_ten_thousand_batches_gen2det_table_6b():
+    plan = mixture(p=0.2, num_steps=10_000)
+    sigma = (0.2 * 0.8 / 10_000) ** 0.5
+    assert abs(plan.realised_p - 0.2) < 3 * sigma
+    assert set(plan.counts.tolist()) == {0, 8}
+    assert plan.num_synthetic_draws == sum(draw.synthetic for draw in flat(plan))
+
+
+def test_share_mode_counts_exactly():
+    # 0.3 * 8 = 2.4 a batch, so the sums 2.4, 4.8, 7.2, 9.6, 12 are rounded to 2, 5, 7, 10, 12
+    plan = mixture(p=0.3, mode="share", num_steps=5)
+    assert plan.counts.tolist() == [2, 3, 2, 3, 2]
+    assert [sum(draw.synthetic for draw in batch) for batch in plan.steps(0)] == [2, 3, 2, 3, 2]
+    assert plan.realised_p == pytest.approx(12 / 40)
+
+
+@pytest.mark.parametrize("mode", ["batch", "share"])
+def test_p_of_one_is_all_synthetic_and_p_of_zero_all_real(mode):
+    assert all(draw.synthetic for draw in flat(mixture(p=1.0, mode=mode)))
+    assert not any(draw.synthetic for draw in flat(mixture(p=0.0, mode=mode)))
+
+
+@pytest.mark.parametrize("mode", ["batch", "share"])
+def test_p_of_zero_with_a_pool_is_the_real_only_training(mode):
+    assert flat(mixture(p=0.0, mode=mode)) == flat(mixture(p=0.0, mode=mode, num_synthetic=0))
+
+
+def test_real_images_come_in_the_same_order_whatever_p_is():
+    real_only = [draw.image for draw in flat(mixture(p=0.0))]
+    mixed = [draw.image for draw in flat(mixture(p=0.5)) if not draw.synthetic]
+    assert mixed == real_only[: len(mixed)]
+
+
+def test_every_pass_shows_every_image_once_in_a_new_order():
+    indices = [draw.image for draw in flat(mixture(p=0.0))]
+    first, second = indices[:10], indices[10:20]
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+
+
+@pytest.mark.parametrize("mode", ["batch", "share"])
+def test_two_workers_share_one_batch_between_them(mode):
+    plan, other = mixture(p=0.4, mode=mode), mixture(p=0.4, mode=mode)
+    for step in range(50):
+        halves = plan.batch(step, 0, 2) + other.batch(step, 1, 2)
+        assert Counter(halves) == Counter(plan.batch(step))
+
+
+def test_workers_get_their_fair_part_of_the_synthetic_images():
+    plan = mixture(p=0.5, mode="share")
+    parts = [sum(draw.synthetic for draw in plan.batch(0, rank, 2)) for rank in range(2)]
+    assert parts == [2, 2]
+
+
+def test_a_resumed_training_goes_on_exactly():
+    plan = mixture(p=0.4)
+    assert list(plan.steps(20)) == list(plan.steps(0))[20:]
+
+
+def test_a_longer_training_begins_like_a_shorter_one():
+    assert flat(mixture(num_steps=80))[: 50 * 8] == flat(mixture(num_steps=50))
+
+
+def test_seeds_of_augmentation_belong_to_step_and_place():
+    seeds = [draw.seed for draw in flat(mixture())]
+    assert len(set(seeds)) == len(seeds)
+    assert flat(mixture(seed=3)) == flat(mixture(seed=3))
+    assert flat(mixture(seed=3)) != flat(mixture(seed=4))
+
+
+def test_an_empty_pool_gives_real_images_and_says_so():
+    plan = mixture(p=0.5, num_synthetic=0)
+    assert plan.realised_p == 0.0
+    assert plan.num_real_draws == 50 * 8
+
+
+def test_no_real_image_is_an_error():
+    with pytest.raises(ValueError, match="no real training image"):
+        mixture(num_real=0)

@@ -1,0 +1,1 @@
+"""Training and measuring: the trainer under Ray Train, background ignore, COCO metrics."""

@@ -1,0 +1,184 @@
+"""COCO metrics of a detector on real images (pycocotools; metrics of Lin et al., arXiv 1405.0312).
+
+All figures are fractions in [0, 1]. A size, class or subset without ground truth has no figure: its key is left out.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.boxes import Boxes
+from actors.records import Detections, LabeledImage
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+Flags = Mapping[str, NDArray[np.bool_]]
+
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0.0, 1.0, 101)
+SIZES = ("all", "small", "medium", "large")  # below 32^2 px, below 96^2 px, above: the order of pycocotools
+BEYOND_ALL_SIZES = 1e12  # px^2; pycocotools' widest range ends at 1e10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ClassMatches:
+    """How one class's detections fared: all that average precision needs, image by image.
+
+    Holds m detections, by falling score, from n images, at the t IoU thresholds 0.50, 0.55, ..., 0.95.
+    """
+
+    name: str
+    image: NDArray[np.int64]  # [m] position of the detection's image
+    hit: NDArray[np.bool_]  # [t, m] matched to ground truth that counts
+    counted: NDArray[np.bool_]  # [t, m] a hit or a false alarm; the rest lies on ignored ground truth
+    positives: NDArray[np.int64]  # [n] ground-truth boxes that count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Evaluation:
+    """A detector measured on real images."""
+
+    metrics: dict[str, float]  # AP, AP50, AP75, AP_small, AP_medium, AP_large, AP_hard, AP/<class>
+    curves: dict[str, NDArray[np.float64]]  # class -> [101] precision at RECALLS, at IoU 0.5
+    image_ids: tuple[str, ...]
+    matches: tuple[ClassMatches, ...]  # of the classes with ground truth
+
+
+def evaluate(
+    truth: Sequence[LabeledImage],
+    seen: Mapping[str, Detections],
+    classes: Sequence[str],
+    hard: Flags | None = None,
+) -> Evaluation:
+    """Detections (by image id; an entry for every image) held against the ground truth.
+
+    Ignored annotations are COCO crowds: any number of detections may lie on one (by intersection over the detection's
+    own area) and counts as nothing. ``hard`` flags boxes ``[n]`` by image id: AP_hard counts these alone, every other
+    box is set aside the way COCO sets aside boxes of other sizes (one detection each, by IoU, counts as nothing).
+    Flag them with a detector that is none of those compared, or the comparison favours the others.
+
+    Raises ValueError where detections or flags are missing, a label is no class, or no box counts.
+    """
+    _check(truth, seen, len(classes), hard)
+    with redirect_stdout(StringIO()):
+        run = _run(truth, seen, classes, None)
+        metrics = _metrics(run.eval["precision"], classes)
+        if hard is not None:
+            of_hard = _mean(_run(truth, seen, classes, hard).eval["precision"][..., 0, -1])
+            metrics |= {} if of_hard is None else {"AP_hard": of_hard}
+    present = [label for label, name in enumerate(classes) if f"AP/{name}" in metrics]
+    return Evaluation(
+        metrics=metrics,
+        curves={classes[label]: run.eval["precision"][0, :, label, 0, -1] for label in present},
+        image_ids=tuple(image.id for image in truth),
+        matches=tuple(_matches(run, label, classes[label]) for label in present),
+    )
+
+
+def _check(truth: Sequence[LabeledImage], seen: Mapping[str, Detections], num_classes: int, hard: Flags | None) -> None:
+    if all(image.annotation.ignore.all() for image in truth):
+        raise ValueError(f"nothing to evaluate against: none of the {len(truth)} images has a box that counts")
+    for image in truth:
+        if image.id not in seen:
+            raise ValueError(f"no detections for image {image.id!r}; give an empty entry where nothing was seen")
+        if hard is not None and len(hard.get(image.id, ())) != len(image.annotation):
+            raise ValueError(f"image {image.id!r} needs {len(image.annotation)} hard flags, one for each box")
+        labels = np.concatenate([image.annotation.labels, seen[image.id].labels])
+        if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
+            raise ValueError(f"image {image.id!r}: labels {labels.min()}..{labels.max()}, but {num_classes} classes")
+
+
+def _run(
+    truth: Sequence[LabeledImage], seen: Mapping[str, Detections], classes: Sequence[str], hard: Flags | None
+) -> "COCOeval":
+    from pycocotools.cocoeval import COCOeval
+
+    run = COCOeval(_truth_table(truth, classes, hard), _seen_table(truth, seen, classes), "bbox")
+    run.evaluate()
+    run.accumulate()
+    return run
+
+
+def _truth_table(truth: Sequence[LabeledImage], classes: Sequence[str], hard: Flags | None) -> "COCO":
+    rows: list[dict[str, Any]] = []
+    for position, image in enumerate(truth):
+        annotation = image.annotation
+        for row, ignore in zip(_rows(position, annotation.boxes, annotation.labels), annotation.ignore, strict=True):
+            rows.append({**row, "iscrowd": int(ignore)})
+    if hard is not None:
+        # A ground-truth area serves pycocotools for nothing but its size range: outside of all, the box is set aside.
+        for row, flag in zip(rows, np.concatenate([hard[image.id] for image in truth]), strict=True):
+            row["area"] = row["area"] if flag else BEYOND_ALL_SIZES
+    return _table(len(truth), classes, rows)
+
+
+def _seen_table(truth: Sequence[LabeledImage], seen: Mapping[str, Detections], classes: Sequence[str]) -> "COCO":
+    """Built by hand: pycocotools' own loadRes fails on an empty list."""
+    rows: list[dict[str, Any]] = []
+    for position, image in enumerate(truth):
+        found = seen[image.id]
+        for row, score in zip(_rows(position, found.boxes, found.labels), found.scores.tolist(), strict=True):
+            rows.append({**row, "iscrowd": 0, "score": score})
+    return _table(len(truth), classes, rows)
+
+
+def _rows(position: int, boxes: Boxes, labels: NDArray[np.int64]) -> list[dict[str, Any]]:
+    corners = boxes.astype(np.float64)
+    xywh = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    return [
+        {"image_id": position, "category_id": label, "bbox": box, "area": box[2] * box[3]}
+        for box, label in zip(xywh.tolist(), labels.tolist(), strict=True)
+    ]
+
+
+def _table(num_images: int, classes: Sequence[str], rows: Sequence[dict[str, Any]]) -> "COCO":
+    from pycocotools.coco import COCO
+
+    table = COCO()
+    table.dataset = {
+        "images": [{"id": position} for position in range(num_images)],
+        "categories": [{"id": label, "name": name} for label, name in enumerate(classes)],
+        "annotations": [{**row, "id": number} for number, row in enumerate(rows, start=1)],  # 0 means "no match" to it
+    }
+    table.createIndex()
+    return table
+
+
+def _metrics(precision: NDArray[np.float64], classes: Sequence[str]) -> dict[str, float]:
+    """From precision ``[iou, recall, class, size, max detections]``, -1 where there is no ground truth."""
+    best = precision[..., -1]
+    figures = {
+        "AP": _mean(best[..., 0]),
+        "AP50": _mean(best[0, ..., 0]),
+        "AP75": _mean(best[5, ..., 0]),
+        **{f"AP_{size}": _mean(best[..., number]) for number, size in enumerate(SIZES) if number},
+        **{f"AP/{name}": _mean(best[:, :, label, 0]) for label, name in enumerate(classes)},
+    }
+    return {key: value for key, value in figures.items() if value is not None}
+
+
+def _mean(precision: NDArray[np.float64]) -> float | None:
+    known = precision[precision > -1]
+    return float(known.mean()) if len(known) else None
+
+
+def _matches(run: "COCOeval", label: int, name: str) -> ClassMatches:
+    """Gathered from pycocotools' per-image results, which lie in the order class, size, image."""
+    num_images, num_sizes = len(run.params.imgIds), len(run.params.areaRng)
+    start = label * num_sizes * num_images  # the first size is "all"
+    results = list(enumerate(run.evalImgs[start : start + num_images]))
+    positives = np.array([0 if one is None else np.sum(one["gtIgnore"] == 0) for _, one in results], np.int64)
+    known = [(position, one) for position, one in results if one is not None]
+    order = np.argsort(-np.concatenate([one["dtScores"] for _, one in known]), kind="stable")
+    ignored = np.concatenate([one["dtIgnore"] for _, one in known], axis=1)[:, order]
+    matched = np.concatenate([one["dtMatches"] for _, one in known], axis=1)[:, order] > 0
+    image = np.repeat([position for position, _ in known], [len(one["dtScores"]) for _, one in known])
+    counted = ~ignored.astype(bool)
+    return ClassMatches(name=name, image=image[order], hit=matched & counted, counted=counted, positives=positives)

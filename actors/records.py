@@ -104,8 +104,8 @@ class Instance:
     index: int  # position in the image's annotation
     label: int  # class index
     difficulty: Difficulty
-    best_score: float  # score of the detection that overlaps best, 0 where none does
-    best_iou: float  # its IoU with the box
+    best_score: float  # highest score among detections with IoU > beta, 0 without any
+    best_iou: float  # highest IoU among detections with score > gamma, 0 without any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +177,7 @@ class Sample:
     """A judged candidate on disk: in the pool where ``dropped`` is empty, else kept aside with its reason."""
 
     id: str
-    uri: str  # the picture, lossless
+    uri: str  # the picture, lossless; in its record on disk, from the round's folder on; empty where none was drawn
     sha256: str  # of the picture's file
     width: int  # px
     height: int  # px

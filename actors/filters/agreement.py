@@ -1,11 +1,71 @@
-"""Agreement."""
+"""Detector filter: a drawn box must be found by the detector (Gen2Det, arXiv 2312.04566, Sec. 3.2)."""
 
+from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
+from pydantic import Field
+
+from actors import boxes as geometry
 from actors.config import Config
+from actors.filters.base import State
+from actors.records import Inspected, Verdict
 
 
 class AgreementConfig(Config):
-    """Agreement."""
+    """A drawn box survives if the detector sees its class there."""
 
     kind: Literal["agreement"] = "agreement"
+    iou_threshold: float = Field(0.3, ge=0.0, le=1.0)
+    """Least IoU of the detection with the box."""
+    score_threshold: float = Field(0.1, gt=0.0, le=1.0)
+    """Least score of the detection; low on purpose, for a strict one keeps only what is solved already."""
+    match_class: bool = True
+    """Only detections of the box's own class count (the reading that explains the paper's Fig. 5)."""
+
+
+class Agreement:
+    """One verdict for each drawn box that is not flagged ignore; boxes left as they were are not judged.
+
+    The verdict's score is the best score among the detections with IoU >= ``iou_threshold`` (of the box's class with
+    ``match_class``), 0 without any. Reasons, the first that holds:
+
+    * wrong_class: a detection of another class passes both thresholds (only with ``match_class``);
+    * low_iou: a detection that counts scores high enough and touches the box, with too small an IoU;
+    * not_detected: neither.
+    """
+
+    def __init__(self, config: AgreementConfig, state: State) -> None:
+        del state  # nothing to measure beforehand
+        self.config = config
+
+    def judge(self, batch: Sequence[Inspected]) -> list[tuple[Verdict, ...]]:
+        """Verdicts on the drawn boxes of each candidate, in the annotation's order."""
+        return [self._judge_one(inspected) for inspected in batch]
+
+    def _judge_one(self, inspected: Inspected) -> tuple[Verdict, ...]:
+        config, seen, annotation = self.config, inspected.seen, inspected.candidate.annotation
+        judged = np.flatnonzero(inspected.candidate.drawn & ~annotation.ignore)
+        boxes = annotation.take(judged)
+        iou = geometry.pairwise_iou(boxes.boxes, seen.boxes)
+        sure = seen.scores[None, :] >= config.score_threshold
+        counts = np.ones(iou.shape, np.bool_)
+        if config.match_class:
+            counts = boxes.labels[:, None] == seen.labels[None, :]
+        near = iou >= config.iou_threshold
+        best = np.where(near & counts, seen.scores[None, :], 0.0).max(axis=1, initial=0.0)
+        met = (near & counts & sure, near & ~counts & sure, (iou > 0) & counts & sure)
+        reasons = np.select(
+            [condition.any(axis=1) for condition in met], ["", "wrong_class", "low_iou"], default="not_detected"
+        )
+        return tuple(
+            Verdict(
+                filter=config.kind,
+                box=int(box),
+                keep=not reasons[row],
+                score=float(best[row]),
+                threshold=config.score_threshold,
+                reason=str(reasons[row]),
+            )
+            for row, box in enumerate(judged)
+        )

@@ -1,11 +1,57 @@
-"""Blank."""
+"""Blank-image check: constant pictures, such as the black one that a diffusion pipeline's safety checker returns."""
 
+from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
+from pydantic import Field
+
 from actors.config import Config
+from actors.filters.base import State
+from actors.images import Pixels, read
+from actors.records import WHOLE_IMAGE, Inspected, LabeledImage, Verdict
 
 
 class BlankConfig(Config):
-    """Blank."""
+    """A picture needs some contrast, measured as the standard deviation of its grey levels (0 to 255)."""
 
     kind: Literal["blank"] = "blank"
+    real_share: float = Field(0.25, ge=0.0, le=1.0)
+    """The threshold is this share of the lowest contrast among the real training images, ..."""
+    min_std: float = Field(1.0, ge=0.0)
+    """... and at least this many grey levels, however flat the real images are."""
+    max_images: int = Field(200, ge=1)
+    """Real training images measured, the first by id."""
+
+
+class Blank:
+    """One verdict an image: kept if its contrast in grey levels is above the threshold, else ``blank``.
+
+    Contrast is a standard deviation and not the share of the commonest value: a binary print with a few dark pixels
+    is nearly all white and no blank picture at all.
+    """
+
+    def __init__(self, config: BlankConfig, state: State) -> None:
+        self.threshold = max(config.min_std, config.real_share * float(state["lowest_std"]))
+
+    @staticmethod
+    def fit(config: BlankConfig, train: Sequence[LabeledImage], held_out: Sequence[LabeledImage]) -> State:
+        """The lowest contrast among the real training images; 0 where there are none."""
+        del held_out
+        measured = sorted(train, key=lambda image: image.id)[: config.max_images]
+        return {"lowest_std": min((contrast(read(image.uri)) for image in measured), default=0.0)}
+
+    def judge(self, batch: Sequence[Inspected]) -> list[tuple[Verdict, ...]]:
+        """One verdict on each whole picture."""
+        return [(self._judge_one(inspected.candidate.pixels),) for inspected in batch]
+
+    def _judge_one(self, pixels: Pixels) -> Verdict:
+        score = contrast(pixels)
+        keep = score > self.threshold
+        reason = "" if keep else "blank"
+        return Verdict(filter="blank", box=WHOLE_IMAGE, keep=keep, score=score, threshold=self.threshold, reason=reason)
+
+
+def contrast(pixels: Pixels) -> float:
+    """Standard deviation of the grey levels (mean of R, G, B; 0 to 255) of ``[H, W, 3]`` pixels."""
+    return float(pixels.mean(axis=2, dtype=np.float32).std(dtype=np.float64))

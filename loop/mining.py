@@ -1,0 +1,105 @@
+"""Mine: which instances the detector gets wrong, and on which of them a round's budget is spent."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from actors.records import Difficulty, Instance, Lineage
+from actors.seeds import derive_seed
+from loop.config import MiningConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassDifficulty:
+    """How many instances of one class the detector finds and misses."""
+
+    name: str
+    num_easy: int
+    num_hard: int
+
+    @property
+    def hard_share(self) -> float:
+        """Share of hard instances in [0, 1]; 0 where the class has none at all."""
+        return self.num_hard / max(self.num_easy + self.num_hard, 1)
+
+
+def difficulty_shares(instances: Iterable[Instance], classes: Sequence[str]) -> tuple[ClassDifficulty, ...]:
+    """Easy and hard counts, one entry per class, in the order of ``classes``; absent classes count zero."""
+    easy, hard = [0] * len(classes), [0] * len(classes)
+    for instance in instances:
+        (easy if instance.difficulty is Difficulty.EASY else hard)[instance.label] += 1
+    counts = zip(classes, easy, hard, strict=True)
+    return tuple(ClassDifficulty(name=name, num_easy=found, num_hard=missed) for name, found, missed in counts)
+
+
+def warnings(shares: Iterable[ClassDifficulty]) -> list[str]:
+    """One line for each class that is all hard: the detector has not learnt it, so its tags say nothing."""
+    return [
+        f"class {share.name!r}: all {share.num_hard} instances are hard; the detector has not learnt it yet "
+        "(train longer, or lower mining.score_threshold)"
+        for share in shares
+        if share.num_hard and not share.num_easy
+    ]
+
+
+def select(instances: Iterable[Instance], config: MiningConfig, seed: int) -> tuple[Instance, ...]:
+    """The instances on which the budget is spent, in the order in which they were taken.
+
+    * hardest: hard ones by rising best_score, then rising best_iou; ties by image id and index.
+    * balanced: in turns over the classes (by class index), hardest first within each.
+    * random: drawn without regard to difficulty, easy ones too, by ``seed`` alone (give each round its own).
+
+    Where there are fewer hard instances than budget, all of them are taken and the rest of the budget is not spent:
+    the tuple is shorter than ``config.budget``, nothing is repeated and no easy instance fills up.
+    """
+    everything = sorted(instances, key=_identity)
+    if config.policy == "random":
+        order = np.random.default_rng(derive_seed(seed, "mining")).permutation(len(everything))
+        return tuple(everything[position] for position in order[: config.budget])
+    hard = sorted((i for i in everything if i.difficulty is Difficulty.HARD), key=_hardness)
+    if config.policy == "balanced":
+        hard = _in_turns(hard)
+    return tuple(hard[: config.budget])
+
+
+def plan(
+    selected: Sequence[Instance], *, copies: int, generator: str, round_index: int, seed: int
+) -> tuple[Lineage, ...]:
+    """What is to be drawn: ``copies`` lineages for each image that holds selected instances, all of them in each.
+
+    Images come in the order of their first selected instance. ``seed`` is the run's; a candidate's own seed depends
+    on it, the round, the image and the copy, so that one image's candidates do not change when others come or go.
+    """
+    by_image: dict[str, list[int]] = {}
+    for instance in selected:
+        by_image.setdefault(instance.image_id, []).append(instance.index)
+    return tuple(
+        Lineage(
+            round=round_index,
+            image_id=image_id,
+            box_indices=tuple(sorted(indices)),
+            generator=generator,
+            seed=derive_seed(seed, round_index, image_id, copy),
+        )
+        for image_id, indices in by_image.items()
+        for copy in range(copies)
+    )
+
+
+def _identity(instance: Instance) -> tuple[str, int]:
+    return instance.image_id, instance.index
+
+
+def _hardness(instance: Instance) -> tuple[float, float, str, int]:
+    return instance.best_score, instance.best_iou, *_identity(instance)
+
+
+def _in_turns(hardest_first: Sequence[Instance]) -> list[Instance]:
+    """The first of every class, then the second of every class, and so on."""
+    seen: dict[int, int] = {}
+    turns = []
+    for instance in hardest_first:
+        turn = seen[instance.label] = seen.get(instance.label, -1) + 1
+        turns.append((turn, instance.label, instance))
+    return [instance for _, _, instance in sorted(turns, key=lambda entry: entry[:2])]

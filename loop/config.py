@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypedDict
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -73,6 +73,22 @@ class MiningConfig(Config):
     """How the budget is spent: lowest score first; in turns over the classes; or blindly, as the ablation's zero."""
     budget: int = Field(40, ge=1)
     """Instances taken a round."""
+
+    def attribute(self) -> "AttributeRule":
+        """The rule alone, as keyword arguments of ``actors.perception.attributes``."""
+        return {
+            "score_threshold": self.score_threshold,
+            "iou_threshold": self.iou_threshold,
+            "match_class": self.match_class,
+        }
+
+
+class AttributeRule(TypedDict):
+    """When a box is easy."""
+
+    score_threshold: float
+    iou_threshold: float
+    match_class: bool
 
 
 class GenerationConfig(Config):
@@ -155,6 +171,8 @@ class HostingConfig(Config):
     """inline runs every stage in this process, for a debugger."""
     num_cpus: int | None = Field(None, ge=1)
     """Logical CPUs of a local Ray (a running cluster knows its own); default: this machine's, at least 4."""
+    scale_up_timeout_s: float = Field(0.0, ge=0.0)
+    """How long to wait for an autoscaling cluster to grow until every role has a place."""
     generate: RoleConfig = RoleConfig()
     inspect: RoleConfig = RoleConfig()
     judge: RoleConfig = RoleConfig()

@@ -1,0 +1,75 @@
+"""Records as plain JSON values and back, for what lies on disk and what crosses a process border as text."""
+
+import json
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Record = TypeVar("Record")
+
+
+def to_plain(value: object) -> Any:  # noqa: ANN401 - JSON values have no narrower type
+    """``value`` as dicts, lists, strings and numbers: dataclasses by field, arrays as nested lists.
+
+    float32 comes back to the last bit through JSON. Raises TypeError on anything else.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {str(key): to_plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(entry) for entry in value]
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"{type(value).__name__} has no plain form")
+
+
+def from_plain(kind: type[Record], plain: Any) -> Record:  # noqa: ANN401 - JSON values have no narrower type
+    """A record of ``kind`` from what ``to_plain`` made of it. Raises KeyError or ValueError where it does not fit."""
+    return cast("Record", _restore(kind, plain))
+
+
+def dumps(value: object) -> bytes:
+    """The JSON text of ``to_plain(value)``, the same bytes for equal values."""
+    return json.dumps(to_plain(value), sort_keys=True, allow_nan=False, indent=1).encode()
+
+
+def loads(kind: type[Record], data: bytes) -> Record:
+    """A record of ``kind`` from the bytes that ``dumps`` made."""
+    return from_plain(kind, json.loads(data))
+
+
+def _restore(kind: Any, plain: Any) -> Any:  # noqa: ANN401 - kind is any type form
+    if is_dataclass(kind):
+        return _restore_record(cast("type[DataclassInstance]", kind), plain)
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is tuple and args[1:] == (...,):
+        return tuple(_restore(args[0], entry) for entry in plain)
+    if origin is dict:
+        return {key: _restore(args[1], entry) for key, entry in plain.items()}
+    if origin is np.ndarray:
+        (dtype,) = get_args(args[1])
+        return np.array(plain, dtype=dtype)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return kind(plain)
+    return plain
+
+
+def _restore_record(kind: "type[DataclassInstance]", plain: dict[str, Any]) -> object:
+    hints = get_type_hints(kind)
+    unknown = plain.keys() - hints.keys()
+    if unknown:
+        raise ValueError(f"{kind.__name__}: unknown fields {sorted(unknown)}; written by another version?")
+    values = {field.name: _restore(hints[field.name], plain[field.name]) for field in fields(kind)}
+    if "boxes" in values:  # an empty list has lost its second axis
+        values["boxes"] = values["boxes"].reshape(-1, 4)
+    return kind(**values)

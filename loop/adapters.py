@@ -1,0 +1,125 @@
+"""Rows in, records through a component, rows out: what the actors of each stage do.
+
+An adapter is opened inside its actor from plain arguments: configs, and URIs of what lies in the run folder.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from upath import UPath
+
+from actors import images, rows
+from actors.detectors import DetectorConfig, load_detector
+from actors.filters import FilterConfig, build_filters
+from actors.filters.chain import judge
+from actors.generators import GeneratorConfig, build_generator
+from actors.records import Annotation, Detections, Judged, LabeledImage, Sample
+from actors.rows import Row
+from loop.state import Fate
+from loop.storage import read_record, write_bytes, write_record
+
+if TYPE_CHECKING:
+    from actors.filters.base import State
+
+NOTHING_SEEN = Detections(
+    boxes=np.zeros((0, 4), np.float32), labels=np.zeros(0, np.int64), scores=np.zeros(0, np.float32)
+)
+
+
+class Generate:
+    """Draws the candidate of a row's lineage."""
+
+    def __init__(self, config: GeneratorConfig, real: str) -> None:
+        """``real`` is the URI of the real training images' records."""
+        self.generator = build_generator(config, read_record(UPath(real), tuple[LabeledImage, ...]))
+
+    def __call__(self, batch: Sequence[Row]) -> list[Row]:
+        """The columns of the drawn candidates."""
+        candidates = self.generator.generate([rows.read_lineage(row) for row in batch])
+        return [rows.candidate_columns(candidate) for candidate in candidates]
+
+    def blank(self) -> Row:
+        """A one-pixel picture of nothing."""
+        return rows.candidate_columns(rows.BLANK)
+
+
+class Inspect:
+    """Adds what a detector sees in a row's pixels, or in the picture behind its ``uri``."""
+
+    def __init__(self, config: DetectorConfig, checkpoint: str) -> None:
+        self.detector = load_detector(config, checkpoint)
+
+    def __call__(self, batch: Sequence[Row]) -> list[Row]:
+        """The columns of what is seen."""
+        pictures = [row["pixels"] if "pixels" in row else images.read(row["uri"]) for row in batch]
+        return [rows.detections_columns(seen) for seen in self.detector.detect(pictures)]
+
+    def blank(self) -> Row:
+        """Nothing is seen."""
+        return rows.detections_columns(NOTHING_SEEN)
+
+
+class Judge:
+    """Judges an inspected candidate and writes it down: its picture, then its record, which makes it whole.
+
+    Kept and dropped lie apart below the round's folder; a record names its picture from there, so a run can be moved.
+    """
+
+    def __init__(self, configs: Sequence[FilterConfig], states: str, folder: str) -> None:
+        """``states`` is the URI of what the filters learnt from the real images, ``folder`` the round's."""
+        learnt: dict[str, State] = read_record(UPath(states), dict)
+        self.filters = build_filters(configs, learnt)
+        self.folder = UPath(folder)
+
+    def __call__(self, batch: Sequence[Row]) -> list[Row]:
+        """Why each was dropped; empty where it was kept."""
+        judged = judge(self.filters, [rows.read_inspected(row) for row in batch])
+        for one in judged:
+            self._write(one)
+        return [{"dropped": one.dropped} for one in judged]
+
+    def blank(self) -> Row:
+        """Dropped for the error that the row carries."""
+        return {"dropped": "error"}
+
+    def _write(self, judged: Judged) -> None:
+        candidate = judged.inspected.candidate
+        place = Fate.DROPPED if judged.dropped else Fate.KEPT
+        picture = images.encode_png(candidate.pixels)
+        sample = Sample(
+            id=candidate.lineage.id,
+            uri=f"{place}/{candidate.lineage.id}.png",
+            sha256=hashlib.sha256(picture).hexdigest(),
+            width=candidate.pixels.shape[1],
+            height=candidate.pixels.shape[0],
+            annotation=judged.annotation,
+            proposed=candidate.annotation,
+            drawn=candidate.drawn,
+            seen=judged.inspected.seen,
+            verdicts=judged.verdicts,
+            dropped=judged.dropped,
+            lineage=candidate.lineage,
+        )
+        write_bytes(self.folder / sample.uri, picture)
+        write_record(self.folder / place / f"{sample.id}.json", sample)
+
+
+def failed_sample(row: Row) -> Sample:
+    """The record of a candidate that could not be drawn or judged: no picture, dropped with the error as reason."""
+    lineage = rows.read_lineage(row)
+    return Sample(
+        id=lineage.id,
+        uri="",
+        sha256="",
+        width=0,
+        height=0,
+        annotation=Annotation.empty(),
+        proposed=Annotation.empty(),
+        drawn=np.zeros(0, np.bool_),
+        seen=NOTHING_SEEN,
+        verdicts=(),
+        dropped=row["error"],
+        lineage=lineage,
+    )

@@ -1,0 +1,127 @@
+"""The two arms that are compared: the loop's detector, and its control - real images alone, all else equal.
+
+The control trains with p = 0, the same number of optimiser steps and the same seed. It depends on nothing that a
+round generates, so it is trained once per schedule and kept by fingerprint beside the runs, for all of them.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from upath import UPath
+
+from actors.perception.attributes import attributes
+from actors.plain import dumps
+from actors.records import Detections, Difficulty, LabeledImage, Sample
+from actors.seeds import derive_seed
+from loop import stages
+from loop.config import LoopConfig, MiningConfig, MixingConfig
+from loop.data.dataset import Dataset
+from loop.progress import Reporter
+from loop.state import Cost, once
+from loop.storage import read_detections, write_detections
+from loop.training.trainer import TrainJob, TrainResult, train
+
+REAL_ONLY = MixingConfig(p=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arm:
+    """A trained detector and what it sees in the validation images."""
+
+    checkpoint: str  # URI
+    trained: TrainResult
+    seen: Mapping[str, Detections]  # by image id
+    looked: Cost  # of seeing them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trainings:
+    """Trains and tries out detectors on one data set."""
+
+    config: LoopConfig
+    data: Dataset
+    reporter: Reporter
+
+    def control(self, number: int) -> Arm:
+        """The control of round ``number``; of round 0, it is also the detector that the loop starts from."""
+        goes_on = self.config.training.start == "previous" and number > 0
+        start = self.control(number - 1).checkpoint if goes_on else None
+        place = UPath(self.config.root) / "controls" / self._control_fingerprint(number)
+        return self.arm(place, number, label=f"control {number}", mixing=REAL_ONLY, pool=(), start=start)
+
+    def arm(
+        self,
+        place: UPath,
+        number: int,
+        *,
+        label: str,
+        mixing: MixingConfig,
+        pool: tuple[Sample, ...],
+        start: str | None,
+    ) -> Arm:
+        """The detector trained into the folder ``place``; what is there already is not done again."""
+        checkpoint = place / "detector.safetensors"
+        job = TrainJob(
+            name=f"{place.parent.name}-{place.name}",
+            detector=self.config.detector,
+            training=self.config.training,
+            mixing=mixing,
+            classes=self.data.classes,
+            real=self.data.splits["train"],
+            pool=pool,
+            seed=self._seed(number),
+            start=start,
+            checkpoint=str(checkpoint),
+            storage=str(place / "train"),
+        )
+        trained = once(place / "train.json", TrainResult, lambda: self._train(job, label))
+        looked = once(place / "look.json", Cost, lambda: self._look(place, str(checkpoint), label))
+        return Arm(checkpoint=str(checkpoint), trained=trained, seen=read_detections(place / "val.npz"), looked=looked)
+
+    def _train(self, job: TrainJob, label: str) -> TrainResult:
+        with self.reporter.stage(f"train {label}", self.config.training.steps) as progress:
+            return train(job, self.config.hosting, progress.advance)
+
+    def _look(self, place: UPath, checkpoint: str, label: str) -> Cost:
+        images = self.data.splits["val"]
+        with self.reporter.stage(f"evaluate {label}", len(images)) as progress:
+            seen, collected = stages.detect(
+                images, self.config.detector, checkpoint, self.config.hosting, progress.advance
+            )
+        write_detections(place / "val.npz", seen)
+        return Cost(seconds=collected.seconds, engine_s=collected.engine_s, num_items=len(images))
+
+    def _rounds_apart(self, number: int) -> int:
+        """Trainings that start afresh are the same in every round; those that go on are not."""
+        return number if self.config.training.start == "previous" else 0
+
+    def _seed(self, number: int) -> int:
+        return derive_seed(self.config.seed, "train", self._rounds_apart(number))
+
+    def _control_fingerprint(self, number: int) -> str:
+        """Over all that decides a real-only training and what it is tried on."""
+        training = self.config.training.model_dump(mode="json", exclude={"background_ignore"})
+        parts = [training, self.config.detector.model_dump(mode="json"), self._seed(number)]
+        parts += [self._rounds_apart(number), list(self.data.classes), _digest(self.data)]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _digest(data: Dataset) -> str:
+    return hashlib.sha256(dumps([data.splits["train"], data.splits["val"]])).hexdigest()
+
+
+def hard_boxes(
+    truth: Sequence[LabeledImage], seen: Mapping[str, Detections], config: MiningConfig
+) -> dict[str, NDArray[np.bool_]]:
+    """For each image, which boxes ``[n]`` a detector gets wrong, by the same rule as in mining."""
+    hard = {}
+    for image in truth:
+        flags = np.zeros(len(image.annotation), np.bool_)
+        for instance in attributes(image, seen[image.id], **config.attribute()):
+            flags[instance.index] = instance.difficulty is Difficulty.HARD
+        hard[image.id] = flags
+    return hard

@@ -1,0 +1,126 @@
+"""The driver: sets a run up, goes round after round, and reports; started again, it goes on where it stopped."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
+
+from upath import UPath
+
+from actors.filters import fit_filters
+from loop.arms import Trainings
+from loop.config import HostingConfig, LoopConfig
+from loop.data.dataset import Dataset
+from loop.data.importing import import_data
+from loop.data.world import write_world
+from loop.placement import Node, gangs, unplaced
+from loop.progress import Reporter
+from loop.report import conclude, report_round
+from loop.round import Loop, run_round
+from loop.state import RunFolder, State, once
+from loop.storage import write_record
+from loop.tracking import Tracker
+
+Result = TypeVar("Result")
+
+
+def run(config: LoopConfig, reporter: Reporter) -> UPath:
+    """Run the loop, or what is left of it. Returns the run's folder, which then holds ``summary.json``.
+
+    Raises ConfigError where the folder holds another run, ValueError on data that cannot be used or hosting that
+    cannot be placed, TooManyFailuresError where a round could not make its candidates.
+    """
+    folder = RunFolder.claim(config)
+    data = import_real(config)
+    reporter.say(data.report.text())
+    with engine(config.hosting):
+        write_record(folder.train_records, data.splits["train"])
+        held_out = (*data.splits["val"], *data.splits.get("test", ()))
+        fit = partial(fit_filters, config.filters, data.splits["train"], held_out)
+        once(folder.filter_states, dict, lambda: _in_an_actor(fit, config.hosting))
+        loop = Loop(
+            config=config, data=data, folder=folder, trainings=Trainings(config, data, reporter), reporter=reporter
+        )
+        with Tracker.open(folder, config) as tracker:
+            _rounds(loop, tracker)
+    return folder.path
+
+
+def _rounds(loop: Loop, tracker: Tracker) -> None:
+    state = State(round=0, detector=loop.trainings.control(0).checkpoint, pool=())
+    for _ in range(loop.config.rounds):
+        result = run_round(loop, state)
+        report_round(loop, result, tracker)
+        state = result.state
+    conclude(loop, state, tracker)
+
+
+def import_real(config: LoopConfig) -> Dataset:
+    """The real images of ``config``; the world is rendered into the storage root first, once for all runs."""
+    if config.data.format == "world":
+        root = UPath(config.root) / "worlds" / config.fingerprint("data")
+        write_world(root, config.data.world)
+    else:
+        root = UPath(config.data.root)
+    return import_data(config.data, root, config.seed)
+
+
+@contextmanager
+def engine(hosting: HostingConfig) -> Iterator[None]:
+    """Ray, for as long as the run lasts: the cluster that RAY_ADDRESS names, else a local one of its own.
+
+    Raises ValueError, before anything runs, where a role of ``hosting`` cannot be placed.
+    """
+    if hosting.engine == "inline":
+        yield
+        return
+    _before_ray_is_imported()
+    import ray
+
+    num_cpus = hosting.num_cpus or max(os.cpu_count() or 1, 4)
+    local = {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
+    ray.init(**({} if "RAY_ADDRESS" in os.environ else local), log_to_driver=False, logging_level="ERROR")
+    try:
+        _wait_for_places(hosting)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _wait_for_places(hosting: HostingConfig) -> None:
+    """Ask an autoscaler for what is missing, and wait for it; a cluster that cannot grow is told at once."""
+    from ray.autoscaler.sdk import request_resources
+
+    deadline = time.monotonic() + hosting.scale_up_timeout_s
+    while missing := unplaced(hosting, _nodes()):
+        if time.monotonic() >= deadline:
+            raise ValueError(missing)
+        actors = max(gangs(hosting).values(), key=lambda gang: (sum(a.gpus for a in gang), sum(a.cpus for a in gang)))
+        request_resources(bundles=[{"CPU": actor.cpus, "GPU": actor.gpus} for actor in actors])
+        time.sleep(min(5.0, hosting.scale_up_timeout_s))
+
+
+def _nodes() -> list[Node]:
+    import ray
+
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Node(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0)) for resources in alive]
+
+
+def _before_ray_is_imported() -> None:
+    """Settings that Ray reads from the environment; one that the user has made stands."""
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if "RAY_ADDRESS" not in os.environ:  # workers of a local Ray use this very environment
+        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+
+
+def _in_an_actor(function: Callable[[], Result], hosting: HostingConfig) -> Result:
+    """The result of ``function``, computed where actors run: the driver itself never touches a pixel."""
+    if hosting.engine == "inline":
+        return function()
+    import ray
+
+    return ray.get(ray.remote(function).options(num_cpus=hosting.judge.num_cpus).remote())

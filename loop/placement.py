@@ -1,0 +1,62 @@
+"""Whether the roles of ``hosting`` fit the cluster, said before a run starts: Ray would wait for ever, in silence."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loop.config import HostingConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """What one actor of a role asks for; it cannot be spread over nodes."""
+
+    role: str
+    cpus: float
+    gpus: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Node:
+    """What is free on one node."""
+
+    cpus: float
+    gpus: float
+
+    def take(self, actor: Actor) -> bool:
+        """Whether the actor fits; if so, its share is taken."""
+        fits = actor.cpus <= self.cpus + 1e-9 and actor.gpus <= self.gpus + 1e-9
+        if fits:
+            self.cpus -= actor.cpus
+            self.gpus -= actor.gpus
+        return fits
+
+
+def gangs(hosting: HostingConfig) -> dict[str, tuple[Actor, ...]]:
+    """The actors that are alive at the same time, by what they do together, largest first."""
+    stream = [
+        Actor(role=name, cpus=role.num_cpus, gpus=role.num_gpus)
+        for name in ("generate", "inspect", "judge")
+        for role in [getattr(hosting, name)]
+        for _ in range(role.num_actors)
+    ]
+    train = [Actor(role="train", cpus=hosting.train.num_cpus, gpus=hosting.train.num_gpus)] * hosting.train.num_workers
+    return {
+        "generate + inspect + judge": tuple(sorted(stream, key=lambda actor: (actor.gpus, actor.cpus), reverse=True)),
+        "train": tuple(train),
+    }
+
+
+def unplaced(hosting: HostingConfig, nodes: Sequence[Node]) -> str:
+    """What does not fit, and what to change; empty where everything fits."""
+    total = f"the cluster has {sum(n.cpus for n in nodes):g} CPUs and {sum(n.gpus for n in nodes):g} GPUs"
+    for gang, actors in gangs(hosting).items():
+        free = [Node(cpus=node.cpus, gpus=node.gpus) for node in nodes]
+        for actor in actors:
+            if not any(node.take(actor) for node in free):
+                return (
+                    f"hosting.{actor.role}: an actor of {actor.cpus:g} CPUs and {actor.gpus:g} GPUs has no place. "
+                    f"{gang} asks for {sum(a.cpus for a in actors):g} CPUs and {sum(a.gpus for a in actors):g} GPUs at "
+                    f"once, {total} on {len(nodes)} node(s). Lower num_actors, num_cpus or num_gpus (hosting.num_cpus "
+                    "raises the logical CPUs of a local run), or add nodes."
+                )
+    return ""

@@ -1,0 +1,68 @@
+"""One line a stage: a live bar on a terminal, a plain finished line elsewhere."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+
+class StageProgress:
+    """Counts what comes out of one stage."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task, self._start = progress, task, time.perf_counter()
+        self.done, self._note = 0, ""
+
+    def advance(self, *_: object) -> None:
+        """One more is through, whatever it is."""
+        self.reach(self.done + 1)
+
+    def reach(self, done: int) -> None:
+        """``done`` are through in all."""
+        self.done = done
+        self._progress.update(self._task, completed=done, note=self._line())
+
+    def note(self, text: str) -> None:
+        """What became of them, behind the count."""
+        self._note = text
+
+    def _line(self) -> str:
+        elapsed_s = max(time.perf_counter() - self._start, 1e-9)
+        return f"{self.done / elapsed_s:.1f}/s  {self._note}".rstrip()
+
+    def finished_line(self) -> str:
+        """What is left to read when the bar is gone."""
+        return f"{self.done} in {time.perf_counter() - self._start:.1f} s, {self._line()}"
+
+
+class Reporter:
+    """Says what the loop does, on one console."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+
+    def say(self, text: str) -> None:
+        """One line that stays."""
+        self.console.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        """One line that should not be missed."""
+        self.console.print(f"warning: {text}", style="yellow", markup=False)
+
+    @contextmanager
+    def stage(self, label: str, total: int) -> Iterator[StageProgress]:
+        """Progress of one stage of ``total`` items, and its finished line afterwards."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(compact=True),
+        )
+        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
+            task = bar.add_task(label, total=total, note="")
+            progress = StageProgress(bar, task)
+            yield progress
+        self.say(f"{label:<22}{progress.finished_line()}")

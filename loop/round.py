@@ -1,0 +1,130 @@
+"""One round, on one screen: find what the detector gets wrong, picture it anew, keep what holds up, retrain, measure.
+
+Every step leaves its record in the round's folder, and is skipped where the record is there already.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from upath import UPath
+
+from actors.perception.attributes import attributes
+from actors.records import Lineage
+from actors.rows import Row
+from actors.seeds import derive_seed
+from loop import mining, stages
+from loop.adapters import failed_sample
+from loop.arms import Arm, Trainings
+from loop.config import LoopConfig
+from loop.data.dataset import Dataset
+from loop.progress import Reporter, StageProgress
+from loop.state import Cost, Fate, Mined, Pooled, RunFolder, State, once
+from loop.storage import write_record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loop:
+    """What stays the same over the rounds of a run."""
+
+    config: LoopConfig
+    data: Dataset
+    folder: RunFolder
+    trainings: Trainings
+    reporter: Reporter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundResult:
+    """A finished round: what it left for the next, and what it is reported by."""
+
+    state: State
+    mined: Mined
+    pooled: Pooled
+    arm: Arm
+    control: Arm
+
+
+class TooManyFailuresError(RuntimeError):
+    """More candidates failed than generation.max_failed_share allows."""
+
+
+def run_round(loop: Loop, state: State) -> RoundResult:
+    """One round more, from ``state``. Raises TooManyFailuresError where too many candidates could not be made."""
+    number = state.round + 1
+    place = loop.folder.round(number)
+    mined = once(place / "mine.json", Mined, lambda: mine(loop, state))
+    lineages = mining.plan(
+        mined.instances,
+        copies=loop.config.generation.copies,
+        generator=loop.config.generator.kind,
+        round_index=number,
+        seed=loop.config.seed,
+    )
+    pooled = once(place / "pool.json", Pooled, lambda: generate_and_judge(loop, state, lineages))
+    pool = (*state.pool, *loop.folder.samples(number, Fate.KEPT))
+    start = state.detector if loop.config.training.start == "previous" else None
+    arm = loop.trainings.arm(place, number, label=f"round {number}", mixing=loop.config.mixing, pool=pool, start=start)
+    control = loop.trainings.control(number)
+    after = state.next(detector=arm.checkpoint, pool=pool)
+    return RoundResult(state=after, mined=mined, pooled=pooled, arm=arm, control=control)
+
+
+def mine(loop: Loop, state: State) -> Mined:
+    """Look at every real training image with the current detector, and spend the budget on what it gets wrong."""
+    config, images = loop.config, loop.data.splits["train"]
+    with loop.reporter.stage("mine", len(images)) as progress:
+        seen, collected = stages.detect(images, config.detector, state.detector, config.hosting, progress.advance)
+        instances = [
+            instance for image in images for instance in attributes(image, seen[image.id], **config.mining.attribute())
+        ]
+        shares = mining.difficulty_shares(instances, loop.data.classes)
+        taken = mining.select(instances, config.mining, derive_seed(config.seed, "mine", state.round))
+        num_hard = sum(share.num_hard for share in shares)
+        progress.note(f"{num_hard} of {len(instances)} boxes hard, {len(taken)} taken")
+    for warning in mining.warnings(shares):
+        loop.reporter.warn(warning)
+    cost = Cost(seconds={"mine": collected.seconds["inspect"]}, engine_s=collected.engine_s, num_items=len(images))
+    return Mined(instances=taken, shares=shares, cost=cost)
+
+
+def generate_and_judge(loop: Loop, state: State, lineages: Sequence[Lineage]) -> Pooled:
+    """Draw each lineage's candidate, look at it, judge it, write it down: one stream, whose pixels stay in the actors.
+
+    Candidates that an interrupted start has judged already are not drawn again.
+    """
+    config, number = loop.config, state.round + 1
+    place = loop.folder.round(number)
+    done = {sample.id for fate in Fate for sample in loop.folder.samples(number, fate)}
+    todo = [lineage for lineage in lineages if lineage.id not in done]
+    with loop.reporter.stage("generate and judge", len(todo)) as progress:
+        candidates = stages.generate(todo, config, str(loop.folder.train_records))
+        inspected = stages.inspect(candidates, config, state.detector)
+        judged = stages.judge(inspected, config, str(loop.folder.filter_states), str(place))
+        collected = stages.collect(judged, config.hosting, _counting(progress))
+    _record_failures(collected.rows, place, config.generation.max_failed_share * len(lineages))
+    kept, dropped = (tuple(sample.id for sample in loop.folder.samples(number, fate)) for fate in Fate)
+    cost = Cost(seconds=collected.seconds, engine_s=collected.engine_s, num_items=len(todo))
+    return Pooled(kept=kept, dropped=dropped, cost=cost)
+
+
+def _counting(progress: StageProgress) -> stages.OnRow:
+    """Counts what comes out as kept or dropped."""
+    counts = {"kept": 0, "dropped": 0}
+
+    def count(row: Row) -> None:
+        counts["dropped" if row["dropped"] else "kept"] += 1
+        progress.note(f"{counts['kept']} kept, {counts['dropped']} dropped")
+        progress.advance()
+
+    return count
+
+
+def _record_failures(rows: Sequence[Row], place: UPath, num_allowed: float) -> None:
+    failed = [failed_sample(row) for row in rows if row["error"]]
+    if len(failed) > num_allowed:
+        raise TooManyFailuresError(
+            f"{place}: {len(failed)} candidates could not be drawn or judged, generation.max_failed_share allows "
+            f"{num_allowed:g}; first: {failed[0].dropped}"
+        )
+    for sample in failed:
+        write_record(place / Fate.DROPPED / f"{sample.id}.json", sample)

@@ -1,0 +1,177 @@
+"""Stages as executions: a lazy chain of components, run by Ray Data or, step by step, in this process.
+
+``Stream`` says what happens to each row and who does it; nothing runs before ``collect``. Rows are counted by id, so
+that none is lost in silence: what a dying process took with it is tried once more, alone, and then comes back with an
+error. The driver holds metadata only; pixels stay between the actors.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from actors.detectors import DetectorConfig
+from actors.hosting import Host, OpenComponent
+from actors.records import Detections, LabeledImage, Lineage
+from actors.rows import Row, lineage_row, read_detections
+from loop.adapters import Generate, Inspect, Judge
+from loop.config import HostingConfig, LoopConfig, RoleConfig
+
+if TYPE_CHECKING:
+    import ray.data
+
+log = logging.getLogger(__name__)
+
+OnRow = Callable[[Row], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One kind of actor in a stream."""
+
+    name: str
+    open_component: OpenComponent
+    role: RoleConfig
+    forgets: tuple[str, ...] = ()  # columns that end here
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """Rows and the stages they will pass, in order."""
+
+    rows: tuple[Row, ...]
+    stages: tuple[Stage, ...] = ()
+
+    def then(self, stage: Stage) -> "Stream":
+        """This stream with one more stage behind it."""
+        return replace(self, stages=(*self.stages, stage))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """What a stream gave, and what it cost."""
+
+    rows: tuple[Row, ...]  # by id
+    seconds: dict[str, float]  # by stage: what the slowest of its actors was busy
+    engine_s: float  # wall time beyond the busiest stage: starting actors, moving rows
+
+
+def generate(lineages: Sequence[Lineage], config: LoopConfig, real: str) -> Stream:
+    """Candidates to be drawn, one per lineage, from the real training images whose records lie at ``real``."""
+    stage = Stage(
+        name="generate", open_component=partial(Generate, config.generator, real), role=config.hosting.generate
+    )
+    return Stream(rows=tuple(lineage_row(lineage) for lineage in lineages)).then(stage)
+
+
+def inspect(candidates: Stream, config: LoopConfig, checkpoint: str) -> Stream:
+    """The candidates, each looked at once by the current detector."""
+    opener = partial(Inspect, config.detector, checkpoint)
+    return candidates.then(Stage(name="inspect", open_component=opener, role=config.hosting.inspect))
+
+
+def judge(inspected: Stream, config: LoopConfig, states: str, folder: str) -> Stream:
+    """Samples on disk below the round's ``folder``, judged by filters whose learnt states lie at ``states``."""
+    opener = partial(Judge, config.filters, states, folder)
+    pixels = ("pixels", "drawn", "annotation_boxes", "annotation_labels", "annotation_ignore")
+    forgets = (*pixels, "seen_boxes", "seen_labels", "seen_scores")
+    return inspected.then(Stage(name="judge", open_component=opener, role=config.hosting.judge, forgets=forgets))
+
+
+def detect(
+    images: Sequence[LabeledImage], detector: DetectorConfig, checkpoint: str, hosting: HostingConfig, on_row: OnRow
+) -> tuple[dict[str, Detections], Collected]:
+    """What the detector sees in each real image, by image id. Raises ValueError where a picture cannot be read."""
+    rows = tuple({"id": image.id, "uri": image.uri, "error": ""} for image in images)
+    stage = Stage(name="inspect", open_component=partial(Inspect, detector, checkpoint), role=hosting.inspect)
+    collected = collect(Stream(rows=rows).then(stage), hosting, on_row)
+    broken = [f"{row['id']}: {row['error']}" for row in collected.rows if row["error"]]
+    if broken:
+        raise ValueError(f"{len(broken)} real images could not be looked at; first: {broken[0]}")
+    return {row["id"]: read_detections(row) for row in collected.rows}, collected
+
+
+def collect(stream: Stream, hosting: HostingConfig, on_row: OnRow) -> Collected:
+    """Run the stream. ``on_row`` is called as each row comes out of the last stage, in no fixed order."""
+    start = time.perf_counter()
+    run = _run_on_ray if hosting.engine == "ray" else _run_inline
+    done = _gather(run(stream), on_row)
+    lost = [row for row in stream.rows if row["id"] not in done]
+    if lost:
+        log.warning("%d rows did not come back from their actors; trying each alone", len(lost))
+        done |= _gather(run(replace(stream, rows=tuple(lost)), alone=True), on_row)
+    for row in stream.rows:
+        if row["id"] not in done:
+            done[row["id"]] = _lost_row(row, stream)
+            on_row(done[row["id"]])
+    rows = tuple(done[row_id] for row_id in sorted(done))
+    seconds = {stage.name: _busiest_s(rows, stage) for stage in stream.stages}
+    wall_s = time.perf_counter() - start
+    return Collected(rows=rows, seconds=seconds, engine_s=max(wall_s - max(seconds.values(), default=0.0), 0.0))
+
+
+def _gather(rows: Iterator[Row], on_row: OnRow) -> dict[str, Row]:
+    done: dict[str, Row] = {}
+    for row in rows:
+        if row["id"] not in done:
+            done[row["id"]] = row
+            on_row(row)
+    return done
+
+
+def _run_inline(stream: Stream, *, alone: bool = False) -> Iterator[Row]:
+    """Batches one after the other through all stages, in this process."""
+    hosts = [Host(stage.name, stage.open_component, stage.forgets) for stage in stream.stages]
+    batch_size = 1 if alone else max((stage.role.batch_size for stage in stream.stages), default=1)
+    for first in range(0, len(stream.rows), batch_size):
+        batch: list[Row] = list(stream.rows[first : first + batch_size])
+        for host in hosts:
+            batch = host.process(batch)
+        yield from batch
+
+
+def _run_on_ray(stream: Stream, *, alone: bool = False) -> Iterator[Row]:
+    """One Ray Data execution: an actor pool for each stage, chained, with back-pressure."""
+    import ray.data
+
+    if not stream.rows:
+        return
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_errored_blocks = -1  # a lost block's rows are missed by id and tried again, see collect
+    block_size = 1 if alone else min(stage.role.batch_size for stage in stream.stages)
+    num_blocks = math.ceil(len(stream.rows) / block_size)
+    dataset = ray.data.from_items(list(stream.rows), override_num_blocks=num_blocks)
+    for stage in stream.stages:
+        dataset = _map(dataset, stage)
+    yield from dataset.iter_rows()
+
+
+def _map(dataset: "ray.data.Dataset", stage: Stage) -> "ray.data.Dataset":
+    from ray.data import ActorPoolStrategy
+
+    constructor = {"stage": stage.name, "open_component": stage.open_component, "forgets": stage.forgets}
+    return dataset.map_batches(
+        Host,
+        fn_constructor_kwargs=constructor,
+        compute=ActorPoolStrategy(size=stage.role.num_actors),
+        batch_size=stage.role.batch_size,
+        num_cpus=stage.role.num_cpus,
+        num_gpus=stage.role.num_gpus or None,
+        max_task_retries=2,  # unbounded by default: a row that kills its process would be retried for ever
+    )
+
+
+def _lost_row(row: Row, stream: Stream) -> Row:
+    """A row whose process died on it twice: its error, and nothing else that a stage would have added."""
+    return {**row, "error": "engine: the process that held it died", "dropped": "error"} | {
+        f"{stage.name}_s": 0.0 for stage in stream.stages
+    }
+
+
+def _busiest_s(rows: Sequence[Row], stage: Stage) -> float:
+    return sum(row[f"{stage.name}_s"] for row in rows) / stage.role.num_actors

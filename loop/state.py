@@ -1,0 +1,127 @@
+"""What a run left on disk: one folder a round, one file a finished stage, written last and whole.
+
+``runs/<name>/``::
+
+    config.json  data.json  train.json  filters.json     what the run is made of
+    rounds/001/mine.json  pool.json  train.json  evaluate.json  round.json      a finished stage each
+    rounds/001/kept/  dropped/                            samples: picture and record
+    rounds/001/detector.safetensors
+    manifest.json  summary.json  summary.html             at the end of every round
+
+Starting the same run again reads what is there and does the rest.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from upath import UPath
+
+from actors.records import Instance, Sample
+from loop.config import ConfigError, LoopConfig, differences
+from loop.mining import ClassDifficulty
+from loop.storage import read_record, write_record
+
+Record = TypeVar("Record")
+
+
+class Fate(StrEnum):
+    """What became of a candidate; also the name of the folder that holds it."""
+
+    KEPT = "kept"
+    DROPPED = "dropped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a stage cost."""
+
+    seconds: dict[str, float]  # by step, the busiest actor's
+    engine_s: float  # starting actors and workers, moving rows
+    num_items: int  # images or candidates that went through
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mined:
+    """What mining found and took."""
+
+    instances: tuple[Instance, ...]  # those the budget was spent on
+    shares: tuple[ClassDifficulty, ...]  # easy and hard boxes by class
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pooled:
+    """Which candidates a round judged, kept or not; the samples themselves lie beside it."""
+
+    kept: tuple[str, ...]  # sample ids, sorted
+    dropped: tuple[str, ...]
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What a round starts from."""
+
+    round: int  # rounds finished
+    detector: str  # URI of the current detector's checkpoint
+    pool: tuple[Sample, ...]  # kept samples of all rounds so far, by round and id
+
+    def next(self, *, detector: str, pool: tuple[Sample, ...]) -> "State":
+        """The state after one more round."""
+        return State(round=self.round + 1, detector=detector, pool=pool)
+
+
+def once(path: UPath, kind: type[Record], compute: Callable[[], Record]) -> Record:
+    """The record at ``path``; computed, and written as the last act, only where there is none."""
+    if not path.exists():
+        write_record(path, compute())
+    return read_record(path, kind)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The folder of one run."""
+
+    path: UPath
+
+    @classmethod
+    def claim(cls, config: LoopConfig) -> "RunFolder":
+        """The folder of the run that ``config`` names, new or as an earlier start of the same run left it.
+
+        Raises ConfigError, naming the differing keys, where the folder belongs to a run of another config.
+        """
+        folder = cls(UPath(config.root) / config.name)
+        known = once(folder.path / "config.json", dict[str, Any], config.science)
+        changed = differences(known, config.science())
+        if changed:
+            raise ConfigError(
+                f"{folder.path} holds a run of another config; choose another name, or go back to its keys "
+                "(stored -> given):\n  " + "\n  ".join(changed)
+            )
+        return folder
+
+    def round(self, number: int) -> UPath:
+        """The folder of one round; 0 is the detector that the first round starts from."""
+        return self.path / "rounds" / f"{number:03d}"
+
+    @property
+    def train_records(self) -> UPath:
+        """Records of the real training images, for the actors that read them."""
+        return self.path / "train.json"
+
+    @property
+    def filter_states(self) -> UPath:
+        """What the filters learnt from the real images."""
+        return self.path / "filters.json"
+
+    def samples(self, number: int, fate: Fate) -> tuple[Sample, ...]:
+        """The whole samples of a round, by id. Their URIs are absolute."""
+        return tuple(_read_samples(self.round(number), fate))
+
+
+def _read_samples(round_folder: UPath, fate: Fate) -> Iterable[Sample]:
+    for file in sorted((round_folder / fate).glob("*.json"), key=lambda path: path.name):
+        sample = read_record(file, Sample)
+        yield replace(sample, uri=str(round_folder / sample.uri)) if sample.uri else sample

@@ -62,7 +62,7 @@ def ui_command(uri: str, port: int = 5000) -> list[str]:
     """
     if uri.startswith(("http://", "https://")):
         raise ValueError(f"{uri} is a running MLflow server; open that address in a browser")
-    binding = ["--host", "127.0.0.1", "--port", str(port)]
+    binding = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     return [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, *binding]
 
 

@@ -1,0 +1,1 @@
+"""Data in and out: folder formats, splits, and the embedded data set."""

@@ -1,0 +1,130 @@
+"""Data out: real and synthetic images as one data set in a known format, each with where it comes from.
+
+Synthetic images join the training split, flagged, with their source image and their lineage; validation and test
+stay real. Boxes, classes (also those without boxes), empty images and ignore flags survive the way to every format
+and back (``import_data``), boxes within 0.5 px. Pictures are copied byte for byte.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
+
+import fsspec
+from upath import UPath
+
+from actors.records import LabeledImage, Sample
+from actors.seeds import derive_id
+from loop.data.card import dataset_card
+from loop.data.formats import FORMATS, Format
+from loop.data.formats.base import OutImage
+from loop.data.provenance import Provenance
+
+_NUM_COPIERS = 8
+_SYNTHETIC = "synthetic_"  # what names of new pictures start with
+
+
+def export(
+    real: Sequence[LabeledImage],
+    pool: Sequence[Sample],
+    classes: Sequence[str],
+    out: UPath,
+    fmt: str,
+    held_out: Mapping[str, Sequence[LabeledImage]] | None = None,
+    provenance: Mapping[str, Provenance] | None = None,
+) -> UPath:
+    """Write ``real`` and the kept samples of ``pool`` as training data, ``held_out`` as ``{"val": ..., "test": ...}``.
+
+    ``provenance`` (by image id) marks those of ``real`` that are synthetic already: ``Dataset.synthetic`` of an export
+    read back. ``fmt`` is coco, yolo or voc. Returns the file of the dataset card.
+
+    Raises ValueError for an unknown format, for a folder that already holds something (it is left as it is), and for
+    a synthetic image that is held out or was made from a held-out one.
+    """
+    if fmt not in FORMATS:
+        raise ValueError(f"unknown export format {fmt!r}; choose one of {', '.join(FORMATS)}")
+    if out.exists() and (not out.is_dir() or any(True for _ in out.iterdir())):
+        raise ValueError(f"{out} is not empty; export into a new folder")
+    known = dict(provenance or {})
+    samples = [_as_image(sample) for sample in pool if not sample.dropped]
+    known |= {image.id: origin for image, origin in samples}
+    splits = {"train": [*real, *(image for image, _ in samples)], **(held_out or {})}
+    _refuse_leaks(splits, known)
+    named = _named(splits, known, FORMATS[fmt])
+    FORMATS[fmt].write(named, classes, out)
+    _copy_pictures(named, out, FORMATS[fmt])
+    card = out / "README.md"
+    card.write_text(dataset_card(named, classes, fmt), encoding="utf-8")
+    return card
+
+
+def _as_image(sample: Sample) -> tuple[LabeledImage, Provenance]:
+    name = f"{_SYNTHETIC}{sample.id}{PurePosixPath(sample.uri).suffix}"
+    image = LabeledImage(
+        id=name, uri=sample.uri, width=sample.width, height=sample.height, annotation=sample.annotation
+    )
+    return image, Provenance(source=sample.lineage.image_id, lineage=sample.lineage)
+
+
+def _refuse_leaks(splits: Mapping[str, Sequence[LabeledImage]], known: Mapping[str, Provenance]) -> None:
+    held_out = {image.id: split for split, images in splits.items() if split != "train" for image in images}
+    for image_id, origin in known.items():
+        leak = next((name for name in (image_id, origin.source) if name in held_out), None)
+        if leak is not None:
+            raise ValueError(f"synthetic image {image_id}: {leak} belongs to {held_out[leak]}, which must stay real")
+
+
+def _named(
+    splits: Mapping[str, Sequence[LabeledImage]], known: Mapping[str, Provenance], module: Format
+) -> dict[str, list[OutImage]]:
+    """Every image with its name in the export, and the name of what it was made from."""
+    names = _unique_names(splits)
+    paths = {image_id: module.picture_path(split, name) for (split, image_id), name in names.items()}
+    named: dict[str, list[OutImage]] = {}
+    for split, images in splits.items():
+        named[split] = [
+            OutImage(
+                image=image,
+                name=names[split, image.id],
+                provenance=known.get(image.id),
+                source_name=paths.get(known[image.id].source, "") if image.id in known else "",
+            )
+            for image in images
+        ]
+    return named
+
+
+def _unique_names(splits: Mapping[str, Sequence[LabeledImage]]) -> dict[tuple[str, str], str]:
+    """A file name by split and id: the id without its folders where that is unique, also without its suffix."""
+    flat = {(split, one.id): _flat(split, one.id) for split, images in splits.items() for one in images}
+    if len(flat) < sum(map(len, splits.values())):
+        repeated = [key for key, times in Counter((s, i.id) for s in splits for i in splits[s]).items() if times > 1]
+        raise ValueError(f"images given twice: {repeated[:5]}")
+    stems = Counter(PurePosixPath(name).stem.lower() for name in flat.values())
+    return {
+        key: name if stems[PurePosixPath(name).stem.lower()] == 1 else _told_apart(name, *key)
+        for key, name in flat.items()
+    }
+
+
+def _flat(split: str, image_id: str) -> str:
+    return image_id.removeprefix("images/").removeprefix(f"{split}/").replace("/", "__")
+
+
+def _told_apart(name: str, split: str, image_id: str) -> str:
+    path = PurePosixPath(name)
+    return f"{path.stem}-{derive_id(split, image_id)[:8]}{path.suffix}"
+
+
+def _copy_pictures(named: Mapping[str, Sequence[OutImage]], out: UPath, module: Format) -> None:
+    jobs = [(one, out / module.picture_path(split, one.name)) for split, images in named.items() for one in images]
+    for folder in {target.parent for _, target in jobs}:
+        folder.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(_NUM_COPIERS) as threads:
+        list(threads.map(_copy, jobs))
+
+
+def _copy(job: tuple[OutImage, UPath]) -> None:
+    one, target = job
+    with fsspec.open(one.image.uri, "rb") as file:
+        target.write_bytes(file.read())

@@ -1,0 +1,53 @@
+"""Annotation formats: each module finds, reads and writes one; what they find decides the format of a folder."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from upath import UPath
+
+from loop.config import DataConfig
+from loop.data.formats import coco, voc, yolo
+from loop.data.formats.base import OutImage, RawDataset
+from loop.data.ledger import Ledger
+
+
+class Format(Protocol):
+    """What each format's module offers."""
+
+    LOOKED_FOR: str
+
+    def find(self, root: UPath) -> object:
+        """Something true where ``root`` holds data of this format."""
+        ...
+
+    def read(self, root: UPath, config: DataConfig, ledger: Ledger) -> RawDataset:
+        """All that the annotation files say, unchecked."""
+        ...
+
+    def write(self, splits: Mapping[str, Sequence[OutImage]], classes: Sequence[str], out: UPath) -> None:
+        """The annotation files; the pictures are copied by the caller."""
+        ...
+
+    def picture_path(self, split: str, name: str) -> str:
+        """Where an export keeps a picture."""
+        ...
+
+
+FORMATS: Mapping[str, Format] = {"coco": coco, "yolo": yolo, "voc": voc}
+
+
+def detect(root: UPath) -> str:
+    """The format of the data in ``root``.
+
+    Raises NotADirectoryError where there is no such folder, FileNotFoundError where it holds no known format, and
+    ValueError where it holds several.
+    """
+    if not root.is_dir():
+        raise NotADirectoryError(f"{root}: there is no such folder")
+    found = [name for name, module in FORMATS.items() if module.find(root)]
+    if not found:
+        looked_for = "; ".join(f"{name}: {module.LOOKED_FOR}" for name, module in FORMATS.items())
+        raise FileNotFoundError(f"{root}: no detection data found here. Looked for {looked_for}")
+    if len(found) > 1:
+        raise ValueError(f"{root}: could be {' or '.join(found)}; say which as data.format")
+    return found[0]

@@ -1,0 +1,223 @@
+"""COCO JSON: one annotation file a split, boxes as [x, y, width, height] in px from the upper left corner.
+
+Annotation files, first rule that finds any: ``annotations/*.json`` (``train.json``, ``instances_train2017.json``),
+``<split>/_annotations.coco.json``, ``*.json`` in the root. Pictures of split S, first that exists: ``images/S/NAME``,
+``S/NAME``, ``images/NAME``, ``NAME``, and last beside the annotation file.
+
+Classes are the categories in the order of their ids in the training file, then those that only other splits know.
+Categories are matched by name over files, so that ids may differ. Masks and keypoints are not read.
+"""
+
+import json
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from upath import UPath
+
+from loop.config import DataConfig
+from loop.data.formats.base import (
+    OutImage,
+    RawBox,
+    RawDataset,
+    RawImage,
+    below,
+    check_name,
+    choose_splits,
+    number,
+    read_json,
+)
+from loop.data.ledger import Ledger
+from loop.data.provenance import from_fields, to_fields
+
+LOOKED_FOR = "annotations/*.json, <split>/_annotations.coco.json or *.json"
+
+_OTHER_TASKS = ("captions", "person_keypoints", "image_info", "panoptic", "stuff")
+_AFFIXES = re.compile(r"^_?(instances|annotations?)[_-]|[._-](instances|annotations?|coco)$")
+
+
+def find(root: UPath) -> dict[str, UPath]:
+    """The annotation files below ``root`` by the name of their split; empty where there are none."""
+    for files in (
+        (root / "annotations").glob("*.json"),
+        root.glob("*/_annotations.coco.json"),
+        root.glob("*.json"),
+    ):
+        named = {_split_name(root, file): file for file in sorted(files) if not file.name.startswith(_OTHER_TASKS)}
+        if named:
+            return named
+    return {}
+
+
+def read(root: UPath, config: DataConfig, ledger: Ledger) -> RawDataset:
+    """All annotation files of ``root``. Raises ValueError, naming the file, where one is no COCO detection file."""
+    chosen = choose_splits(find(root), config)
+    trees = {split: _load(file) for split, (_, file) in chosen.items()}
+    categories = {split: _categories(trees[split], chosen[split][1], ledger) for split in chosen}
+    classes = tuple(dict.fromkeys(name for names in categories.values() for name in names.values()))
+    splits = {
+        split: tuple(_images(root, file, name, trees[split], categories[split], ledger))
+        for split, (name, file) in chosen.items()
+    }
+    return RawDataset(classes=classes, splits=splits)
+
+
+def write(splits: Mapping[str, Sequence[OutImage]], classes: Sequence[str], out: UPath) -> None:
+    """``annotations/<split>.json`` for pictures in ``images/<split>/``; category ids are 1, 2, ... in class order."""
+    (out / "annotations").mkdir(parents=True, exist_ok=True)
+    categories = [{"id": index + 1, "name": name} for index, name in enumerate(classes)]
+    for split, images in splits.items():
+        annotations = [fields for index, one in enumerate(images) for fields in _box_fields(one, index + 1)]
+        tree = {
+            "info": {"description": "exported by detloop"},
+            "images": [_image_fields(one, index + 1) for index, one in enumerate(images)],
+            "annotations": [{"id": index + 1, **fields} for index, fields in enumerate(annotations)],
+            "categories": categories,
+        }
+        (out / "annotations" / f"{split}.json").write_text(json.dumps(tree, indent=1), encoding="utf-8")
+
+
+def picture_path(split: str, name: str) -> str:
+    """Where the picture ``name`` of ``split`` lies in an export."""
+    return f"images/{split}/{name}"
+
+
+def _split_name(root: UPath, file: UPath) -> str:
+    if file.name == "_annotations.coco.json" and file.parent != root:
+        return file.parent.name
+    return _AFFIXES.sub("", file.stem)
+
+
+def _load(file: UPath) -> dict[str, list[Any]]:
+    tree = read_json(file)
+    if not isinstance(tree, dict):
+        raise ValueError(f"{file}: a COCO file is a mapping, this one holds {type(tree).__name__}")  # noqa: TRY004
+    wanted = ("images", "annotations", "categories")
+    wrong = [key for key in wanted if not isinstance(tree.get(key), list)]
+    if wrong:
+        raise ValueError(f"{file}: no COCO detection file, it has no list {', '.join(map(repr, wrong))}")
+    return {key: tree[key] for key in wanted}
+
+
+def _categories(tree: Mapping[str, list[Any]], file: UPath, ledger: Ledger) -> dict[int, str]:
+    """Names by category id, by rising id. Several ids of one name become one class."""
+    named: dict[int, str] = {}
+    for category in tree["categories"]:
+        if not isinstance(category, dict) or not isinstance(category.get("id"), int) or not category.get("name"):
+            raise ValueError(f"{file}: category {category!r} needs an integer 'id' and a 'name'")
+        if category["id"] in named:
+            raise ValueError(f"{file}: two categories have the id {category['id']}; give each its own")
+        named[category["id"]] = str(category["name"])
+    for name, times in Counter(named.values()).items():
+        if times > 1:
+            ledger.remarks.append(f"{file}: {times} categories are called {name!r} and were joined")
+    return dict(sorted(named.items()))
+
+
+def _images(
+    root: UPath, file: UPath, split: str, tree: Mapping[str, list[Any]], categories: Mapping[int, str], ledger: Ledger
+) -> Iterator[RawImage]:
+    source = below(root, file)
+    images = _by_id(tree["images"], file, ledger, source)
+    boxes = _boxes(tree["annotations"], images.keys(), categories, ledger, source)
+    folder = PurePosixPath(source).parent
+    for image_id, fields in images.items():
+        said_by = f"{file}, image {image_id!r}"
+        name = check_name(fields["file_name"], said_by)
+        yield RawImage(
+            source=source,
+            places=(f"images/{split}/{name}", f"{split}/{name}", f"images/{name}", name, str(folder / name)),
+            boxes=tuple(boxes[image_id]),
+            size=(number(fields.get("width")), number(fields.get("height"))),
+            provenance=from_fields(fields, said_by),
+        )
+
+
+def _by_id(images: Iterable[Any], file: UPath, ledger: Ledger, source: str) -> dict[int | str, dict[str, Any]]:
+    """The image entries by id. Raises ValueError where an id or a file name is used twice: whose boxes are whose?"""
+    known: dict[int | str, dict[str, Any]] = {}
+    names: dict[str, int | str] = {}
+    for fields in images:
+        if not _is_image(fields):
+            ledger.drop(source, "image", "malformed entry", f"{fields!r:.100}")
+            continue
+        image_id, name = fields["id"], fields["file_name"]
+        if image_id in known:
+            raise ValueError(f"{file}: two images have the id {image_id!r}: {known[image_id]['file_name']!r}, {name!r}")
+        if name in names:
+            raise ValueError(f"{file}: two images ({names[name]!r}, {image_id!r}) have the file name {name!r}")
+        known[image_id], names[name] = fields, image_id
+    return known
+
+
+def _is_image(fields: object) -> bool:
+    return isinstance(fields, dict) and isinstance(fields.get("id"), int | str) and bool(_text(fields.get("file_name")))
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _boxes(
+    annotations: Iterable[Any], image_ids: Iterable[int | str], categories: Mapping[int, str], ledger: Ledger, file: str
+) -> defaultdict[int | str, list[RawBox]]:
+    """The annotations by image id. Those of unknown images are dropped."""
+    known = set(image_ids)
+    boxes: defaultdict[int | str, list[RawBox]] = defaultdict(list)
+    ids: Counter[object] = Counter()
+    num_masks = 0
+    for fields in annotations:
+        image_id = fields.get("image_id") if isinstance(fields, dict) else None
+        if not isinstance(image_id, int | str) or image_id not in known:
+            ledger.drop(file, "box", "unknown image", f"{fields!r:.100}")
+            continue
+        boxes[image_id].append(_box(fields, categories))
+        ids[repr(fields.get("id"))] += 1
+        num_masks += bool(fields.get("segmentation"))
+    num_repeated = sum(times - 1 for times in ids.values())
+    if num_repeated:
+        ledger.remarks.append(
+            f"{file}: {num_repeated} annotation ids are used again; they are not needed, all boxes kept"
+        )
+    if num_masks:
+        ledger.remarks.append(f"{file}: {num_masks} boxes also have a segmentation, which is not used")
+    return boxes
+
+
+def _box(fields: Mapping[str, Any], categories: Mapping[int, str]) -> RawBox:
+    box = fields.get("bbox")
+    x, y, width, height = map(number, box) if isinstance(box, list) and len(box) == 4 else (math.nan,) * 4
+    category = fields.get("category_id")
+    return RawBox(
+        corners=(x, y, x + width, y + height),
+        label=categories.get(category) if isinstance(category, int) else None,
+        ignore=fields.get("iscrowd") == 1,
+        where=f"annotation {fields.get('id')}, category {category!r:.50}, bbox {box!r:.100}",
+    )
+
+
+def _image_fields(one: OutImage, image_id: int) -> dict[str, Any]:
+    return {
+        "id": image_id,
+        "file_name": one.name,
+        "width": one.image.width,
+        "height": one.image.height,
+        **to_fields(one.provenance, one.source_name),
+    }
+
+
+def _box_fields(one: OutImage, image_id: int) -> Iterator[dict[str, Any]]:
+    annotation = one.image.annotation
+    for corners, label, ignore in zip(annotation.boxes, annotation.labels, annotation.ignore, strict=True):
+        x0, y0, x1, y1 = map(float, corners)
+        box = [round(value, 3) for value in (x0, y0, x1 - x0, y1 - y0)]
+        yield {
+            "image_id": image_id,
+            "category_id": int(label) + 1,
+            "bbox": box,
+            "area": round(box[2] * box[3], 3),
+            "iscrowd": int(ignore),
+        }

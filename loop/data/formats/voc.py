@@ -1,0 +1,250 @@
+"""Pascal VOC: one XML file an image, found by the picture's name.
+
+Layouts, first that has any XML: ``Annotations/`` or ``annotations/`` with pictures in ``JPEGImages/`` or ``images/``
+and splits in ``ImageSets/Main/{train,val,test}.txt`` (``trainval.txt`` is training data where there is no
+``train.txt``); a folder a split with XML and pictures side by side; all of it side by side in the root.
+
+Classes are the lines of ``classes.txt`` in the root where there is one (our export writes it, so that classes without
+boxes survive), else the names found, sorted.
+
+Coordinates count pixels from 1 and name the first and the last pixel of a box, so ``(xmin, ymin, xmax, ymax)`` covers
+``[xmin - 1, ymin - 1, xmax, ymax]`` and ``(1, 1, W, H)`` the whole image; they may be decimals. Corners that coincide
+(``xmin = xmax``), one pixel by the letter, are in practice a click without a drag: zero area. The export therefore
+widens sides below 1.01 px to that, about their middle: nobody loses a box, and no edge moves by half a pixel.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from xml.etree import ElementTree as ET
+
+from upath import UPath
+
+from loop.config import DataConfig
+from loop.data.formats.base import (
+    PICTURE_SUFFIXES,
+    Corners,
+    OutImage,
+    RawBox,
+    RawDataset,
+    RawImage,
+    below,
+    check_name,
+    choose_splits,
+    inside,
+    number,
+    pictures,
+)
+from loop.data.ledger import Ledger
+from loop.data.provenance import Provenance, from_fields, to_fields
+
+LOOKED_FOR = "Annotations/*.xml (with ImageSets/Main/*.txt), <split>/*.xml or *.xml"
+CLASS_FILE = "classes.txt"
+
+_MIN_SIDE_PX = 1.01
+_SETS = "ImageSets/Main"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """Where one split lies. All names are below the root."""
+
+    annotations: str  # folder
+    pictures: str  # folder
+    stems: tuple[str, ...] | None  # the images named by a set file; None: all XML files and pictures of the folders
+
+
+def find(root: UPath) -> dict[str, Split]:
+    """The splits below ``root`` by name; empty where there is no VOC data."""
+    for folder in ("Annotations", "annotations"):
+        if _has_xml(root / folder):
+            images = next((name for name in ("JPEGImages", "images", "Images") if (root / name).is_dir()), folder)
+            whole = Split(annotations=folder, pictures=images, stems=None)
+            return _image_sets(root, folder, images) or {"all": whole}
+    splits = {
+        path.name: Split(annotations=path.name, pictures=path.name, stems=None)
+        for path in sorted(root.iterdir())
+        if path.is_dir() and _has_xml(path)
+    }
+    return splits or ({"all": Split(annotations=".", pictures=".", stems=None)} if _has_xml(root) else {})
+
+
+def read(root: UPath, config: DataConfig, ledger: Ledger) -> RawDataset:
+    """All XML files of ``root``. A file that is no VOC annotation drops its image."""
+    found = find(root)
+    if "trainval" in found and not any(name in found for name in ("train", "training")):
+        found["train"] = found.pop("trainval")
+    splits = {split: tuple(_images(root, place, ledger)) for split, (_, place) in choose_splits(found, config).items()}
+    named = {box.label for images in splits.values() for image in images for box in image.boxes if box.label}
+    return RawDataset(classes=_class_file(root) or tuple(sorted(named)), splits=splits)
+
+
+def write(splits: Mapping[str, Sequence[OutImage]], classes: Sequence[str], out: UPath) -> None:
+    """``Annotations/``, ``ImageSets/Main/<split>.txt`` and ``classes.txt`` for pictures in ``JPEGImages/``."""
+    for folder in ("Annotations", _SETS):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    (out / CLASS_FILE).write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
+    for split, images in splits.items():
+        stems = [PurePosixPath(one.name).stem for one in images]
+        (out / _SETS / f"{split}.txt").write_text("".join(f"{stem}\n" for stem in stems), encoding="utf-8")
+        for stem, one in zip(stems, images, strict=True):
+            (out / "Annotations" / f"{stem}.xml").write_bytes(_to_xml(one, classes))
+
+
+def picture_path(split: str, name: str) -> str:  # noqa: ARG001 - one folder holds the pictures of all splits
+    """Where the picture ``name`` lies in an export."""
+    return f"JPEGImages/{name}"
+
+
+def parse(data: bytes) -> ET.Element:
+    """The root element of an XML file. Raises ValueError where it is broken or holds a DOCTYPE."""
+    parser = ET.XMLParser(target=_NoDoctype())  # noqa: S314 - see _NoDoctype
+    try:
+        parser.feed(data)
+        element: ET.Element = parser.close()
+    except (ET.ParseError, LookupError) as error:
+        raise ValueError(f"not readable as XML: {error}") from None
+    return element
+
+
+class _NoDoctype(ET.TreeBuilder):
+    """Stops at a DOCTYPE, before any entity is defined: entities can unfold to gigabytes or read other files."""
+
+    def doctype(self, name: str, *_: str | None) -> None:
+        raise ValueError(f"holds a DOCTYPE ({name}), which is refused; remove it")
+
+
+def _has_xml(folder: UPath) -> bool:
+    return folder.is_dir() and any(True for _ in folder.glob("*.xml"))
+
+
+def _image_sets(root: UPath, annotations: str, images: str) -> dict[str, Split]:
+    sets = {}
+    for name in ("train", "val", "test", "trainval"):
+        file = root / _SETS / f"{name}.txt"
+        if file.is_file():
+            stems = tuple(check_name(line, str(file)) for line in _text_lines(file))
+            sets[name] = Split(annotations=annotations, pictures=images, stems=stems)
+    return sets
+
+
+def _text_lines(file: UPath) -> list[str]:
+    try:
+        return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not UTF-8 text ({error})") from None
+
+
+def _class_file(root: UPath) -> tuple[str, ...]:
+    file = root / CLASS_FILE
+    return tuple(dict.fromkeys(_text_lines(file))) if file.is_file() else ()
+
+
+def _images(root: UPath, split: Split, ledger: Ledger) -> Iterator[RawImage]:
+    named = defaultdict(list)
+    for picture in pictures(root, split.pictures):
+        named[_stem(picture, split.pictures)].append(picture)
+    for stem in _stems(root, split, named):
+        source = PurePosixPath(split.annotations, f"{stem}.xml").as_posix()
+        path = inside(root, source, source)
+        try:
+            element = parse(path.read_bytes())
+        except FileNotFoundError:
+            ledger.drop(source, "image", "missing annotation", "no XML file for this image")
+            continue
+        except ValueError as error:
+            ledger.drop(source, "image", "unreadable annotation", str(error))
+            continue
+        yield _image(element, source, split.pictures, named[stem])
+
+
+def _stem(name: str, folder: str) -> str:
+    return PurePosixPath(name).relative_to(folder).with_suffix("").as_posix()
+
+
+def _stems(root: UPath, split: Split, named: Iterable[str]) -> Sequence[str]:
+    """The images of a split by name: as the set file says, else each that has an XML file or a picture."""
+    if split.stems is not None:
+        return split.stems
+    files = (root / split.annotations).rglob("*.xml")
+    return sorted({_stem(below(root, file), split.annotations) for file in files} | set(named))
+
+
+def _image(element: ET.Element, source: str, folder: str, found: Sequence[str]) -> RawImage:
+    """The image of one XML file. Its picture is the one of the same name, else the one that the file names."""
+    name = check_name((element.findtext("filename") or "").strip() or PurePosixPath(source).stem, source)
+    named = PurePosixPath(folder, name).as_posix()
+    has_suffix = PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES
+    places = tuple(found) if found and named not in found else (named if has_suffix else f"{named}.jpg",)
+    return RawImage(
+        source=source,
+        places=places,
+        boxes=tuple(_box(child, index) for index, child in enumerate(element.iter("object"))),
+        size=(number(element.findtext("size/width")), number(element.findtext("size/height"))),
+        provenance=_provenance(element.find("provenance"), source),
+    )
+
+
+def _box(element: ET.Element, index: int) -> RawBox:
+    label = (element.findtext("name") or "").strip()
+    texts = [element.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
+    written = f"({', '.join(str(text) for text in texts):.100})"
+    return RawBox(
+        corners=_corners(*map(number, texts)),
+        label=label or None,
+        ignore=number(element.findtext("difficult")) == 1,
+        where=f"object {index + 1}, {label!r:.50}, {written}",
+    )
+
+
+def _corners(xmin: float, ymin: float, xmax: float, ymax: float) -> Corners:
+    """Corners in px from 0. Those that span nothing stay as they are, to be dropped for it."""
+    if xmax <= xmin or ymax <= ymin:
+        return xmin, ymin, xmax, ymax
+    return xmin - 1, ymin - 1, xmax, ymax
+
+
+def _provenance(element: ET.Element | None, source: str) -> Provenance | None:
+    if element is None:
+        return None
+    try:
+        return from_fields(json.loads(element.text or ""), source)
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{source}: <provenance> is not as detloop writes it ({error})") from None
+
+
+def _to_xml(one: OutImage, classes: Sequence[str]) -> bytes:
+    root = ET.Element("annotation")
+    _add(root, "filename", one.name)
+    size = ET.SubElement(root, "size")
+    for key, value in (("width", one.image.width), ("height", one.image.height), ("depth", 3)):
+        _add(size, key, value)
+    _add(root, "segmented", 0)
+    _add(root, "provenance", json.dumps(to_fields(one.provenance, one.source_name)))
+    annotation = one.image.annotation
+    for corners, label, ignore in zip(annotation.boxes, annotation.labels, annotation.ignore, strict=True):
+        thing = ET.SubElement(root, "object")
+        _add(thing, "name", classes[label])
+        _add(thing, "difficult", int(ignore))
+        box = ET.SubElement(thing, "bndbox")
+        for key, edge in zip(("xmin", "ymin", "xmax", "ymax"), _written(*map(float, corners)), strict=True):
+            _add(box, key, f"{edge:.3f}".rstrip("0").rstrip("."))
+    ET.indent(root)
+    return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
+
+
+def _add(parent: ET.Element, tag: str, text: object) -> None:
+    ET.SubElement(parent, tag).text = str(text)
+
+
+def _written(x0: float, y0: float, x1: float, y1: float) -> Corners:
+    xmin, xmax = _widened(x0, x1)
+    ymin, ymax = _widened(y0, y1)
+    return xmin + 1, ymin + 1, xmax, ymax
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    missing = max(0.0, _MIN_SIDE_PX - (high - low)) / 2
+    return low - missing, high + missing

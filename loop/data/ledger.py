@@ -1,0 +1,154 @@
+"""What an import found and what it did about it: every dropped box or image, with its file and its reason."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from actors.records import LabeledImage
+
+What = Literal["image", "box"]
+
+EXAMPLES = 5  # findings of one reason that the text report spells out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was not as it should be."""
+
+    file: str  # below the data root
+    what: What
+    reason: str  # short and countable, e.g. "zero area"
+    detail: str = ""  # which box, and the values seen
+    dropped: bool = True  # False: kept, but changed or worth knowing
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Collects findings while a data set is read."""
+
+    findings: list[Finding] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)  # about the data set as a whole
+
+    def drop(self, file: str, what: What, reason: str, detail: str = "") -> None:
+        """Count a box or an image that is left out."""
+        self.findings.append(Finding(file=file, what=what, reason=reason, detail=detail))
+
+    def note(self, file: str, what: What, reason: str, detail: str = "") -> None:
+        """Count a box or an image that is kept, but not as it was written."""
+        self.findings.append(Finding(file=file, what=what, reason=reason, detail=detail, dropped=False))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitCounts:
+    """What is in one split."""
+
+    images: int
+    empty: int  # images without any box
+    boxes: int
+    ignored: int  # of these boxes, flagged ignore
+    boxes_by_class: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportReport:
+    """The end of an import: what was read, what was left out and why. ``str`` is the text for a person."""
+
+    format: str
+    root: str
+    splits: Mapping[str, SplitCounts]
+    findings: tuple[Finding, ...]
+    remarks: tuple[str, ...]
+
+    @property
+    def dropped(self) -> tuple[Finding, ...]:
+        """The boxes and images that were left out."""
+        return tuple(finding for finding in self.findings if finding.dropped)
+
+    @property
+    def noted(self) -> tuple[Finding, ...]:
+        """The boxes and images that were kept, but changed or worth knowing."""
+        return tuple(finding for finding in self.findings if not finding.dropped)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: counts, every drop, and the notes counted by reason."""
+        return {
+            "format": self.format,
+            "root": self.root,
+            "splits": {name: _plain(counts) for name, counts in self.splits.items()},
+            "dropped": _tally(self.dropped),
+            "noted": _tally(self.noted),
+            "drops": [
+                {"file": one.file, "what": one.what, "reason": one.reason, "detail": one.detail} for one in self.dropped
+            ],
+            "remarks": list(self.remarks),
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{self.format.upper()} data in {self.root}", *_table(self.splits)]
+        lines += _listing("Dropped", self.dropped) or ["Dropped: nothing"]
+        lines += _listing("Kept, but", self.noted)
+        lines += [f"Note: {remark}" for remark in self.remarks]
+        return "\n".join(lines)
+
+
+def count(images: Sequence[LabeledImage], classes: Sequence[str]) -> SplitCounts:
+    """Images and boxes of one split, by class name; a class without boxes counts 0."""
+    labels = np.concatenate([image.annotation.labels for image in images] or [np.zeros(0, np.int64)])
+    by_class = np.bincount(labels, minlength=len(classes))
+    return SplitCounts(
+        images=len(images),
+        empty=sum(len(image.annotation) == 0 for image in images),
+        boxes=len(labels),
+        ignored=sum(int(image.annotation.ignore.sum()) for image in images),
+        boxes_by_class={name: int(by_class[index]) for index, name in enumerate(classes)},
+    )
+
+
+def _plain(counts: SplitCounts) -> dict[str, Any]:
+    return {
+        "images": counts.images,
+        "empty": counts.empty,
+        "boxes": counts.boxes,
+        "ignored": counts.ignored,
+        "boxes_by_class": dict(counts.boxes_by_class),
+    }
+
+
+def _tally(findings: Sequence[Finding]) -> dict[str, int]:
+    counts = Counter(f"{finding.what}: {finding.reason}" for finding in findings)
+    return dict(counts.most_common())
+
+
+def _table(splits: Mapping[str, SplitCounts]) -> Iterator[str]:
+    """One line a split, one column a count, then the classes below."""
+    rows = [["split", "images", "empty", "boxes", "ignored"]]
+    rows += [[name, *map(str, (c.images, c.empty, c.boxes, c.ignored))] for name, c in splits.items()]
+    yield from _aligned(rows)
+    yield ""
+    classes = next(iter(splits.values())).boxes_by_class if splits else {}
+    rows = [["class", *splits]]
+    rows += [[name, *(str(counts.boxes_by_class[name]) for counts in splits.values())] for name in classes]
+    yield from _aligned(rows)
+    yield ""
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
+        yield "  " + "  ".join(cells)
+
+
+def _listing(title: str, findings: Sequence[Finding]) -> list[str]:
+    """The findings by reason, most frequent first, each with a few examples."""
+    lines = []
+    for kind, number in _tally(findings).items():
+        lines.append(f"{title}: {number} x {kind}")
+        alike = [one for one in findings if f"{one.what}: {one.reason}" == kind]
+        lines += [f"    {one.file}" + (f": {one.detail}" if one.detail else "") for one in alike[:EXAMPLES]]
+        if number > EXAMPLES:
+            lines.append(f"    ... and {number - EXAMPLES} more")
+    return lines

@@ -1,0 +1,63 @@
+"""A look at a folder of data: its format, classes, splits, and how large images and boxes are."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from upath import UPath
+
+from actors.records import Annotation, LabeledImage
+from loop.config import DataConfig
+from loop.data.importing import Dataset, import_data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What lies in a folder of labelled images. Box sides are those of boxes that are not ignored."""
+
+    root: str
+    dataset: Dataset
+    image_size_px: int  # median of the images' longer sides
+    min_side_px: float  # shortest box side
+    small_side_px: float  # in the class of the smallest boxes, a tenth have a shorter side below this
+    median_side_px: float  # median of the boxes' shorter sides
+
+    @property
+    def format(self) -> str:
+        """coco, yolo or voc."""
+        return self.dataset.report.format
+
+    def __str__(self) -> str:
+        return (
+            f"{self.dataset.report}\n"
+            f"Images: {self.image_size_px} px on the longer side (median). Boxes, shorter side: "
+            f"{self.min_side_px:.0f} px at least, {self.median_side_px:.0f} px in the median; "
+            f"a tenth of the smallest class below {self.small_side_px:.0f} px"
+        )
+
+
+def describe(folder: UPath, seed: int = 0) -> Found:
+    """Import the folder with every setting at its default, and measure it.
+
+    Raises what ``import_data`` raises: for a folder without data, a FileNotFoundError that says what was looked for.
+    """
+    dataset = import_data(DataConfig(root=str(folder)), folder, seed)
+    images = [image for split in dataset.splits.values() for image in split]
+    sides, labels = _shorter_sides(images)
+    return Found(
+        root=dataset.report.root,
+        dataset=dataset,
+        image_size_px=int(np.median([max(image.width, image.height) for image in images])),
+        min_side_px=float(sides.min()),
+        small_side_px=min(float(np.percentile(sides[labels == label], 10)) for label in np.unique(labels)),
+        median_side_px=float(np.median(sides)),
+    )
+
+
+def _shorter_sides(images: Sequence[LabeledImage]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The shorter side ``[n]`` in px and the label ``[n]`` of every box; of the ignored only where all are."""
+    every = functools.reduce(Annotation.join, (image.annotation for image in images))
+    counted = every if every.ignore.all() else every.take(~every.ignore)
+    return (counted.boxes[:, 2:] - counted.boxes[:, :2]).min(axis=1), counted.labels

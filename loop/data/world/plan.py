@@ -1,0 +1,109 @@
+"""What a scene is to hold: parts, where they lie, what makes some of them hard to see."""
+
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import numpy as np
+
+from loop.data.world.light import MATERIALS, Material, albedo_of
+from loop.data.world.noise import Field
+from loop.data.world.parts import SHAPES
+from loop.data.world.sprite import Pose
+
+Rng = np.random.Generator
+Trouble = Literal["", "occlusion", "contrast", "blur", "size", "tilt"]
+CLASSES: Final[tuple[str, ...]] = tuple(SHAPES)
+TROUBLES: Final[tuple[Trouble, ...]] = ("occlusion", "contrast", "blur", "size", "tilt")
+HARD_SHARE: Final = 0.42  # of the parts are made hard on purpose, each by one of these
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A part before it is drawn."""
+
+    pose: Pose
+    trouble: Trouble  # what is to make it hard; empty where nothing is
+    cover: Literal["", "part", "thing"]  # what is to lie over it: the next part, or a cable or a strip of tape
+
+
+def plan_parts(rng: Rng, count: int, canvas: Field) -> list[Plan]:
+    """``count`` parts on the surface ``canvas`` ``[H, W, 3]``, apart from each other but for those that cover one."""
+    plans: list[Plan] = []
+    for place in range(count):
+        below = plans[-1].pose if plans and plans[-1].cover == "part" else None
+        trouble: Trouble = ""
+        if below is None and rng.random() < HARD_SHARE:
+            trouble = TROUBLES[rng.integers(len(TROUBLES))]
+        part_next = place + 1 < count and rng.random() < 0.5
+        plans.append(
+            Plan(
+                pose=_pose(rng, trouble, below, [plan.pose for plan in plans], canvas),
+                trouble=trouble,
+                cover=("part" if part_next else "thing") if trouble == "occlusion" else "",
+            )
+        )
+    return plans
+
+
+def _pose(rng: Rng, trouble: Trouble, below: Pose | None, others: list[Pose], canvas: Field) -> Pose:
+    label = CLASSES[rng.integers(len(CLASSES))]
+    length = _length(rng, label, trouble, below)
+    edges = (canvas.shape[1], canvas.shape[0])
+    x, y = (below.x_px, below.y_px) if below else _free_place(rng, length, others, edges)
+    return Pose(
+        label=label,
+        material=_material(rng, canvas, (x, y), blend=trouble == "contrast"),
+        x_px=x,
+        y_px=y,
+        length_px=length,
+        rotation_deg=rng.uniform(0, 360),
+        tilt_deg=rng.uniform(50, 66) if trouble == "tilt" else min(abs(rng.normal(0, 10)), 30),
+        tilt_axis_deg=rng.uniform(0, 360),
+        blur_px=rng.uniform(1.6, 2.8) if trouble == "blur" else 0.0,
+    )
+
+
+def _length(rng: Rng, label: str, trouble: Trouble, below: Pose | None) -> float:
+    slender = 1.45 if label in {"bolt", "spring"} else 1.0
+    if trouble == "size":
+        return slender * rng.uniform(12, 16)
+    length = slender * rng.uniform(26, 54)
+    return length if below is None else min(length, 1.1 * below.length_px)
+
+
+def _free_place(rng: Rng, length: float, others: list[Pose], edges: tuple[int, int]) -> tuple[float, float]:
+    """The first of 60 random places that is clear of the others, or the clearest."""
+    margin = _margin(length)
+    x, y = (rng.uniform(margin, edge - margin, 60) for edge in edges)
+    clearance = np.zeros(60)
+    for other in others:
+        gap = np.hypot(x - other.x_px, y - other.y_px) - 0.55 * (length + other.length_px)
+        clearance = np.minimum(clearance, gap)
+    best = int(np.argmax(clearance))
+    return float(x[best]), float(y[best])
+
+
+def place_beside(rng: Rng, pose: Pose, other: Pose, edges: tuple[int, int]) -> Pose:
+    """The pose, moved to where its part covers some of another one in a picture of ``edges`` (W, H) px."""
+    heading, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 0.5) * other.length_px
+    margin = _margin(pose.length_px)
+    x = np.clip(other.x_px + reach * np.cos(heading), margin, edges[0] - margin)
+    y = np.clip(other.y_px + reach * np.sin(heading), margin, edges[1] - margin)
+    return replace(pose, x_px=float(x), y_px=float(y))
+
+
+def _margin(length: float) -> float:
+    """How far from the picture's edge a centre must lie for the whole part to be in it, tilted or not."""
+    return 0.6 * length + 2
+
+
+def _material(rng: Rng, canvas: Field, at: tuple[float, float], *, blend: bool) -> Material:
+    """A material that stands out from the surface at a place, or one that blends into it."""
+    x, y = int(at[0]), int(at[1])
+    ground = canvas[max(y - 12, 0) : y + 12, max(x - 12, 0) : x + 12].mean((0, 1))
+    if blend:
+        red, green, blue = (int(level) for level in np.sqrt(np.clip(ground * rng.uniform(0.9, 1.25), 0, 1)) * 255)
+        return Material((red, green, blue), 0.0, 0.05, 10)
+    gaps = [float(np.abs(np.sqrt(albedo_of(material)) - np.sqrt(ground)).max()) for material in MATERIALS]
+    apart = [material for material, gap in zip(MATERIALS, gaps, strict=True) if gap > 0.2]
+    return apart[rng.integers(len(apart))] if apart else MATERIALS[int(np.argmax(gaps))]

@@ -1,11 +1,223 @@
-"""Copy-paste."""
+"""Copy-paste: real instances pasted elsewhere (Cut, Paste and Learn, arXiv 1708.01642; Simple Copy-Paste, 2012.07177).
 
-from typing import Literal
+Without masks at hand, an object is cut out along its outline, found in its box, or as the whole box, and blended in
+with a feathered edge. It goes where its surroundings look like its own. One hard mode changes each pasted instance.
+"""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from actors import boxes as geometry
 from actors.config import Config
+from actors.generators import placement
+from actors.generators.cutout import Cutout, Mask, Shape, blurred, bounds, cut, scaled, turned
+from actors.images import Pixels, read
+from actors.records import Annotation, Candidate, LabeledImage, Lineage
+
+Mode = Literal["plain", "scale", "occlusion", "contrast", "blur"]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+_NUM_TARGETS = 12  # images tried until one has room for all the instances
 
 
 class CopyPasteConfig(Config):
-    """Copy-paste."""
+    """Mined instances, made harder and pasted into other training images or at new places of their own."""
 
     kind: Literal["copy_paste"] = "copy_paste"
+    modes: tuple[Mode, ...] = Field(("plain", "scale", "occlusion", "contrast", "blur"), min_length=1)
+    """What may be done to a pasted instance; one is drawn for each (name one twice to have it twice as often)."""
+    cutout: Shape = "object"
+    """object: along the outline found in the box, for things that lie on a background; box: the whole box, for marks
+    that belong to what they are on (defects of a surface or a print)."""
+    same_image: Share = 0.2
+    """Share of the candidates that show the instances at new places of their own image."""
+    flip: bool = True
+    """Instances may be mirrored."""
+    rotate: bool = True
+    """Instances may be turned by 90, 180 and 270 degrees."""
+    tries: int = Field(4, ge=1)
+    """Orientations tried for each instance; the one whose surroundings fit best is pasted."""
+    max_overlap: Share = 0.15
+    """A pasted box and one that is there share at most this much of the smaller of the two."""
+    scale: tuple[float, float] = (0.6, 1.5)
+    """Mode scale: range of the factor."""
+    occlusion: tuple[float, float] = (0.2, 0.5)
+    """Mode occlusion: range of the share of the pasted box that goes below an object which is there."""
+    contrast: tuple[float, float] = (0.35, 0.65)
+    """Mode contrast: range of the object's weight over the background."""
+    blur_px: tuple[float, float] = (1.0, 2.5)
+    """Mode blur: range of the Gaussian's sigma."""
+
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> Self:
+        for name in ("scale", "occlusion", "contrast", "blur_px"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high or (name in ("occlusion", "contrast") and high > 1):
+                raise ValueError(
+                    f"{name}: {low} to {high} is no range of positive values (shares: up to 1), low to high"
+                )
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Variant:
+    """A cutout after its hard mode, and how it is to be pasted."""
+
+    cutout: Cutout
+    opacity: float
+    overlap: placement.Overlap
+
+
+class CopyPaste:
+    """Pastes a lineage's mined instances into one real training image.
+
+    The target is another training image, or for a share ``same_image`` of the candidates the instances' own; where it
+    has no room for all of them, some others are tried, and the first that takes most is used. Pixels outside the
+    pasted cutouts stay the target's. The annotation is the target's, then one box for each pasted instance, ``drawn``.
+    An instance without a place is left out: the candidate has fewer drawn boxes than its lineage has indices.
+    """
+
+    def __init__(self, config: CopyPasteConfig, real: Sequence[LabeledImage]) -> None:
+        self.config = config
+        self.images = {image.id: image for image in sorted(real, key=lambda image: image.id)}
+        self.ids = list(self.images)
+        self.read = lru_cache(maxsize=64)(read)
+        self.cut = lru_cache(maxsize=256)(self._cut)
+
+    def generate(self, lineages: Sequence[Lineage]) -> list[Candidate]:
+        """One candidate per lineage, in order.
+
+        Raises ValueError where a lineage names an image or box that is not there, or where no target has room for
+        any of its instances.
+        """
+        return [self._generate_one(lineage) for lineage in lineages]
+
+    def _generate_one(self, lineage: Lineage) -> Candidate:
+        self._check(lineage)
+        rng = np.random.default_rng(lineage.seed)
+        best: Candidate | None = None
+        for target in self._targets(lineage, rng):
+            candidate = self._paste_all(lineage, target, rng)
+            if best is None or candidate.drawn.sum() > best.drawn.sum():
+                best = candidate
+            if best.drawn.sum() == len(lineage.box_indices):
+                break
+        if best and best.drawn.any():
+            return best
+        raise ValueError(f"copy_paste: no room for boxes {lineage.box_indices} of {lineage.image_id!r} in any target")
+
+    def _check(self, lineage: Lineage) -> None:
+        source = self.images.get(lineage.image_id)
+        if source is None:
+            raise ValueError(f"copy_paste: {lineage.image_id!r} is no training image (there are {len(self.ids)})")
+        absent = [index for index in lineage.box_indices if not 0 <= index < len(source.annotation)]
+        if absent:
+            raise ValueError(f"copy_paste: {lineage.image_id!r} has {len(source.annotation)} boxes, not {absent}")
+
+    def _targets(self, lineage: Lineage, rng: np.random.Generator) -> list[LabeledImage]:
+        """The images to try, in order."""
+        own = self.images[lineage.image_id]
+        others = [name for name in self.ids if name != own.id]
+        at_home = rng.random() < self.config.same_image
+        elsewhere = [self.images[others[index]] for index in rng.permutation(len(others))[:_NUM_TARGETS]]
+        return [own, *elsewhere] if at_home else [*elsewhere, own]
+
+    def _paste_all(self, lineage: Lineage, target: LabeledImage, rng: np.random.Generator) -> Candidate:
+        canvas = self.read(target.uri).copy()
+        annotation, source = target.annotation, self.images[lineage.image_id]
+        for index in lineage.box_indices:
+            box = self._paste(canvas, annotation, self.cut(source.id, index), rng)
+            if box is not None:
+                annotation = annotation.join(_one_box(box, source.annotation.labels[index]))
+        drawn = np.arange(len(annotation)) >= len(target.annotation)
+        return Candidate(pixels=canvas, annotation=annotation, drawn=drawn, lineage=lineage)
+
+    def _paste(
+        self, canvas: Pixels, annotation: Annotation, original: Cutout, rng: np.random.Generator
+    ) -> geometry.Boxes | None:
+        """Paste one instance into the canvas; its box ``[4]`` there, or None without a place for it."""
+        variant = self._harden(original, rng)
+        found: tuple[placement.Place, Cutout] | None = None
+        for _ in range(self.config.tries):
+            cutout = self._turn(variant.cutout, rng)
+            place = placement.find(canvas, cutout, annotation.boxes, variant.overlap, rng)
+            if place and (found is None or place.seam < found[0].seam):
+                found = place, cutout
+        if found is None:
+            return None
+        place, cutout = found
+        above = self._above(canvas, annotation, place, cutout) if variant.overlap.hidden else np.zeros_like(cutout.core)
+        return blend(canvas, cutout, place, above, variant.opacity)
+
+    def _cut(self, image_id: str, index: int) -> Cutout:
+        image = self.images[image_id]
+        return cut(self.read(image.uri), image.annotation.boxes[index], self.config.cutout)
+
+    def _harden(self, cutout: Cutout, rng: np.random.Generator) -> _Variant:
+        """Apply one of the configured modes, drawn at random."""
+        config = self.config
+        mode = config.modes[rng.integers(len(config.modes))]
+        overlap = placement.Overlap(most=config.max_overlap)
+        opacity = 1.0
+        match mode:
+            case "plain":
+                pass
+            case "scale":
+                low, high = np.log(config.scale)
+                cutout = scaled(cutout, float(np.exp(rng.uniform(low, high))))
+            case "occlusion":
+                least, most = config.occlusion
+                overlap = placement.Overlap(least=least, most=most, hidden=True)
+            case "contrast":
+                opacity = rng.uniform(*config.contrast)
+            case "blur":
+                cutout = blurred(cutout, rng.uniform(*config.blur_px))
+        return _Variant(cutout=cutout, opacity=opacity, overlap=overlap)
+
+    def _turn(self, cutout: Cutout, rng: np.random.Generator) -> Cutout:
+        flip, quarter_turns = bool(rng.integers(2)), int(rng.integers(4))
+        return turned(cutout, flip=flip and self.config.flip, quarter_turns=quarter_turns * self.config.rotate)
+
+    def _above(self, canvas: Pixels, annotation: Annotation, place: placement.Place, cutout: Cutout) -> Mask:
+        """``[h, w]`` of the cutout: where an object that is there lies on top of it."""
+        corner = np.array([place.x, place.y] * 2, np.float32)
+        area = np.array([[0, 0, cutout.width, cutout.height]], np.float32) + corner
+        near = geometry.intersections(annotation.boxes, area)[:, 0] > 0
+        above = np.zeros(canvas.shape[:2], np.bool_)
+        for box in annotation.boxes[near]:
+            there = cut(canvas, box, self.config.cutout)
+            x, y = (int(side) for side in np.rint(box[:2] - there.box[:2]))
+            above[y : y + there.height, x : x + there.width] |= there.core
+        return above[place.y : place.y + cutout.height, place.x : place.x + cutout.width]
+
+
+def blend(canvas: Pixels, cutout: Cutout, place: placement.Place, above: Mask, opacity: float) -> geometry.Boxes | None:
+    """Blend a cutout into the canvas at its place, below what lies ``above`` ``[h, w]`` it; the visible object's box.
+
+    The cutout's colours are moved by the median difference of the surroundings. The box ``[4]`` keeps the distance
+    that the annotator left around the object. None, and nothing is blended, where no part of the object is visible.
+    """
+    import cv2
+
+    visible = cutout.core & ~above
+    if not visible.any():
+        return None
+    region = canvas[place.y : place.y + cutout.height, place.x : place.x + cutout.width]
+    pixels = cutout.pixels.astype(np.float32)
+    around = ~cutout.core
+    if around.any():
+        pixels += np.median(region[around].astype(np.float32) - pixels[around], axis=0)
+    below = 1.0 - cv2.GaussianBlur(above.astype(np.float32), (0, 0), 1.0)
+    alpha = (cutout.alpha() * below * np.float32(opacity))[..., None]
+    region[:] = np.clip(np.rint(region * (1 - alpha) + pixels * alpha), 0, 255).astype(np.uint8)
+    box = cutout.box + bounds(visible) - bounds(cutout.core) + np.array([place.x, place.y] * 2, np.float32)
+    return geometry.clip(box, canvas.shape[1], canvas.shape[0])
+
+
+def _one_box(box: geometry.Boxes, label: np.int64) -> Annotation:
+    return Annotation(boxes=box[None], labels=np.array([label], np.int64), ignore=np.zeros(1, np.bool_))

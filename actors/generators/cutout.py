@@ -1,0 +1,172 @@
+"""Cutouts: a real instance, the pixels around it, and what of them is the object."""
+
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.images import Pixels
+
+Mask = NDArray[np.bool_]  # [h, w]
+Box = NDArray[np.float32]  # [4] xyxy px
+Turnable = TypeVar("Turnable", Pixels, Mask)
+Shape = Literal["object", "box"]
+
+_SEGMENT_PX = 48  # objects are segmented at this size at most: GrabCut's time grows with the area
+_LEAST_SHARE = 0.25  # of its box that an object fills; less, and the segmentation went wrong
+
+_BORDER_PX = 2  # annotators place a cut-off side this near to the image's border
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Cutout:
+    """An instance cut from its image, with a margin of its surroundings."""
+
+    pixels: Pixels  # [h, w, 3] RGB
+    core: Mask  # [h, w] what is the object itself
+    box: Box  # [4] xyxy px within the cutout
+    margin_px: float  # width of the surroundings
+    at_border: Mask  # [3, 3] with left, top, right, bottom at their places: cut off there by the image's border
+
+    @property
+    def width(self) -> int:
+        """Px."""
+        return int(self.core.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Px."""
+        return int(self.core.shape[0])
+
+    def alpha(self) -> NDArray[np.float32]:
+        """Weight ``[h, w]`` in [0, 1] over what lies below: 1 on the core, fading to 0 over half the margin."""
+        import cv2
+
+        distance = cv2.distanceTransform((~self.core).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        return np.asarray(np.clip(1.0 - distance / (self.margin_px / 2 + 1.0), 0.0, 1.0), dtype=np.float32)
+
+
+def cut(pixels: Pixels, box: Box, shape: Shape) -> Cutout:
+    """The instance in ``box`` ``[4]`` of an image, with a margin of 12 % of its longer side, at least 4 px."""
+    height, width = pixels.shape[:2]
+    left, top, right, bottom = _whole_pixels(box, width, height)
+    margin = max(4, round(0.12 * max(right - left, bottom - top)))
+    x, y = max(left - margin, 0), max(top - margin, 0)
+    crop = pixels[y : min(bottom + margin, height), x : min(right + margin, width)]
+    inner = np.array([left - x, top - y, right - x, bottom - y])
+    core = _rectangle(crop.shape[:2], inner) if shape == "box" else segment(crop, inner)
+    at_border = np.zeros((3, 3), np.bool_)
+    at_border[[1, 0, 1, 2], [0, 1, 2, 1]] = (
+        left <= _BORDER_PX,
+        top <= _BORDER_PX,
+        right >= width - _BORDER_PX,
+        bottom >= height - _BORDER_PX,
+    )
+    origin = np.array([x, y, x, y], np.float32)
+    return Cutout(pixels=crop, core=core, box=box - origin, margin_px=margin, at_border=at_border)
+
+
+def segment(crop: Pixels, inner: NDArray[np.int_]) -> Mask:
+    """``[h, w]``: the object in the box ``inner`` ``[4]`` of a crop, by GrabCut (Rother et al., SIGGRAPH 2004).
+
+    Where that finds less than a quarter of the box, or has too little to start from, the ellipse in the box.
+    """
+    import cv2
+
+    factor = min(1.0, _SEGMENT_PX / max(crop.shape[:2]))
+    small = cv2.resize(crop, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    distance = _ellipse_distance(small.shape[:2], inner * factor)
+    marks = np.full(small.shape[:2], cv2.GC_BGD, np.uint8)
+    marks[_rectangle(small.shape[:2], np.rint(inner * factor).astype(int))] = cv2.GC_PR_BGD
+    marks[distance < 1.0] = cv2.GC_PR_FGD
+    marks[distance < 0.4] = cv2.GC_FGD
+    ellipse = _ellipse_distance(crop.shape[:2], inner) < 1.0
+    if min((marks == cv2.GC_BGD).sum(), (marks == cv2.GC_FGD).sum()) < 8:  # fewer pixels than colour clusters
+        return ellipse
+    cv2.setRNGSeed(0)  # GrabCut clusters colours from a random start
+    cv2.grabCut(small, marks, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)
+    found = _largest_part((marks & 1).astype(np.uint8))
+    core = cv2.resize(found, crop.shape[1::-1], interpolation=cv2.INTER_LINEAR) > 127
+    enough = core.sum() >= _LEAST_SHARE * (inner[2] - inner[0]) * (inner[3] - inner[1])
+    return np.asarray(core if enough else ellipse, dtype=np.bool_)
+
+
+def turned(cutout: Cutout, *, flip: bool, quarter_turns: int) -> Cutout:
+    """Mirrored left to right if ``flip``, then turned anticlockwise by ``quarter_turns`` times 90 degrees."""
+    box, (width, height) = cutout.box, (cutout.width, cutout.height)
+    if flip:
+        box = np.array([width - box[2], box[1], width - box[0], box[3]], np.float32)
+    for _ in range(quarter_turns):
+        box = np.array([box[1], width - box[2], box[3], width - box[0]], np.float32)
+        width, height = height, width
+    return Cutout(
+        pixels=_turned(cutout.pixels, flip, quarter_turns),
+        core=_turned(cutout.core, flip, quarter_turns),
+        box=box,
+        margin_px=cutout.margin_px,
+        at_border=_turned(cutout.at_border, flip, quarter_turns),
+    )
+
+
+def scaled(cutout: Cutout, factor: float) -> Cutout:
+    """Resized by ``factor``."""
+    import cv2
+
+    size = (max(round(cutout.width * factor), 3), max(round(cutout.height * factor), 3))
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    pixels = cv2.resize(cutout.pixels, size, interpolation=method)
+    core = cv2.resize(cutout.core.astype(np.uint8) * 255, size, interpolation=cv2.INTER_LINEAR) > 127
+    ratio = np.array([size[0] / cutout.width, size[1] / cutout.height] * 2, np.float32)
+    return replace(cutout, pixels=pixels, core=core, box=cutout.box * ratio, margin_px=cutout.margin_px * factor)
+
+
+def blurred(cutout: Cutout, sigma_px: float) -> Cutout:
+    """Out of focus: Gaussian blur."""
+    import cv2
+
+    return replace(cutout, pixels=cv2.GaussianBlur(cutout.pixels, (0, 0), sigma_px, borderType=cv2.BORDER_REPLICATE))
+
+
+def bounds(mask: Mask) -> Box:
+    """The smallest box ``[4]`` around a mask that is somewhere true."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+
+
+def _turned(array: Turnable, flip: bool, quarter_turns: int) -> Turnable:
+    return np.ascontiguousarray(np.rot90(array[:, ::-1] if flip else array, quarter_turns)).astype(
+        array.dtype, copy=False
+    )
+
+
+def _whole_pixels(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+    """The box's corners as pixel positions within the image, at least one pixel apart."""
+    left, top = min(max(round(float(box[0])), 0), width - 1), min(max(round(float(box[1])), 0), height - 1)
+    right, bottom = min(round(float(box[2])), width), min(round(float(box[3])), height)
+    return left, top, max(right, left + 1), max(bottom, top + 1)
+
+
+def _rectangle(shape: tuple[int, ...], inner: NDArray[np.int_]) -> Mask:
+    mask = np.zeros(shape, np.bool_)
+    mask[inner[1] : inner[3], inner[0] : inner[2]] = True
+    return mask
+
+
+def _ellipse_distance(shape: tuple[int, ...], inner: NDArray[np.floating | np.int_]) -> NDArray[np.float64]:
+    """0 at the centre of the box, 1 on the ellipse that touches its sides."""
+    left, top, right, bottom = inner
+    x = (np.arange(shape[1]) + 0.5 - (left + right) / 2) / max((right - left) / 2, 0.5)
+    y = (np.arange(shape[0]) + 0.5 - (top + bottom) / 2) / max((bottom - top) / 2, 0.5)
+    return np.asarray(np.hypot(x[None, :], y[:, None]), dtype=np.float64)
+
+
+def _largest_part(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The largest connected part of a 0/1 mask, its holes filled, as 0/255."""
+    import cv2
+
+    filled = np.zeros_like(mask)
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if contours:
+        cv2.drawContours(filled, [max(contours, key=cv2.contourArea)], -1, 255, cv2.FILLED)
+    return filled

@@ -36,6 +36,7 @@ class DataConfig(Config):
     """The real images: a folder in a known format, or the embedded world."""
 
     format: Literal["auto", "coco", "yolo", "voc", "world"] = "auto"
+    """Layout of the folder; auto looks at it."""
     root: str | None = None
     """Folder of the data set; not needed for the world."""
     train: str | None = None
@@ -140,6 +141,7 @@ class RoleConfig(Config):
     """What one kind of actor is given."""
 
     num_actors: int = Field(1, ge=1)
+    """Copies of the actor, which share the rows."""
     num_cpus: float = Field(0.5, ge=0.0)
     """Logical CPUs of each actor."""
     num_gpus: float = Field(0.0, ge=0.0)
@@ -159,6 +161,8 @@ class TrainRoleConfig(Config):
     """GPUs of each worker."""
     max_failures: int = Field(2, ge=0)
     """Lost workers that a training survives."""
+    keep_every_s: float = Field(60.0, ge=0.0)
+    """Seconds of training after which its state is kept, at the next epoch's end: what a lost worker may cost."""
 
 
 class HostingConfig(Config):
@@ -193,7 +197,9 @@ class LoopConfig(Config):
     root: str = "runs"
     """Storage root of all that a run writes: a folder or any fsspec URI (s3://, gs://)."""
     seed: int = 0
+    """All randomness of the run comes from here."""
     rounds: int = Field(2, ge=1)
+    """Rounds of mine, generate, judge and train."""
     data: DataConfig
     detector: DetectorConfig = DetectorConfig()
     mining: MiningConfig = MiningConfig()

@@ -3,15 +3,34 @@
 Later files win: mappings merge, lists replace, and a component of another kind replaces the one below it whole.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from actors.config import Config
 from loop.config import ConfigError, LoopConfig
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number, and a key given twice is an error: the first value would go in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set[str]()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(problem=f"key {key.value!r} twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 def load(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> LoopConfig:
@@ -33,7 +52,7 @@ def load(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> LoopConf
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(file.read_text())
+        tree = _parse(file.read_text())
     except FileNotFoundError:
         raise ConfigError(f"{file}: there is no such config file") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
@@ -43,15 +62,20 @@ def _read(file: Path) -> dict[str, Any]:
     return tree
 
 
+def _parse(text: str) -> Any:  # noqa: ANN401 - any YAML value
+    return yaml.load(text, _Loader)  # noqa: S506 - a safe loader
+
+
 def _parse_override(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
-    if not separator or not key.strip("."):
+    parts = key.strip().split(".")
+    if not separator or not all(parts):
         raise ConfigError(f"--set {text}: give it as key.sub=value")
     try:
-        tree: Any = yaml.safe_load(value)
+        tree: Any = _parse(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {text}: the value is no YAML: {error}") from None
-    for part in reversed(key.split(".")):
+    for part in reversed(parts):
         tree = {part: tree}
     return dict(tree)
 
@@ -73,25 +97,36 @@ def _same_kind(below: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
 
 
 def _explain(detail: ErrorDetails) -> str:
-    key = ".".join(str(part) for part in detail["loc"]) or "(config)"
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "extra_forbidden":
-        return f"  {key}: unknown key; known here: {', '.join(_known_keys(detail['loc'][:-1]))}"
-    if detail["type"] == "missing":
-        return f"  {key}: required, but not given"
-    seen = detail["input"]
+    key, known = _locate(detail["loc"])
+    message, seen = detail["msg"].removeprefix("Value error, "), detail["input"]
+    match detail["type"]:
+        case "extra_forbidden":
+            return f"  {key}: unknown key; known here: {', '.join(known)}"
+        case "missing":
+            return f"  {key}: required, but not given"
+        case "union_tag_not_found":
+            return f"  {key}.kind: required, but not given"
+        case "union_tag_invalid":
+            return f"  {key}.kind: Input should be one of {detail['ctx']['expected_tags']}; seen: {seen['kind']!r}"
     return f"  {key}: {message}" + ("" if isinstance(seen, dict | list) else f"; seen: {seen!r}")
 
 
-def _known_keys(location: Sequence[str | int]) -> list[str]:
-    """The keys of the section at ``location``, following unions by their kind."""
-    section: Any = LoopConfig
+def _locate(location: Sequence[str | int]) -> tuple[str, list[str]]:
+    """The key at ``location`` as one writes it, and the keys of the innermost section on the way there."""
+    sections: list[type[Config]] = [LoopConfig]
+    parts = list[str]()
     for part in location:
-        options = [section, *getattr(section, "__args__", ())]
-        models = [option for option in options if hasattr(option, "model_fields")]
-        by_kind = [m for m in models if "kind" in m.model_fields and m.model_fields["kind"].default == part]
-        if by_kind:
-            section = by_kind[0]
-        elif isinstance(part, str) and models and part in models[0].model_fields:
-            section = models[0].model_fields[part].annotation
-    return sorted(getattr(section, "model_fields", {}))
+        if len(sections) > 1 and isinstance(part, str):  # which of several components is meant: no key
+            sections = [section for section in sections if section.model_fields["kind"].default == part]
+            continue
+        parts.append(str(part))
+        if sections and part in sections[0].model_fields:
+            sections = _sections(sections[0].model_fields[str(part)].annotation)
+    return ".".join(parts) or "(config)", sorted(sections[0].model_fields) if sections else []
+
+
+def _sections(form: Any) -> list[type[Config]]:  # noqa: ANN401 - any type form
+    """The config sections that a type names."""
+    if isinstance(form, type) and issubclass(form, Config):
+        return [form]
+    return [section for part in get_args(form) for section in _sections(part)]

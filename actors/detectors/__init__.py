@@ -11,6 +11,6 @@ def load_detector(config: DetectorConfig, checkpoint: str, device: str | None = 
 
     ``device`` is a torch device; by default the GPU that this process was given, else the CPU.
     """
-    from actors.detectors.ultralytics import UltralyticsDetector
+    from actors.detectors.ultralytics_detector import UltralyticsDetector
 
     return UltralyticsDetector(config, checkpoint, device)

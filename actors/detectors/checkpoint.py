@@ -1,0 +1,115 @@
+"""Our checkpoints: one .safetensors file, float32 tensors and a JSON header. Reading one runs no code of the file."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from pydantic import ValidationError
+from upath import UPath
+
+from actors.config import Config
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+FORMAT_VERSION = 1
+KEY = "detloop"  # one entry with everything: the order of several is not the same twice in this file format
+
+
+class Header(Config):
+    """What a checkpoint says about itself."""
+
+    version: int = FORMAT_VERSION
+    family: str
+    model: str
+    """Architecture, by the name that the family knows it by."""
+    classes: tuple[str, ...]
+    image_size_px: int
+    """What it was trained at."""
+
+
+def write_checkpoint(uri: str, header: Header, tensors: Mapping[str, "Tensor"]) -> None:
+    """Put a checkpoint at a path or fsspec URI, whole or not at all. Equal tensors give equal bytes.
+
+    Floating tensors are stored as float32.
+    """
+    from safetensors.torch import save
+
+    plain = {name: (t.float() if t.is_floating_point() else t).cpu().contiguous() for name, t in tensors.items()}
+    _put(UPath(uri), save(plain, metadata={KEY: header.model_dump_json()}))
+
+
+def read_checkpoint(uri: str) -> tuple[Header, dict[str, "Tensor"]]:
+    """Header and tensors on the CPU. Raises FileNotFoundError, or ValueError where it is no checkpoint of ours."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    data = UPath(uri).read_bytes()
+    try:
+        tensors = load(data)
+        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+        header = Header.model_validate_json(metadata[KEY])
+    except (SafetensorError, KeyError, ValidationError) as error:
+        raise ValueError(f"{uri}: not a checkpoint of detloop ({error!r}); give a file that it wrote") from error
+    if header.version != FORMAT_VERSION:
+        raise ValueError(f"{uri}: checkpoint format {header.version}, this detloop reads {FORMAT_VERSION}")
+    return header, tensors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedWeights:
+    """What became of the tensors of a model that was given the weights of another."""
+
+    source: str
+    num_loaded: int
+    left_fresh: tuple[tuple[str, str], ...]  # name and reason
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Tensors by what became of them: loaded, or the reason why not."""
+        return {"loaded": self.num_loaded, **Counter(reason for _, reason in self.left_fresh)}
+
+
+def transfer(
+    model: "nn.Module", tensors: Mapping[str, "Tensor"], source: str, head: str, by_class: AbstractSet[str]
+) -> LoadedWeights:
+    """Load those of ``tensors`` that fit into ``model``, in place; names in ``by_class`` never do.
+
+    Raises ValueError, with ``model`` untouched, where one does not fit whose name does not begin with ``head``.
+    """
+    own = model.state_dict()
+    reasons = {name: _misfit(name, tensor, tensors.get(name), by_class) for name, tensor in own.items()}
+    body = [name for name, why in reasons.items() if why and not name.startswith(head)]
+    if body:
+        raise ValueError(
+            f"{source}: weights of another architecture: {len(body)} of {len(own)} tensors do not fit, e.g. {body[0]}"
+        )
+    model.load_state_dict({name: tensors[name] for name, why in reasons.items() if not why}, strict=False)
+    left = tuple((name, why) for name, why in reasons.items() if why)
+    return LoadedWeights(source=source, num_loaded=len(own) - len(left), left_fresh=left)
+
+
+def _misfit(name: str, own: "Tensor", other: "Tensor | None", by_class: AbstractSet[str]) -> str:
+    if other is None:
+        return "missing"
+    if own.shape != other.shape:
+        return "other_shape"
+    return "other_classes" if name in by_class else ""
+
+
+def _put(path: UPath, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.protocol not in {"", "file", "local"}:  # an object store's put is whole by itself
+        path.write_bytes(data)
+        return
+    beside = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    with beside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

@@ -1,0 +1,88 @@
+"""Pictures on the canvas that a detector takes, their boxes back in their own pixels, and which go together."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from actors import boxes as geometry
+from actors.images import Pixels
+
+GREY = 114  # what ultralytics pads with, in training as well
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letterbox:
+    """A picture of ``source`` px, resized to ``inner`` px, at ``offset`` px on a canvas of ``canvas`` px."""
+
+    source: tuple[int, int]  # height, width
+    canvas: tuple[int, int]  # height, width
+    inner: tuple[int, int]  # height, width
+    offset: tuple[int, int]  # top, left
+
+    @classmethod
+    def fit(cls, source: tuple[int, int], size_px: int, stride_px: int) -> "Letterbox":
+        """The longer side becomes ``size_px``; the shorter is padded evenly to the next multiple of ``stride_px``.
+
+        It depends on this picture alone, unlike ultralytics' choice, which looks at the whole batch. Rounding is
+        ultralytics', so that a picture lies where it lies in training. ``size_px`` is a multiple of ``stride_px``.
+        """
+        ratio = size_px / max(source)
+        height, width = (max(round(side * ratio), 1) for side in source)
+        bottom, right = ((size_px - side) % stride_px for side in (height, width))
+        offset = round(bottom / 2 - 0.1), round(right / 2 - 0.1)
+        return cls(source=source, canvas=(height + bottom, width + right), inner=(height, width), offset=offset)
+
+    @classmethod
+    def stretch(cls, source: tuple[int, int], size_px: int) -> "Letterbox":
+        """A square of ``size_px`` filled whole, whatever the picture's shape."""
+        side = (size_px, size_px)
+        return cls(source=source, canvas=side, inner=side, offset=(0, 0))
+
+    def draw(self, pixels: Pixels, canvas: Pixels) -> None:
+        """Put ``pixels`` on a grey ``canvas``, in place."""
+        import cv2
+
+        (top, left), (height, width) = self.offset, self.inner
+        if self.source != self.inner:
+            pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
+        canvas[top : top + height, left : left + width] = pixels
+
+    def to_source(self, boxes: geometry.Boxes) -> geometry.Boxes:
+        """Boxes ``[n, 4]`` in px of the canvas, as px of the picture, cut at its borders."""
+        height, width = self.source
+        scale = np.array([width / self.inner[1], height / self.inner[0]] * 2, np.float32)
+        offset = np.array(self.offset[::-1] * 2, np.float32)
+        return geometry.clip((boxes - offset) * scale, width, height)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicroBatch:
+    """How many pictures a device is shown at once: a number that depends on the canvas and on nothing else.
+
+    Convolution libraries choose their algorithm by the shape of the whole batch, so the last bits of a picture's
+    output depend on how many pictures go with it (measured: oneDNN, 1 against 16). They do not depend on its place
+    in the batch or on its neighbours' pixels. Hence batches are full, the last one with blank canvases.
+    """
+
+    max_images: int
+    max_px: int  # of all canvases; past the cache of a CPU a larger batch is slower
+
+    def size(self, canvas: tuple[int, int]) -> int:
+        """Pictures in a batch of ``canvas`` (height, width) px."""
+        return max(1, min(self.max_images, self.max_px // (canvas[0] * canvas[1])))
+
+    def batches(self, images: Sequence[Pixels], places: Sequence[Letterbox]) -> Iterator[tuple[list[int], Pixels]]:
+        """Positions in ``images``, and their canvases ``[m, H, W, 3]`` with blank ones after them up to the fixed m."""
+        groups = defaultdict(list)
+        for index, place in enumerate(places):
+            groups[place.canvas].append(index)
+        for canvas, indices in groups.items():
+            size = self.size(canvas)
+            for start in range(0, len(indices), size):
+                part = indices[start : start + size]
+                batch = np.full((size, *canvas, 3), GREY, np.uint8)
+                for row, index in zip(batch, part, strict=False):
+                    places[index].draw(images[index], row)
+                yield part, batch

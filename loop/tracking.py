@@ -44,14 +44,19 @@ class Store:
 def store(config: LoopConfig) -> Store:
     """The configured tracking server, or else a sqlite file and a folder in the storage root.
 
-    Raises ValueError where the root is remote and no server is configured: sqlite needs a disk.
+    Raises ValueError where the root is remote and no server is configured.
     """
     if config.tracking.uri is not None:
         return Store(uri=config.tracking.uri, artifacts=None)
-    root = UPath(config.root)
-    if root.protocol not in {"", "file", "local"}:
-        raise ValueError(f"root {config.root} is remote, and MLflow's sqlite file needs a disk; set tracking.uri")
-    folder = Path(root.path).resolve()
+    return local_store(config.root)
+
+
+def local_store(root: str) -> Store:
+    """A sqlite file and a folder for artifacts in the storage root. Raises ValueError where that is remote."""
+    place = UPath(root)
+    if place.protocol not in {"", "file", "local"}:
+        raise ValueError(f"root {root} is remote, and MLflow's sqlite file needs a disk; set tracking.uri")
+    folder = Path(place.path).resolve()
     return Store(uri=f"sqlite:///{folder}/mlflow.db", artifacts=(folder / "mlartifacts").as_uri())
 
 
@@ -109,6 +114,10 @@ class Tracker:
         self._log_metrics(self.run_ids["loop"], missing, number)
         self.client.set_terminated(child.info.run_id, "FINISHED")  # last: it says that all the rest is there
 
+    def log_files(self, files: Mapping[str, bytes]) -> None:
+        """Files (by name) in the loop's own run."""
+        self._log_files(self.run_ids["loop"], files)
+
     def close(self, *, failed: bool = False) -> None:
         """End the loop's run."""
         self.client.set_terminated(self.run_ids["loop"], "FAILED" if failed else "FINISHED")
@@ -143,10 +152,9 @@ class Tracker:
         return found[0] if found else None
 
     def _create_round(self, number: int, metrics: Mapping[str, float]) -> "Run":
-        seconds = sum(value for key, value in metrics.items() if key.startswith("seconds/"))
         return self.client.create_run(
             self.run_ids["experiment"],
-            start_time=int((time.time() - seconds) * 1000),
+            start_time=int((time.time() - metrics.get("seconds/wall", 0.0)) * 1000),
             run_name=f"round {number}",
             tags={"mlflow.parentRunId": self.run_ids["loop"], "round": str(number)},
         )

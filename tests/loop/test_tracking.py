@@ -11,7 +11,7 @@ import pytest
 from loop.config import LoopConfig
 from loop.tracking import Tracker, flatten, legal_keys, store, ui_command
 
-FIGURES = {"AP": 0.31, "AP/mouse bite (small)": 0.2, "gain": -0.01, "seconds/train": 90.0, "dropped/agreement/no": 3}
+FIGURES = {"AP": 0.31, "AP/mouse bite (small)": 0.2, "gain": -0.01, "seconds/wall": 90.0, "dropped/agreement/no": 3}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_a_loop_is_a_run_with_a_child_for_each_round(root):
         "AP": 0.31,
         "AP/mouse bite _small_": 0.2,
         "gain": -0.01,
-        "seconds/train": 90,
+        "seconds/wall": 90,
         "dropped/agreement/no": 3,
     }
     assert rounds[0].info.end_time - rounds[0].info.start_time >= 90_000
@@ -71,12 +71,12 @@ def test_a_resumed_loop_goes_on_in_the_same_runs_without_doubles(root):
     first = Tracker.open(config(root, "resumed"))
     first.log_round(1, FIGURES, {})
     again = Tracker.open(config(root, "resumed", hosting={"num_cpus": 8}), dict(first.run_ids))
-    again.log_round(1, {**FIGURES, "seconds/train": 2.0}, {})
+    again.log_round(1, {**FIGURES, "seconds/wall": 2.0}, {})
     again.log_round(2, FIGURES, {})
     loop = again.client.get_run(first.run_ids["loop"])
     assert again.run_ids == first.run_ids
     assert len(rounds_of(again)) == 2
-    assert steps_of(again, loop.info.run_id, "seconds/train") == [(1, 90.0), (2, 90.0)]
+    assert steps_of(again, loop.info.run_id, "seconds/wall") == [(1, 90.0), (2, 90.0)]
     assert loop.data.params["hosting.num_cpus"] == "null"
     assert loop.data.tags["resumed_with"] == "hosting.num_cpus: null -> 8"
 

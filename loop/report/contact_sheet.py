@@ -1,0 +1,255 @@
+"""The contact sheet: source, candidate, what the detector saw in it, and the verdict - side by side, a row each."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from actors import boxes as geometry
+from actors.images import read
+from actors.records import WHOLE_IMAGE, LabeledImage, Sample, Verdict
+from loop.report.marks import WHITE, Colour, Mark, font, marked
+
+INK, GREY, RULE = (38, 42, 48), (120, 126, 134), (226, 229, 233)
+KEPT, DROPPED = (34, 122, 68), (182, 44, 38)
+MINED, DRAWN, CONTEXT, SEEN = (222, 128, 0), (24, 104, 214), (245, 245, 245), (0, 134, 122)
+
+CELL, GAP, MARGIN, TEXT_WIDTH, HEADER = 320, 14, 26, 330, 108  # px
+LINE = 19  # px
+MIN_SHOWN_SCORE, MIN_SHOWN_IOU = 0.25, 0.3  # fainter detections are shown only on drawn boxes
+MAX_LABELS, MAX_BOX_LINES = 6, 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    """A line of text in the verdict column."""
+
+    text: str
+    colour: Colour = INK
+    bold: bool = False
+    indent: int = 0  # px
+
+
+def choose(samples: Sequence[Sample], max_rows: int) -> list[Sample]:
+    """Which samples to show: as many kept as dropped ones where there are enough, kept ones first.
+
+    In the order of their ids, which have nothing to do with what is in them; dropped ones in turns over the reasons,
+    so that each reason is seen. Candidates that failed before there was a picture cannot be shown.
+    """
+    pictured = sorted((sample for sample in samples if sample.uri), key=lambda sample: sample.id)
+    kept = [sample for sample in pictured if not sample.dropped]
+    dropped = _in_turns([sample for sample in pictured if sample.dropped])
+    num_dropped = max(min(len(dropped), max_rows // 2), max_rows - len(kept))
+    return kept[: max_rows - min(num_dropped, len(dropped))] + dropped[:num_dropped]
+
+
+def _in_turns(dropped: Sequence[Sample]) -> list[Sample]:
+    turn: defaultdict[str, int] = defaultdict(int)
+    turns = []
+    for sample in dropped:
+        turns.append((turn[sample.dropped], sample.dropped, sample.id, sample))
+        turn[sample.dropped] += 1
+    return [entry[-1] for entry in sorted(turns, key=lambda entry: entry[:3])]
+
+
+def contact_sheet(
+    samples: Sequence[Sample],
+    real: Mapping[str, LabeledImage],
+    classes: Sequence[str],
+    title: str,
+    max_rows: int = 8,
+) -> bytes:
+    """The PNG file of a sheet with at most ``max_rows`` of the samples (see ``choose``), sources from ``real`` by id.
+
+    Raises ValueError where no sample has a picture, KeyError where a source is missing.
+    """
+    chosen = choose(samples, max_rows)
+    if not chosen:
+        raise ValueError(f"a contact sheet needs a candidate with a picture; got {len(samples)} without")
+    rows = [_row(sample, real[sample.lineage.image_id], classes) for sample in chosen]
+    width = 2 * MARGIN + 3 * (CELL + GAP) + TEXT_WIDTH
+    sheet = Image.new("RGB", (width, HEADER + sum(row.height + 2 * GAP for row in rows) + MARGIN - GAP), WHITE)
+    _header(sheet, title, _counts(samples, len(chosen)))
+    top = HEADER
+    for row in rows:
+        ImageDraw.Draw(sheet).line((MARGIN, top, width - MARGIN, top), fill=RULE)
+        sheet.paste(row, (MARGIN, top + GAP))
+        top += row.height + 2 * GAP
+    buffer = BytesIO()
+    sheet.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def _counts(samples: Sequence[Sample], num_shown: int) -> str:
+    num_kept = sum(not sample.dropped for sample in samples)
+    reasons = Counter(sample.dropped for sample in samples if sample.dropped).most_common()
+    listed = ", ".join(f"{_plain(reason)} {count}" for reason, count in reasons)
+    shown = f"{num_kept} of {len(samples)} candidates kept, {num_shown} shown"
+    return f"{shown}    dropped: {listed}" if reasons else shown
+
+
+def _header(sheet: Image.Image, title: str, subtitle: str) -> None:
+    drawing = ImageDraw.Draw(sheet)
+    drawing.text((MARGIN, 20), title, INK, font(21, bold=True))
+    drawing.text((MARGIN, 51), _cut(subtitle, sheet.width - 2 * MARGIN, 14), GREY, font(14))
+    headings = (
+        ("Source", ((MINED, "mined"),)),
+        ("Candidate", ((DRAWN, "drawn"), (DROPPED, "dropped"))),
+        ("What the detector saw", ((SEEN, "detection"),)),
+        ("Verdict", ()),
+    )
+    for column, (heading, legend) in enumerate(headings):
+        left = MARGIN + column * (CELL + GAP)
+        drawing.text((left, HEADER - 14), heading, INK, font(14, bold=True), anchor="ls")
+        left += round(drawing.textlength(heading, font(14, bold=True))) + 14
+        for colour, name in legend:
+            drawing.rectangle((left, HEADER - 24, left + 10, HEADER - 14), outline=colour, width=2)
+            drawing.text((left + 15, HEADER - 14), name, GREY, font(12), anchor="ls")
+            left += 29 + round(drawing.textlength(name, font(12)))
+
+
+def _row(sample: Sample, source: LabeledImage, classes: Sequence[str]) -> Image.Image:
+    mined = _source_marks(sample, source, classes)
+    drawn = _candidate_marks(sample, classes)
+    pixels = read(sample.uri)
+    focus = next((mark for mark in drawn if mark.bold), None)
+    pictures = [
+        marked(read(source.uri), mined, CELL, next((mark for mark in mined if mark.bold), None)),
+        marked(pixels, drawn, CELL, focus),
+        marked(pixels, _seen_marks(sample, classes), CELL, focus and Mark(box=focus.box, colour=SEEN)),
+    ]
+    lines = list(_verdict_lines(sample, classes))
+    height = max([picture.height for picture in pictures] + [34 + LINE * len(lines)])
+    row = Image.new("RGB", (3 * (CELL + GAP) + TEXT_WIDTH, height), WHITE)
+    for column, picture in enumerate(pictures):
+        row.paste(picture, (column * (CELL + GAP) + (CELL - picture.width) // 2, 0))
+    _verdict(row, 3 * (CELL + GAP) + 4, not sample.dropped, lines)
+    return row
+
+
+def _source_marks(sample: Sample, source: LabeledImage, classes: Sequence[str]) -> list[Mark]:
+    annotation = source.annotation
+    return [
+        Mark(box=box, colour=MINED, label=classes[label])
+        if index in sample.lineage.box_indices
+        else Mark(box=box, colour=CONTEXT, bold=False)
+        for index, (box, label) in enumerate(zip(annotation.boxes, annotation.labels, strict=True))
+    ]
+
+
+def _names(sample: Sample, classes: Sequence[str]) -> list[str]:
+    """What each proposed box is called on the sheet: drawn ones are numbered."""
+    numbers = np.cumsum(sample.drawn)
+    return [
+        f"{number} {classes[label]}" if drawn else classes[label]
+        for number, drawn, label in zip(numbers, sample.drawn, sample.proposed.labels, strict=True)
+    ]
+
+
+def _candidate_marks(sample: Sample, classes: Sequence[str]) -> list[Mark]:
+    against = {verdict.box for verdict in sample.verdicts if not verdict.keep}
+    return [
+        Mark(box=box, colour=DROPPED if index in against else DRAWN, label=name)
+        if sample.drawn[index]
+        else Mark(box=box, colour=CONTEXT, bold=False)
+        for index, (box, name) in enumerate(zip(sample.proposed.boxes, _names(sample, classes), strict=True))
+    ]
+
+
+def _seen_marks(sample: Sample, classes: Sequence[str]) -> list[Mark]:
+    """Clear detections thin, with labels where they are few; bold the best on each drawn box, however faint."""
+    seen = sample.seen
+    on_drawn = _best_on_drawn(sample)
+    shown = sorted(on_drawn | set(np.flatnonzero(seen.scores >= MIN_SHOWN_SCORE).tolist()))
+    labelled = set(shown) if len(shown) <= MAX_LABELS else on_drawn
+    return [
+        Mark(
+            box=seen.boxes[index],
+            colour=SEEN,
+            bold=index in on_drawn,
+            label=f"{classes[seen.labels[index]]} {seen.scores[index]:.2f}" if index in labelled else "",
+        )
+        for index in shown
+    ]
+
+
+def _best_on_drawn(sample: Sample) -> set[int]:
+    """The detection with the highest score on each drawn box."""
+    near = geometry.pairwise_iou(sample.seen.boxes, sample.proposed.boxes[sample.drawn]) >= MIN_SHOWN_IOU
+    scores = np.where(near, sample.seen.scores[:, None], -1.0)
+    return {int(column.argmax()) for column in scores.T if column.max(initial=-1.0) >= 0.0}
+
+
+def _verdict_lines(sample: Sample, classes: Sequence[str]) -> Iterator[_Line]:
+    by_filter: defaultdict[str, list[Verdict]] = defaultdict(list)
+    for verdict in sample.verdicts:
+        by_filter[verdict.filter].append(verdict)
+    if sample.dropped:
+        yield _Line(text=_plain(sample.dropped), colour=DROPPED, bold=True)
+    for name, verdicts in by_filter.items():
+        yield from _filter_lines(name, verdicts, _names(sample, classes))
+    lineage = sample.lineage
+    yield _Line(text="")
+    yield _Line(text=f"round {lineage.round}, {lineage.generator}, {sample.id}", colour=GREY)
+    yield _Line(text=f"from {lineage.image_id}", colour=GREY)
+
+
+def _filter_lines(name: str, verdicts: Sequence[Verdict], names: Sequence[str]) -> Iterator[_Line]:
+    whole = [verdict for verdict in verdicts if verdict.box == WHOLE_IMAGE]
+    of_boxes = [verdict for verdict in verdicts if verdict.box != WHOLE_IMAGE]
+    for verdict in whole:
+        yield _Line(text=f"{_tick(verdict.keep)} {name}  {_measured(verdict)}", colour=_colour(verdict.keep))
+    if of_boxes:
+        num_kept = sum(verdict.keep for verdict in of_boxes)
+        text = f"{_tick(num_kept > 0)} {name}  {num_kept} of {len(of_boxes)} boxes kept"
+        yield _Line(text=text, colour=_colour(num_kept > 0))
+    for verdict in of_boxes[:MAX_BOX_LINES]:
+        yield _Line(
+            text=f"{names[verdict.box]}  {_measured(verdict)}", colour=INK if verdict.keep else DROPPED, indent=18
+        )
+    if len(of_boxes) > MAX_BOX_LINES:
+        yield _Line(text=f"and {len(of_boxes) - MAX_BOX_LINES} more boxes", colour=GREY, indent=18)
+
+
+def _measured(verdict: Verdict) -> str:
+    """Score against threshold as they stand: whether more is better, each filter knows for itself."""
+    relation = "<" if verdict.score < verdict.threshold else "\N{GREATER-THAN OR EQUAL TO}"
+    digits = 0 if float(verdict.score).is_integer() and float(verdict.threshold).is_integer() else 2
+    figures = f"{verdict.score:.{digits}f} {relation} {verdict.threshold:.{digits}f}"
+    return figures if verdict.keep else f"{figures}, {_plain(verdict.reason)}"
+
+
+def _plain(reason: str) -> str:
+    return reason.removeprefix("chain: ").replace("_", " ")
+
+
+def _tick(keep: bool) -> str:
+    return "\N{CHECK MARK}" if keep else "\N{MULTIPLICATION X}"
+
+
+def _colour(keep: bool) -> Colour:
+    return KEPT if keep else DROPPED
+
+
+def _verdict(row: Image.Image, left: int, kept: bool, lines: Sequence[_Line]) -> None:
+    drawing = ImageDraw.Draw(row)
+    word, colour = ("KEPT", KEPT) if kept else ("DROPPED", DROPPED)
+    width = drawing.textlength(word, font(13, bold=True)) + 20
+    drawing.rounded_rectangle((left, 0, left + width, 23), 11, fill=colour)
+    drawing.text((left + 10, 12), word, WHITE, font(13, bold=True), anchor="lm")
+    for number, line in enumerate(lines):
+        text = _cut(line.text, TEXT_WIDTH - line.indent - 8, 13, bold=line.bold)
+        drawing.text((left + line.indent, 34 + number * LINE), text, line.colour, font(13, bold=line.bold))
+
+
+def _cut(text: str, width: int, size: int, *, bold: bool = False) -> str:
+    """The text, or as much of it as ``width`` px hold."""
+    lettering = font(size, bold=bold)
+    if lettering.getlength(text) <= width:
+        return text
+    while text and lettering.getlength(text + "\N{HORIZONTAL ELLIPSIS}") > width:
+        text = text[:-1]
+    return text + "\N{HORIZONTAL ELLIPSIS}"

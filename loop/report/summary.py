@@ -1,0 +1,132 @@
+"""The figures of a run: one record a round, as a table for people and as ``summary.json`` for programs.
+
+AP and gains are fractions in [0, 1] wherever they are stored, and points (x100) wherever they are shown.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from io import StringIO
+from typing import Any
+
+from actors.records import WHOLE_IMAGE, Sample
+
+TABLE_WIDTH = 100  # characters; a table of a run is no wider, so that logs keep it whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundSummary:
+    """What one round came to. The fields are the keys of ``summary.json``."""
+
+    round: int  # from 1
+    ap: float  # of the loop's detector on the real validation images
+    control_ap: float  # of the control: real images alone, as many optimiser steps
+    gain: float  # ap - control_ap
+    gain_ci95: tuple[float, float]  # 95 % bootstrap interval over the validation images
+    mined: int  # instances on which the budget was spent
+    candidates: int
+    kept: int  # candidates that became samples
+    dropped: Mapping[str, int]  # the other candidates, by "filter: reason"
+    dropped_boxes: Mapping[str, int]  # boxes taken out of candidates, kept or not, by "filter: reason"
+    seconds: Mapping[str, float]  # by stage; generate, inspect and judge run at the same time
+    wall_s: float  # from the start of mining to the end of evaluation
+    engine_s: float  # of the wall time: starting actors and workers, moving rows
+
+    def metrics(self) -> dict[str, float]:
+        """These figures by the names that they have in MLflow."""
+        return {
+            "gain": self.gain,
+            "gain_low": self.gain_ci95[0],
+            "gain_high": self.gain_ci95[1],
+            "control_AP": self.control_ap,
+            "mined": self.mined,
+            "candidates": self.candidates,
+            "kept": self.kept,
+            **{f"dropped/{reason.replace(': ', '/')}": count for reason, count in self.dropped.items()},
+            **{f"dropped_boxes/{reason.replace(': ', '/')}": count for reason, count in self.dropped_boxes.items()},
+            **{f"seconds/{stage}": seconds for stage, seconds in self.seconds.items()},
+            "seconds/engine": self.engine_s,
+            "seconds/wall": self.wall_s,
+        }
+
+
+def count_dropped(samples: Iterable[Sample]) -> tuple[dict[str, int], dict[str, int]]:
+    """How many candidates, and how many boxes of candidates kept or not, were dropped; by "filter: reason"."""
+    images: Counter[str] = Counter()
+    boxes: Counter[str] = Counter()
+    for sample in samples:
+        images.update([sample.dropped] if sample.dropped else [])
+        boxes.update(f"{v.filter}: {v.reason}" for v in sample.verdicts if v.box != WHOLE_IMAGE and not v.keep)
+    return dict(sorted(images.items())), dict(sorted(boxes.items()))
+
+
+def summary(rounds: Sequence[RoundSummary], *, name: str, fingerprint: str, seed: int, steps: int) -> dict[str, Any]:
+    """The content of ``summary.json``; ``steps`` are the optimiser steps of each arm in a round."""
+    plain = [{**asdict(one), "gain_ci95": list(one.gain_ci95)} for one in rounds]
+    return {"name": name, "fingerprint": fingerprint, "seed": seed, "steps": steps, "rounds": plain}
+
+
+def points(fraction: float, *, sign: bool = False) -> str:
+    """An AP or a gain in points, with one decimal."""
+    text = f"{100 * fraction:+.1f}" if sign else f"{100 * fraction:.1f}"
+    return "0.0" if text in {"+0.0", "-0.0"} else text.replace("-", "\N{MINUS SIGN}")
+
+
+def interval(one: RoundSummary) -> str:
+    """The gain's 95 % interval in points."""
+    low, high = one.gain_ci95
+    return f"[{points(low, sign=True)}, {points(high, sign=True)}]"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, thousands apart."""
+    return f"{seconds:,.0f}"
+
+
+def conclusion(rounds: Sequence[RoundSummary]) -> str:
+    """What the last round's gain says, in one sentence, whether it is pleasant or not."""
+    last = rounds[-1]
+    low, high = last.gain_ci95
+    if low > 0:
+        verdict = "a gain: the interval lies above zero."
+    elif high < 0:
+        verdict = "a loss: the interval lies below zero."
+    else:
+        verdict = "not a clear difference: the interval includes zero."
+    gain = f"{points(last.gain, sign=True)} points AP against the control, 95 % interval {interval(last)}"
+    return f"After round {last.round}: {gain}; {verdict}"
+
+
+def rounds_table(rounds: Sequence[RoundSummary]) -> str:
+    """A row a round, for the terminal, with what the last one says below it. AP in points (x100)."""
+    if not rounds:
+        return "no round is finished yet"
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("round", "AP", "control AP", "gain [95 %]", "mined", "kept/candidates", "seconds", "of it engine"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for one in rounds:
+        table.add_row(*cells(one))
+    console = Console(file=StringIO(), width=TABLE_WIDTH, no_color=True, highlight=False, legacy_windows=False)
+    with console.capture() as capture:
+        console.print(table)
+    note = "AP in points (x100) on the real validation images; control: real images alone, as many steps."
+    lines = [line.rstrip() for line in capture.get().splitlines()]
+    return "\n".join([*filter(None, lines), "", note, conclusion(rounds)])
+
+
+def cells(one: RoundSummary) -> tuple[str, ...]:
+    """A round as the texts of its table row."""
+    return (
+        str(one.round),
+        points(one.ap),
+        points(one.control_ap),
+        f"{points(one.gain, sign=True)} {interval(one)}",
+        str(one.mined),
+        f"{one.kept}/{one.candidates}",
+        duration(one.wall_s),
+        duration(one.engine_s),
+    )

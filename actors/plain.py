@@ -52,8 +52,9 @@ def _restore(kind: Any, plain: Any) -> Any:  # noqa: ANN401 - kind is any type f
     if is_dataclass(kind):
         return _restore_record(cast("type[DataclassInstance]", kind), plain)
     origin, args = get_origin(kind), get_args(kind)
-    if origin is tuple and args[1:] == (...,):
-        return tuple(_restore(args[0], entry) for entry in plain)
+    if origin is tuple:
+        kinds = args[:1] * len(plain) if args[1:] == (...,) else args
+        return tuple(_restore(one, entry) for one, entry in zip(kinds, plain, strict=True))
     if origin is dict:
         return {key: _restore(args[1], entry) for key, entry in plain.items()}
     if origin is np.ndarray:

@@ -19,11 +19,12 @@ from actors.records import Detections, Difficulty, LabeledImage, Sample
 from actors.seeds import derive_seed
 from loop import stages
 from loop.config import LoopConfig, MiningConfig, MixingConfig
-from loop.data.dataset import Dataset
+from loop.data.importing import Dataset
 from loop.progress import Reporter
 from loop.state import Cost, once
 from loop.storage import read_detections, write_detections
-from loop.training.trainer import TrainJob, TrainResult, train
+from loop.training.job import TrainJob, TrainResult
+from loop.training.trainer import train
 
 REAL_ONLY = MixingConfig(p=0.0)
 
@@ -84,16 +85,14 @@ class Trainings:
 
     def _train(self, job: TrainJob, label: str) -> TrainResult:
         with self.reporter.stage(f"train {label}", self.config.training.steps) as progress:
-            return train(job, self.config.hosting, progress.advance)
+            return train(job, self.config.hosting, lambda now: progress.reach(now.step, f"loss {now.loss:.2f}"))
 
     def _look(self, place: UPath, checkpoint: str, label: str) -> Cost:
         images = self.data.splits["val"]
         with self.reporter.stage(f"evaluate {label}", len(images)) as progress:
-            seen, collected = stages.detect(
-                images, self.config.detector, checkpoint, self.config.hosting, progress.advance
-            )
+            seen, cost = stages.detect(images, self.config.detector, checkpoint, self.config.hosting, progress.advance)
         write_detections(place / "val.npz", seen)
-        return Cost(seconds=collected.seconds, engine_s=collected.engine_s, num_items=len(images))
+        return cost
 
     def _rounds_apart(self, number: int) -> int:
         """Trainings that start afresh are the same in every round; those that go on are not."""

@@ -12,15 +12,15 @@ from upath import UPath
 from actors.filters import fit_filters
 from loop.arms import Trainings
 from loop.config import HostingConfig, LoopConfig
-from loop.data.dataset import Dataset
-from loop.data.importing import import_data
+from loop.data.export import export
+from loop.data.importing import Dataset, import_data
 from loop.data.world import write_world
+from loop.outcome import conclude, report_round
 from loop.placement import Node, gangs, unplaced
 from loop.progress import Reporter
-from loop.report import conclude, report_round
 from loop.round import Loop, run_round
-from loop.state import RunFolder, State, once
-from loop.storage import write_record
+from loop.state import Fate, RunFolder, State, once
+from loop.storage import read_record, write_record
 from loop.tracking import Tracker
 
 Result = TypeVar("Result")
@@ -34,16 +34,15 @@ def run(config: LoopConfig, reporter: Reporter) -> UPath:
     """
     folder = RunFolder.claim(config)
     data = import_real(config)
-    reporter.say(data.report.text())
+    reporter.say(f"{data.report}\n")
     with engine(config.hosting):
         write_record(folder.train_records, data.splits["train"])
         held_out = (*data.splits["val"], *data.splits.get("test", ()))
         fit = partial(fit_filters, config.filters, data.splits["train"], held_out)
         once(folder.filter_states, dict, lambda: _in_an_actor(fit, config.hosting))
-        loop = Loop(
-            config=config, data=data, folder=folder, trainings=Trainings(config, data, reporter), reporter=reporter
-        )
-        with Tracker.open(folder, config) as tracker:
+        trainings = Trainings(config=config, data=data, reporter=reporter)
+        loop = Loop(config=config, data=data, folder=folder, trainings=trainings, reporter=reporter)
+        with _tracker(folder, config) as tracker:
             _rounds(loop, tracker)
     return folder.path
 
@@ -54,7 +53,15 @@ def _rounds(loop: Loop, tracker: Tracker) -> None:
         result = run_round(loop, state)
         report_round(loop, result, tracker)
         state = result.state
-    conclude(loop, state, tracker)
+    conclude(loop, tracker)
+
+
+def _tracker(folder: RunFolder, config: LoopConfig) -> Tracker:
+    """The MLflow runs that an earlier start of this run left, or new ones."""
+    place = folder.path / "mlflow.json"
+    tracker = Tracker.open(config, read_record(place, dict[str, str]) if place.exists() else None)
+    write_record(place, tracker.run_ids)
+    return tracker
 
 
 def import_real(config: LoopConfig) -> Dataset:
@@ -63,8 +70,20 @@ def import_real(config: LoopConfig) -> Dataset:
         root = UPath(config.root) / "worlds" / config.fingerprint("data")
         write_world(root, config.data.world)
     else:
-        root = UPath(config.data.root)
+        root = UPath(config.data.root or "")
     return import_data(config.data, root, config.seed)
+
+
+def export_run(path: UPath, layout: str, out: UPath) -> UPath:
+    """Write the real and the kept synthetic images of the run in ``path`` as one data set; returns its card.
+
+    Raises ValueError where ``path`` holds no run, ``layout`` is unknown, or ``out`` holds something already.
+    """
+    folder = RunFolder(path)
+    data = import_real(folder.config())
+    pool = [s for number in range(1, folder.num_finished() + 1) for s in folder.samples(number, Fate.KEPT)]
+    held_out = {split: images for split, images in data.splits.items() if split != "train"}
+    return export(data.splits["train"], pool, data.classes, out, layout, held_out, data.synthetic)
 
 
 @contextmanager
@@ -123,4 +142,5 @@ def _in_an_actor(function: Callable[[], Result], hosting: HostingConfig) -> Resu
         return function()
     import ray
 
-    return ray.get(ray.remote(function).options(num_cpus=hosting.judge.num_cpus).remote())
+    result: Result = ray.get(ray.remote(function).options(num_cpus=hosting.judge.num_cpus).remote())
+    return result

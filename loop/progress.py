@@ -19,9 +19,10 @@ class StageProgress:
         """One more is through, whatever it is."""
         self.reach(self.done + 1)
 
-    def reach(self, done: int) -> None:
+    def reach(self, done: int, note: str | None = None) -> None:
         """``done`` are through in all."""
         self.done = done
+        self._note = self._note if note is None else note
         self._progress.update(self._task, completed=done, note=self._line())
 
     def note(self, text: str) -> None:
@@ -45,11 +46,11 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """One line that should not be missed."""
-        self.console.print(f"warning: {text}", style="yellow", markup=False)
+        self.console.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
 
     @contextmanager
     def stage(self, label: str, total: int) -> Iterator[StageProgress]:

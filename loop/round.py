@@ -16,9 +16,9 @@ from loop import mining, stages
 from loop.adapters import failed_sample
 from loop.arms import Arm, Trainings
 from loop.config import LoopConfig
-from loop.data.dataset import Dataset
+from loop.data.importing import Dataset
 from loop.progress import Reporter, StageProgress
-from loop.state import Cost, Fate, Mined, Pooled, RunFolder, State, once
+from loop.state import Fate, Mined, Pooled, RunFolder, State, once
 from loop.storage import write_record
 
 
@@ -73,7 +73,7 @@ def mine(loop: Loop, state: State) -> Mined:
     """Look at every real training image with the current detector, and spend the budget on what it gets wrong."""
     config, images = loop.config, loop.data.splits["train"]
     with loop.reporter.stage("mine", len(images)) as progress:
-        seen, collected = stages.detect(images, config.detector, state.detector, config.hosting, progress.advance)
+        seen, cost = stages.detect(images, config.detector, state.detector, config.hosting, progress.advance)
         instances = [
             instance for image in images for instance in attributes(image, seen[image.id], **config.mining.attribute())
         ]
@@ -83,7 +83,6 @@ def mine(loop: Loop, state: State) -> Mined:
         progress.note(f"{num_hard} of {len(instances)} boxes hard, {len(taken)} taken")
     for warning in mining.warnings(shares):
         loop.reporter.warn(warning)
-    cost = Cost(seconds={"mine": collected.seconds["inspect"]}, engine_s=collected.engine_s, num_items=len(images))
     return Mined(instances=taken, shares=shares, cost=cost)
 
 
@@ -103,8 +102,7 @@ def generate_and_judge(loop: Loop, state: State, lineages: Sequence[Lineage]) ->
         collected = stages.collect(judged, config.hosting, _counting(progress))
     _record_failures(collected.rows, place, config.generation.max_failed_share * len(lineages))
     kept, dropped = (tuple(sample.id for sample in loop.folder.samples(number, fate)) for fate in Fate)
-    cost = Cost(seconds=collected.seconds, engine_s=collected.engine_s, num_items=len(todo))
-    return Pooled(kept=kept, dropped=dropped, cost=cost)
+    return Pooled(kept=kept, dropped=dropped, cost=collected.cost)
 
 
 def _counting(progress: StageProgress) -> stages.OnRow:

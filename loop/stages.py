@@ -19,6 +19,7 @@ from actors.records import Detections, LabeledImage, Lineage
 from actors.rows import Row, lineage_row, read_detections
 from loop.adapters import Generate, Inspect, Judge
 from loop.config import HostingConfig, LoopConfig, RoleConfig
+from loop.state import Cost
 
 if TYPE_CHECKING:
     import ray.data
@@ -55,8 +56,7 @@ class Collected:
     """What a stream gave, and what it cost."""
 
     rows: tuple[Row, ...]  # by id
-    seconds: dict[str, float]  # by stage: what the slowest of its actors was busy
-    engine_s: float  # wall time beyond the busiest stage: starting actors, moving rows
+    cost: Cost
 
 
 def generate(lineages: Sequence[Lineage], config: LoopConfig, real: str) -> Stream:
@@ -83,15 +83,18 @@ def judge(inspected: Stream, config: LoopConfig, states: str, folder: str) -> St
 
 def detect(
     images: Sequence[LabeledImage], detector: DetectorConfig, checkpoint: str, hosting: HostingConfig, on_row: OnRow
-) -> tuple[dict[str, Detections], Collected]:
-    """What the detector sees in each real image, by image id. Raises ValueError where a picture cannot be read."""
+) -> tuple[dict[str, Detections], Cost]:
+    """What the detector sees in each real image, by image id, and the cost of looking.
+
+    Raises ValueError where a picture cannot be read.
+    """
     rows = tuple({"id": image.id, "uri": image.uri, "error": ""} for image in images)
     stage = Stage(name="inspect", open_component=partial(Inspect, detector, checkpoint), role=hosting.inspect)
     collected = collect(Stream(rows=rows).then(stage), hosting, on_row)
     broken = [f"{row['id']}: {row['error']}" for row in collected.rows if row["error"]]
     if broken:
         raise ValueError(f"{len(broken)} real images could not be looked at; first: {broken[0]}")
-    return {row["id"]: read_detections(row) for row in collected.rows}, collected
+    return {row["id"]: read_detections(row) for row in collected.rows}, collected.cost
 
 
 def collect(stream: Stream, hosting: HostingConfig, on_row: OnRow) -> Collected:
@@ -108,9 +111,10 @@ def collect(stream: Stream, hosting: HostingConfig, on_row: OnRow) -> Collected:
             done[row["id"]] = _lost_row(row, stream)
             on_row(done[row["id"]])
     rows = tuple(done[row_id] for row_id in sorted(done))
-    seconds = {stage.name: _busiest_s(rows, stage) for stage in stream.stages}
+    seconds = {stage.name: _busy_s(rows, stage) for stage in stream.stages}
     wall_s = time.perf_counter() - start
-    return Collected(rows=rows, seconds=seconds, engine_s=max(wall_s - max(seconds.values(), default=0.0), 0.0))
+    engine_s = max(wall_s - max(seconds.values(), default=0.0), 0.0)
+    return Collected(rows=rows, cost=Cost(seconds=seconds, wall_s=wall_s, engine_s=engine_s, num_items=len(rows)))
 
 
 def _gather(rows: Iterator[Row], on_row: OnRow) -> dict[str, Row]:
@@ -173,5 +177,5 @@ def _lost_row(row: Row, stream: Stream) -> Row:
     }
 
 
-def _busiest_s(rows: Sequence[Row], stage: Stage) -> float:
-    return sum(row[f"{stage.name}_s"] for row in rows) / stage.role.num_actors
+def _busy_s(rows: Sequence[Row], stage: Stage) -> float:
+    return float(sum(row[f"{stage.name}_s"] for row in rows)) / stage.role.num_actors

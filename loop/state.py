@@ -37,8 +37,9 @@ class Fate(StrEnum):
 class Cost:
     """What a stage cost."""
 
-    seconds: dict[str, float]  # by step, the busiest actor's
-    engine_s: float  # starting actors and workers, moving rows
+    seconds: dict[str, float]  # by step: what its actors were busy, shared over them; steps of a stream overlap
+    wall_s: float
+    engine_s: float  # of the wall time: starting actors and workers, moving rows
     num_items: int  # images or candidates that went through
 
 
@@ -101,6 +102,24 @@ class RunFolder:
                 "(stored -> given):\n  " + "\n  ".join(changed)
             )
         return folder
+
+    def config(self) -> LoopConfig:
+        """The config of the run in this folder, as far as it decides results; hosting and tracking are the defaults.
+
+        Raises ValueError where the folder holds no run.
+        """
+        file = self.path / "config.json"
+        if not file.exists():
+            raise ValueError(f"{self.path} holds no run: there is no config.json in it")
+        science = read_record(file, dict[str, Any])
+        return LoopConfig.model_validate({**science, "name": self.path.name, "root": str(self.path.parent)})
+
+    def num_finished(self) -> int:
+        """How many rounds are finished, from the first on."""
+        number = 0
+        while (self.round(number + 1) / "round.json").exists():
+            number += 1
+        return number
 
     def round(self, number: int) -> UPath:
         """The folder of one round; 0 is the detector that the first round starts from."""

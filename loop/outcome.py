@@ -1,0 +1,178 @@
+"""What a finished round came to, in figures and pictures, and where they are shown.
+
+The round's ``round.json`` is written last: a round without it is reported again, and ends in the same figures.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from actors.plain import to_plain
+from actors.seeds import derive_seed
+from loop.arms import Arm, hard_boxes
+from loop.bootstrap import gain
+from loop.report import (
+    Figure,
+    RoundSummary,
+    ap_curve,
+    contact_sheet,
+    count_dropped,
+    html_summary,
+    pr_curve,
+    rounds_table,
+    summary,
+)
+from loop.round import Loop, RoundResult
+from loop.state import Fate
+from loop.storage import read_record, write_bytes, write_record
+from loop.tracking import Tracker
+from loop.training.evaluate import Evaluation, evaluate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Both arms of a round on the validation images."""
+
+    loop: Evaluation
+    control: Evaluation
+
+
+def report_round(loop: Loop, result: RoundResult, tracker: Tracker) -> None:
+    """Measure a round against its control; leave figures and pictures in its folder and in MLflow."""
+    number = result.state.round
+    place = loop.folder.round(number)
+    if (place / "round.json").exists():
+        return
+    measured = _measure(loop, result)
+    round_summary = _summarise(loop, result, measured)
+    files = _pictures(loop, number, measured)
+    for name, data in files.items():
+        write_bytes(place / name, data)
+    manifest = {"manifest.json": _manifest(loop, number)}
+    tracker.log_round(number, _metrics(result, measured, round_summary), files | manifest)
+    write_record(place / "round.json", round_summary)
+    loop.reporter.say(
+        f"round {number}: AP {100 * round_summary.ap:.1f}, control {100 * round_summary.control_ap:.1f} (points)\n"
+    )
+
+
+def conclude(loop: Loop, tracker: Tracker) -> None:
+    """The table at the end, ``summary.json``, ``summary.html`` and the manifest of the whole pool."""
+    config, path = loop.config, loop.folder.path
+    numbers = range(1, config.rounds + 1)
+    rounds = [read_record(loop.folder.round(number) / "round.json", RoundSummary) for number in numbers]
+    control = loop.trainings.control(0)
+    facts = summary(
+        rounds, name=config.name, fingerprint=config.fingerprint(), seed=config.seed, steps=config.training.steps
+    )
+    facts["control_seconds"] = _seconds(control)
+    write_bytes(path / "summary.json", json.dumps(facts, indent=1).encode())
+    write_bytes(path / "manifest.json", b"".join(_manifest(loop, number) for number in numbers))
+    page = _page(loop, rounds).encode()
+    write_bytes(path / "summary.html", page)
+    tracker.log_files({"summary.json": (path / "summary.json").read_bytes(), "summary.html": page})
+    loop.reporter.say(rounds_table(rounds))
+    loop.reporter.say(f"control: {sum(facts['control_seconds'].values()):.0f} s, trained once and kept for all runs")
+    loop.reporter.say(f"pictures and curves: {path / 'summary.html'}   compare runs: detloop ui {config.root}")
+
+
+def _measure(loop: Loop, result: RoundResult) -> Measured:
+    truth, classes = loop.data.splits["val"], loop.data.classes
+    hard = hard_boxes(truth, loop.trainings.control(0).seen, loop.config.mining)
+    return Measured(
+        loop=evaluate(truth, result.arm.seen, classes, hard),
+        control=evaluate(truth, result.control.seen, classes, hard),
+    )
+
+
+def _summarise(loop: Loop, result: RoundResult, measured: Measured) -> RoundSummary:
+    number = result.state.round
+    draws, seed = loop.config.evaluation.bootstrap_draws, derive_seed(loop.config.seed, "bootstrap", number)
+    difference = gain(measured.loop, measured.control, draws, seed)
+    dropped, dropped_boxes = count_dropped([s for fate in Fate for s in loop.folder.samples(number, fate)])
+    mined, pooled, train = result.mined.cost, result.pooled.cost, result.arm.trained
+    looked = result.arm.looked
+    return RoundSummary(
+        round=number,
+        ap=measured.loop.metrics["AP"],
+        control_ap=measured.control.metrics["AP"],
+        gain=difference.value,
+        gain_ci95=(difference.low, difference.high),
+        mined=len(result.mined.instances),
+        candidates=len(result.pooled.kept) + len(result.pooled.dropped),
+        kept=len(result.pooled.kept),
+        dropped=dropped,
+        dropped_boxes=dropped_boxes,
+        seconds={"mine": mined.seconds["inspect"], **pooled.seconds, **_seconds(result.arm)},
+        wall_s=mined.wall_s + pooled.wall_s + train.launch_s + train.training_s + looked.wall_s,
+        engine_s=mined.engine_s + pooled.engine_s + train.launch_s + looked.engine_s,
+    )
+
+
+def _seconds(arm: Arm) -> dict[str, float]:
+    return {"train": arm.trained.training_s, "evaluate": arm.looked.seconds["inspect"]}
+
+
+def _metrics(result: RoundResult, measured: Measured, round_summary: RoundSummary) -> dict[str, float]:
+    """A round's figures by their names in MLflow."""
+    shares = {
+        f"mined/{share.name}/{difficulty}": float(count)
+        for share in result.mined.shares
+        for difficulty, count in (("easy", share.num_easy), ("hard", share.num_hard))
+    }
+    control = {f"control_{key}": value for key, value in measured.control.metrics.items()}
+    return {
+        **measured.loop.metrics,
+        **control,
+        **shares,
+        **round_summary.metrics(),
+        "realised_p": result.arm.trained.realised_p,
+        "images_per_s/train": result.arm.trained.images_per_s,
+        "images_per_s/mine": result.mined.cost.num_items / max(result.mined.cost.seconds["inspect"], 1e-9),
+    }
+
+
+def _pictures(loop: Loop, number: int, measured: Measured) -> dict[str, bytes]:
+    samples = [sample for fate in Fate for sample in loop.folder.samples(number, fate)]
+    pictures = {"pr_curve.png": pr_curve(measured.loop, measured.control)}
+    if any(sample.uri for sample in samples):
+        real = {image.id: image for image in loop.data.splits["train"]}
+        title = f"{loop.config.name}, round {number}"
+        pictures["contact_sheet.png"] = contact_sheet(samples, real, loop.data.classes, title)
+    return pictures
+
+
+def _manifest(loop: Loop, number: int) -> bytes:
+    """A line for each sample, by id: what it is, whence, and its picture's hash. No times: equal runs, equal bytes."""
+    samples = [sample for fate in Fate for sample in loop.folder.samples(number, fate)]
+    lines = [
+        {
+            "id": sample.id,
+            "sha256": sample.sha256,
+            "dropped": sample.dropped,
+            "annotation": to_plain(sample.annotation),
+            "lineage": to_plain(sample.lineage),
+        }
+        for sample in sorted(samples, key=lambda sample: sample.id)
+    ]
+    return "".join(json.dumps(line, sort_keys=True) + "\n" for line in lines).encode()
+
+
+def _page(loop: Loop, rounds: list[RoundSummary]) -> str:
+    config = loop.config
+    facts = {"fingerprint": config.fingerprint(), "seed": str(config.seed), "steps": str(config.training.steps)}
+    figures: dict[str, list[Figure]] = {"AP over rounds": [Figure(png=ap_curve(rounds), caption="", width_px=520)]}
+    for one in rounds:
+        place = loop.folder.round(one.round)
+        figures[f"Round {one.round}"] = [
+            Figure(png=(place / name).read_bytes(), caption=caption)
+            for name, caption in PICTURES.items()
+            if (place / name).exists()
+        ]
+    return html_summary(rounds, facts, config.name, figures)
+
+
+PICTURES: Mapping[str, str] = {
+    "contact_sheet.png": "Candidates: source, what was drawn, what the detector saw in it, the verdict",
+    "pr_curve.png": "Precision over recall at IoU 0.5, the loop against its control",
+}

@@ -1,0 +1,81 @@
+"""What a run will do, before it does anything: counts, disk, time, and the resolved config."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import yaml
+from upath import UPath
+
+from loop.config import LoopConfig
+from loop.data.importing import import_data
+from loop.state import RunFolder
+from loop.storage import read_record
+from loop.training.job import TrainResult
+
+BYTES_A_PIXEL = (
+    2.0  # of a lossless picture of a natural scene; PNG of BCCD takes 1.6, of the world 1.9, of DeepPCB 0.02
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How many real images there are, and how large."""
+
+    images: Mapping[str, int]  # by split
+    pixels: float  # of an image, mean
+    note: str = ""  # what the import left out
+
+
+def describe(config: LoopConfig) -> str:
+    """The plan of ``config`` as text. Raises ValueError where its data cannot be used."""
+    counts = _count(config)
+    training, mining = config.training, config.mining
+    num_candidates = min(mining.budget, counts.images["train"]) * config.generation.copies
+    num_trainings = config.rounds + (config.rounds + 1 if training.start == "previous" else 1)
+    disk_mb = config.rounds * num_candidates * counts.pixels * BYTES_A_PIXEL / 1e6
+    folder = RunFolder(UPath(config.root) / config.name)
+    state = f"{folder.num_finished()} of {config.rounds} rounds finished" if folder.path.exists() else "new"
+    rows = {
+        "run": f"{folder.path} ({state}), fingerprint {config.fingerprint()}",
+        "real images": ", ".join(f"{number} {split}" for split, number in counts.images.items()) + counts.note,
+        "a round": f"mine {counts.images['train']} images, take up to {mining.budget} instances ({mining.policy})",
+        "": f"draw up to {num_candidates} candidates ({config.generator.kind}), {len(config.filters)} filters judge them",
+        " ": f"train {training.steps} steps of {training.batch_size} images at {config.detector.image_size_px} px, "
+        f"p = {config.mixing.p:g}; evaluate on {counts.images['val']} images",
+        "trainings": f"{num_trainings} of {training.steps} steps, controls counted in (what is trained already is reused)",
+        "disk": f"up to {disk_mb:.0f} MB of candidates",
+        "time": _time(config, num_trainings),
+    }
+    text = "\n".join(f"{key:<12} {value}" for key, value in rows.items())
+    return f"{text}\n\n{yaml.safe_dump(config.model_dump(mode='json'), sort_keys=False)}"
+
+
+def _count(config: LoopConfig) -> Counts:
+    if config.data.format == "world":
+        from loop.data.world import HEIGHT_PX, WIDTH_PX
+
+        world = config.data.world
+        num_train = min(world.train, config.data.subset or world.train)
+        return Counts(images={"train": num_train, "val": world.val}, pixels=WIDTH_PX * HEIGHT_PX, note=" (rendered)")
+    data = import_data(config.data, UPath(config.data.root or ""), config.seed)
+    images = {split: len(members) for split, members in data.splits.items()}
+    train = data.splits["train"]
+    pixels = sum(image.width * image.height for image in train) / max(len(train), 1)
+    dropped = f"; {len(data.report.dropped)} boxes or images left out (detloop data validate says which)"
+    return Counts(images=images, pixels=pixels, note=dropped if data.report.dropped else "")
+
+
+def _time(config: LoopConfig, num_trainings: int) -> str:
+    """From what rounds of runs with the same detector took at this root; without one, nothing is made up."""
+    rates = [
+        read_record(file, TrainResult).images_per_s
+        for run in UPath(config.root).glob("*/config.json")
+        if RunFolder(run.parent).config().detector == config.detector
+        for file in run.parent.glob("rounds/*/train.json")
+    ]
+    if not rates:
+        return "unknown: no round with this detector was trained at this root yet; a run shows its images/s as it goes"
+    training_s = num_trainings * config.training.steps * config.training.batch_size / max(rates)
+    return (
+        f"about {training_s / 60:.0f} min of training at {max(rates):.0f} images/s, seen in earlier runs at this root"
+    )

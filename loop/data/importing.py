@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from upath import UPath
 
@@ -177,20 +178,23 @@ def _annotation(one: _Located, classes: Sequence[str], ledger: Ledger) -> Annota
     )
 
 
-def _sound_boxes(one: _Located, index: Mapping[str, int], ledger: Ledger) -> Iterator[tuple[RawBox, geometry.Boxes]]:
+def _sound_boxes(
+    one: _Located, index: Mapping[str, int], ledger: Ledger
+) -> Iterator[tuple[RawBox, NDArray[np.float32]]]:
+    """The boxes without a fault, each with its corners ``[4]`` in px, cut at the image's border."""
     file = one.raw.source
     scale = (one.width, one.height) * 2 if one.raw.relative else (1, 1, 1, 1)
     for box in one.raw.boxes:
         corners = [value * side for value, side in zip(box.corners, scale, strict=True)]
-        clipped = geometry.clip(np.array([corners], dtype=np.float32), one.width, one.height)
-        reason = _fault(box, index) or ("" if geometry.areas(clipped)[0] > 0 else "outside the image")
+        clipped = np.clip(corners, 0, (one.width, one.height) * 2).astype(np.float32)
+        reason = _fault(box, index) or ("" if geometry.areas(clipped[None])[0] > 0 else "outside the image")
         if reason:
             ledger.drop(file, "box", reason, box.where)
             continue
-        if np.abs(clipped[0] - corners).max() > _ROUNDING_PX:
+        if np.abs(clipped - corners).max() > _ROUNDING_PX:
             detail = f"{box.where}, in an image of {one.width}x{one.height} px"
             ledger.note(file, "box", "clipped at the image border", detail)
-        yield box, clipped[0]
+        yield box, clipped
 
 
 def _fault(box: RawBox, index: Mapping[str, int]) -> str:

@@ -110,7 +110,7 @@ def _categories(tree: Mapping[str, list[Any]], file: UPath, ledger: Ledger) -> d
             raise ValueError(f"{file}: category {category!r} needs an integer 'id' and a 'name'")
         if category["id"] in named:
             raise ValueError(f"{file}: two categories have the id {category['id']}; give each its own")
-        named[category["id"]] = str(category["name"])
+        named[category["id"]] = str(category["name"]).strip()
     for name, times in Counter(named.values()).items():
         if times > 1:
             ledger.remarks.append(f"{file}: {times} categories are called {name!r} and were joined")

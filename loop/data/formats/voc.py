@@ -181,7 +181,7 @@ def _image(element: ET.Element, source: str, folder: str, found: Sequence[str]) 
     return RawImage(
         source=source,
         places=places,
-        boxes=tuple(_box(child, index) for index, child in enumerate(element.iter("object"))),
+        boxes=tuple(_box(child, index) for index, child in enumerate(element.findall("object"))),
         size=(number(element.findtext("size/width")), number(element.findtext("size/height"))),
         provenance=_provenance(element.find("provenance"), source),
     )

@@ -9,6 +9,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]
 
+open_picture = Image.open  # kept from before ultralytics replaces it by one that tries to install packages
+
 MAX_PIXELS = 30_000_000  # a small file can unfold to gigabytes; refuse before decoding
 
 
@@ -18,7 +20,7 @@ def decode(data: bytes, name: str) -> Pixels:
     Raises ValueError where the bytes are no whole picture, or one of more than ``MAX_PIXELS``.
     """
     try:
-        with Image.open(BytesIO(data)) as picture:
+        with open_picture(BytesIO(data)) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise ValueError(f"{name}: {picture.width}x{picture.height} px is more than {MAX_PIXELS} px; resize it")
             return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"), dtype=np.uint8)

@@ -21,7 +21,7 @@ from actors import boxes as geometry
 from actors.records import Annotation, LabeledImage
 from loop.config import DataConfig
 from loop.data.formats import FORMATS, detect
-from loop.data.formats.base import RawBox, RawDataset, RawImage, inside, is_local
+from loop.data.formats.base import RawBox, RawDataset, RawImage, inside, is_local, pictures
 from loop.data.ledger import ImportReport, Ledger, count
 from loop.data.pictures import PictureError, probe
 from loop.data.provenance import Provenance
@@ -67,6 +67,7 @@ def import_data(config: DataConfig, root: UPath, seed: int) -> Dataset:
     ledger = Ledger()
     raw = FORMATS[kind].read(root, config, ledger)
     located = _told_apart({split: _locate(root, images, ledger) for split, images in raw.splits.items()}, ledger)
+    _remark_on_strangers(root, raw, located, ledger)
     strip = _shared_folder(located)
     splits = {
         split: tuple(_image(root, one, one.place.removeprefix(strip), raw.classes, ledger) for one in images)
@@ -75,7 +76,7 @@ def import_data(config: DataConfig, root: UPath, seed: int) -> Dataset:
     synthetic = _synthetic(located, strip)
     splits = _drawn(splits, synthetic, config, seed, ledger)
     report = _report(kind, root, splits, raw, ledger)
-    _check_usable(splits, report)
+    _check_usable(report)
     return Dataset(
         classes=raw.classes, splits=splits, report=report, val_is_drawn="val" not in located, synthetic=synthetic
     )
@@ -138,6 +139,19 @@ def _told_apart(located: Mapping[str, list[_Located]], ledger: Ledger) -> dict[s
                 continue
             kept[split].append(one)
     return {split: kept[split] for split in reversed(HELD_OUT_FIRST) if split in kept}
+
+
+def _remark_on_strangers(
+    root: UPath, raw: RawDataset, located: Mapping[str, Sequence[_Located]], ledger: Ledger
+) -> None:
+    """Count the pictures that lie beside those of the data set without being named by it."""
+    named = {place for images in raw.splits.values() for one in images for place in one.places}
+    folders = {str(PurePosixPath(one.place).parent) for images in located.values() for one in images}
+    for folder in sorted(folders):
+        beside = [name for name in pictures(root, folder) if str(PurePosixPath(name).parent) == folder]
+        num_strangers = len(set(beside) - named)
+        if num_strangers:
+            ledger.remarks.append(f"{num_strangers} pictures in {folder} belong to no split, or have no annotation")
 
 
 def _shared_folder(located: Mapping[str, Sequence[_Located]]) -> str:
@@ -257,9 +271,10 @@ def _report(
     )
 
 
-def _check_usable(splits: Mapping[str, Sequence[LabeledImage]], report: ImportReport) -> None:
+def _check_usable(report: ImportReport) -> None:
+    """Training needs boxes, and so does measuring."""
     for split in ("train", "val"):
-        if not splits[split]:
-            raise ValueError(f"no usable image is left in {split}:\n{report}")
-    if report.splits["train"].boxes == 0:
-        raise ValueError(f"no usable box is left in the training images:\n{report}")
+        counts = report.splits[split]
+        if counts.boxes == counts.ignored:
+            what = "box" if counts.images else "image"
+            raise ValueError(f"no usable {what} is left in {split}:\n{report}")

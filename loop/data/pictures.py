@@ -32,7 +32,7 @@ def probe(path: UPath) -> tuple[int, int]:
     """
     try:
         with path.open("rb") as file:
-            with Image.open(file) as picture:
+            with pixels.open_picture(file) as picture:
                 size, mark = _upright_size(picture), _END_MARKS.get(picture.format or "", b"")
             file.seek(0, 2)
             file.seek(max(0, file.tell() - _TAIL_BYTES))

@@ -174,11 +174,12 @@ def test_voc_counts_pixels_from_one_and_includes_the_last(tmp_path):
     things = [("cat", 1, 1, 40, 30, 0), ("ant", 11, 6, 20.5, 15, 1)]
     voc(tmp_path / "Annotations/a.xml", *things)
     voc(tmp_path / "Annotations/b.xml")
-    for name in "ab":
+    voc(tmp_path / "Annotations/c.xml", things[0])
+    for name in "abc":
         picture(tmp_path / f"JPEGImages/{name}.png")
         (tmp_path / "ImageSets/Main").mkdir(parents=True, exist_ok=True)
     (tmp_path / "ImageSets/Main/train.txt").write_text("a\n")
-    (tmp_path / "ImageSets/Main/val.txt").write_text("b\n")
+    (tmp_path / "ImageSets/Main/val.txt").write_text("b\nc\n")
     data = read(tmp_path)
     assert data.report.format == "voc"
     assert data.classes == ("ant", "cat")
@@ -280,6 +281,28 @@ def test_splits_can_be_named(tmp_path):
         ValueError, match=r"data\.val: there is no split 'winter'; found: \['autumn', 'spring', 'train'\]"
     ):
         read(tmp_path, val="winter")
+
+
+def test_what_no_split_holds_is_remarked_upon(tmp_path):
+    for split in ("train", "val", "extra"):
+        picture(tmp_path / f"images/{split}/a.png")
+        coco(tmp_path / f"annotations/{split}.json", {"a.png": [(1, [1, 1, 5, 5])]}, {1: "x"})
+    picture(tmp_path / "images/train/unlabelled.png")
+    assert read(tmp_path).report.remarks == (
+        "splits that were found but are not used: extra",
+        "1 pictures in images/train belong to no split, or have no annotation",
+    )
+
+
+def test_other_files_in_the_folder_confuse_nothing(tmp_path):
+    for name in "ab":
+        voc(tmp_path / f"Annotations/{name}.xml", ("cat", 1, 1, 9, 9, 0))
+        picture(tmp_path / f"JPEGImages/{name}.png")
+    (tmp_path / "package.json").write_text('{"name": "x"}')
+    (tmp_path / "docker.yaml").write_text("services: {}")
+    (tmp_path / ".idea").mkdir()
+    (tmp_path / ".idea/misc.xml").write_text("<project/>")
+    assert read(tmp_path).report.format == "voc"
 
 
 def test_folders_without_data_say_what_was_looked_for(tmp_path):

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 from upath import UPath
 
+from actors.images import decode
 from loop.config import DataConfig
 from loop.data.importing import Dataset, import_data
-from loop.data.pictures import validate_images
+from loop.data.pictures import PictureError, probe, validate_images
 
 GOOD = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 1, 5, 5]}
 
@@ -139,6 +140,17 @@ def test_bad_pictures_are_counted_drops(tmp_path, content, reason):
     assert [image.id for image in data.splits["train"]] == ["train/good.png"]
 
 
+def test_pictures_are_refused_alike_after_ultralytics_replaced_image_open(tmp_path):
+    import ultralytics  # noqa: F401 - its import puts an Image.open in place that asks for HEIF support
+
+    assert Image.open.__module__.startswith("ultralytics")
+    (tmp_path / "bad.jpg").write_bytes(b"this is no picture")
+    with pytest.raises(PictureError, match="unreadable file"):
+        probe(UPath(tmp_path / "bad.jpg"))
+    with pytest.raises(ValueError, match="not a readable picture"):
+        decode(b"this is no picture", "bad.jpg")
+
+
 def made(what: str, folder: Path) -> bytes:
     if what.startswith("cut"):
         path = folder / f"whole.{what.split()[1]}"
@@ -235,7 +247,7 @@ def test_voc_set_files_and_yolo_lists_that_leave_the_folder_are_refused(tmp_path
         ({"annotations": None}, "no list 'annotations'"),
         ({"images": "many"}, "no list 'images'"),
         ({"images": []}, "no usable image is left in train"),
-        ({"annotations": []}, "no usable box is left in the training images"),
+        ({"annotations": []}, "no usable box is left in train"),
     ],
 )
 def test_coco_files_that_contradict_themselves_are_refused(tmp_path, change, message):

@@ -13,6 +13,7 @@ from upath import UPath
 
 from actors.records import LabeledImage
 from loop.config import DataConfig
+from loop.data.ledger import Ledger
 from loop.data.provenance import Provenance
 
 Found = TypeVar("Found")
@@ -68,11 +69,12 @@ class OutImage:
     source_name: str = ""  # name of the copy that provenance.source is exported under, empty where it is not
 
 
-def choose_splits(found: Mapping[str, Found], config: DataConfig) -> dict[str, tuple[str, Found]]:
+def choose_splits(found: Mapping[str, Found], config: DataConfig, ledger: Ledger) -> dict[str, tuple[str, Found]]:
     """The splits that a data set has, as ``{"train": (its own name, what was found), ...}``.
 
     A name in the config decides; else the usual names do, with or without a year (``train2017``); one split of
-    another name is all there is, and becomes train. Raises ValueError where this is ambiguous or train is missing.
+    another name is all there is, and becomes train. Splits that are left over are remarked upon. Raises ValueError
+    where this is ambiguous or train is missing.
     """
     chosen: dict[str, tuple[str, Found]] = {}
     for split, aliases in ALIASES.items():
@@ -83,6 +85,9 @@ def choose_splits(found: Mapping[str, Found], config: DataConfig) -> dict[str, t
         chosen["train"] = next(iter(found.items()))
     if "train" not in chosen:
         raise ValueError(f"{config.root}: no training split among {sorted(found)}; name it as data.train")
+    unused = sorted(found.keys() - {name for name, _ in chosen.values()})
+    if unused:
+        ledger.remarks.append(f"splits that were found but are not used: {', '.join(unused)}")
     return chosen
 
 

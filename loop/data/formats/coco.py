@@ -44,7 +44,7 @@ def find(root: UPath) -> dict[str, UPath]:
     for files in (
         (root / "annotations").glob("*.json"),
         root.glob("*/_annotations.coco.json"),
-        root.glob("*.json"),
+        filter(_may_be_coco, root.glob("*.json")),
     ):
         named = {_split_name(root, file): file for file in sorted(files) if not file.name.startswith(_OTHER_TASKS)}
         if named:
@@ -54,7 +54,7 @@ def find(root: UPath) -> dict[str, UPath]:
 
 def read(root: UPath, config: DataConfig, ledger: Ledger) -> RawDataset:
     """All annotation files of ``root``. Raises ValueError, naming the file, where one is no COCO detection file."""
-    chosen = choose_splits(find(root), config)
+    chosen = choose_splits(find(root), config, ledger)
     trees = {split: _load(file) for split, (_, file) in chosen.items()}
     categories = {split: _categories(trees[split], chosen[split][1], ledger) for split in chosen}
     classes = tuple(dict.fromkeys(name for names in categories.values() for name in names.values()))
@@ -83,6 +83,15 @@ def write(splits: Mapping[str, Sequence[OutImage]], classes: Sequence[str], out:
 def picture_path(split: str, name: str) -> str:
     """Where the picture ``name`` of ``split`` lies in an export."""
     return f"images/{split}/{name}"
+
+
+def _may_be_coco(file: UPath) -> bool:
+    """Whether a JSON file of any name is a COCO file, or so broken that its reader had better say so."""
+    try:
+        tree = read_json(file)
+    except ValueError:
+        return True
+    return isinstance(tree, dict) and {"images", "annotations"} <= tree.keys()
 
 
 def _split_name(root: UPath, file: UPath) -> str:

@@ -66,7 +66,7 @@ def find(root: UPath) -> dict[str, Split]:
     splits = {
         path.name: Split(annotations=path.name, pictures=path.name, stems=None)
         for path in sorted(root.iterdir())
-        if path.is_dir() and _has_xml(path)
+        if path.is_dir() and not path.name.startswith(".") and _has_xml(path)
     }
     return splits or ({"all": Split(annotations=".", pictures=".", stems=None)} if _has_xml(root) else {})
 
@@ -74,9 +74,12 @@ def find(root: UPath) -> dict[str, Split]:
 def read(root: UPath, config: DataConfig, ledger: Ledger) -> RawDataset:
     """All XML files of ``root``. A file that is no VOC annotation drops its image."""
     found = find(root)
-    if "trainval" in found and not any(name in found for name in ("train", "training")):
-        found["train"] = found.pop("trainval")
-    splits = {split: tuple(_images(root, place, ledger)) for split, (_, place) in choose_splits(found, config).items()}
+    both = found.pop("trainval", None)
+    if both is not None and "train" not in found:
+        found["train"] = both
+    splits = {
+        split: tuple(_images(root, place, ledger)) for split, (_, place) in choose_splits(found, config, ledger).items()
+    }
     named = {box.label for images in splits.values() for image in images for box in image.boxes if box.label}
     return RawDataset(classes=_class_file(root) or tuple(sorted(named)), splits=splits)
 

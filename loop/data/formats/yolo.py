@@ -63,7 +63,7 @@ def read(root: UPath, config: DataConfig, ledger: Ledger) -> RawDataset:
     named = {key: value for key, value in tree.items() if key in wanted and value}
     sidecar = _read_sidecar(root)
     splits = {}
-    for split, (name, value) in choose_splits(named, config).items():
+    for split, (name, value) in choose_splits(named, config, ledger).items():
         listed = _listed(root, base, value, f"{file}, {name}", ledger)
         splits[split] = tuple(_images(root, listed, classes, sidecar, ledger))
     return RawDataset(classes=classes, splits=splits)

@@ -85,7 +85,11 @@ class Trainings:
 
     def _train(self, job: TrainJob, label: str) -> TrainResult:
         with self.reporter.stage(f"train {label}", self.config.training.steps) as progress:
-            return train(job, self.config.hosting, lambda now: progress.reach(now.step, f"loss {now.loss:.2f}"))
+            result = train(job, self.config.hosting, lambda now: progress.reach(now.step, f"loss {now.loss:.2f}"))
+            progress.reach(
+                result.steps, f"steps, {result.images_per_s:.0f} images/s, {result.launch_s:.0f} s to launch"
+            )
+            return result
 
     def _look(self, place: UPath, checkpoint: str, label: str) -> Cost:
         images = self.data.splits["val"]

@@ -142,5 +142,10 @@ def _in_an_actor(function: Callable[[], Result], hosting: HostingConfig) -> Resu
         return function()
     import ray
 
-    result: Result = ray.get(ray.remote(function).options(num_cpus=hosting.judge.num_cpus).remote())
+    result: Result = ray.get(ray.remote(_call).options(num_cpus=hosting.judge.num_cpus).remote(function))
     return result
+
+
+def _call(function: Callable[[], Result]) -> Result:
+    """A partial as a plain function, which is all that Ray takes."""
+    return function()

@@ -39,10 +39,10 @@ def describe(config: LoopConfig) -> str:
         "run": f"{folder.path} ({state}), fingerprint {config.fingerprint()}",
         "real images": ", ".join(f"{number} {split}" for split, number in counts.images.items()) + counts.note,
         "a round": f"mine {counts.images['train']} images, take up to {mining.budget} instances ({mining.policy})",
-        "": f"draw up to {num_candidates} candidates ({config.generator.kind}), {len(config.filters)} filters judge them",
+        "": f"draw up to {num_candidates} candidates ({config.generator.kind}) for {len(config.filters)} filters",
         " ": f"train {training.steps} steps of {training.batch_size} images at {config.detector.image_size_px} px, "
         f"p = {config.mixing.p:g}; evaluate on {counts.images['val']} images",
-        "trainings": f"{num_trainings} of {training.steps} steps, controls counted in (what is trained already is reused)",
+        "trainings": f"{num_trainings} of {training.steps} steps, controls counted in (those trained before are kept)",
         "disk": f"up to {disk_mb:.0f} MB of candidates",
         "time": _time(config, num_trainings),
     }

@@ -25,7 +25,7 @@ class Relief:
 
 def bolt(rng: Rng, x: Field, y: Field) -> Relief:
     """A screw lying on its side: hexagon, cylinder, round or countersunk head, threaded shaft."""
-    radius = rng.uniform(0.13, 0.21)
+    radius = rng.uniform(0.15, 0.23)
     style = rng.integers(4)
     head_length = radius * (1.0, 1.7, 1.2, 1.3)[style]
     head_radius = radius * (1.85, 1.6, 1.9, 2.0)[style]

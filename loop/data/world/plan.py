@@ -11,10 +11,11 @@ from loop.data.world.parts import SHAPES
 from loop.data.world.sprite import Pose
 
 Rng = np.random.Generator
-Trouble = Literal["", "occlusion", "contrast", "blur", "size", "tilt"]
+Trouble = Literal["occlusion", "contrast", "blur", "size", "tilt"]
 CLASSES: Final[tuple[str, ...]] = tuple(SHAPES)
 TROUBLES: Final[tuple[Trouble, ...]] = ("occlusion", "contrast", "blur", "size", "tilt")
-HARD_SHARE: Final = 0.42  # of the parts are made hard on purpose, each by one of these
+HARD_SHARE: Final = 0.42  # of the parts are made hard on purpose, each by one of these or two
+TWOFOLD_SHARE: Final = 0.35  # of the hard parts have two troubles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +23,7 @@ class Plan:
     """A part before it is drawn."""
 
     pose: Pose
-    trouble: Trouble  # what is to make it hard; empty where nothing is
+    troubles: frozenset[Trouble]  # what is to make it hard
     cover: Literal["", "part", "thing"]  # what is to lie over it: the next part, or a cable or a strip of tape
 
 
@@ -31,43 +32,47 @@ def plan_parts(rng: Rng, count: int, canvas: Field) -> list[Plan]:
     plans: list[Plan] = []
     for place in range(count):
         below = plans[-1].pose if plans and plans[-1].cover == "part" else None
-        trouble: Trouble = ""
-        if below is None and rng.random() < HARD_SHARE:
-            trouble = TROUBLES[rng.integers(len(TROUBLES))]
+        troubles = _draw_troubles(rng) if below is None and rng.random() < HARD_SHARE else frozenset[Trouble]()
         part_next = place + 1 < count and rng.random() < 0.5
         plans.append(
             Plan(
-                pose=_pose(rng, trouble, below, [plan.pose for plan in plans], canvas),
-                trouble=trouble,
-                cover=("part" if part_next else "thing") if trouble == "occlusion" else "",
+                pose=_pose(rng, troubles, below, [plan.pose for plan in plans], canvas),
+                troubles=troubles,
+                cover=("part" if part_next else "thing") if "occlusion" in troubles else "",
             )
         )
     return plans
 
 
-def _pose(rng: Rng, trouble: Trouble, below: Pose | None, others: list[Pose], canvas: Field) -> Pose:
+def _draw_troubles(rng: Rng) -> frozenset[Trouble]:
+    """One thing that makes a part hard to see, sometimes two."""
+    first, second = rng.permutation(len(TROUBLES))[:2]
+    return frozenset({TROUBLES[first], TROUBLES[second]} if rng.random() < TWOFOLD_SHARE else {TROUBLES[first]})
+
+
+def _pose(rng: Rng, troubles: frozenset[Trouble], below: Pose | None, others: list[Pose], canvas: Field) -> Pose:
     label = CLASSES[rng.integers(len(CLASSES))]
-    length = _length(rng, label, trouble, below)
+    length = _length(rng, label, below, small="size" in troubles)
     edges = (canvas.shape[1], canvas.shape[0])
     x, y = (below.x_px, below.y_px) if below else _free_place(rng, length, others, edges)
     return Pose(
         label=label,
-        material=_material(rng, canvas, (x, y), blend=trouble == "contrast"),
+        material=_material(rng, canvas, (x, y), blend="contrast" in troubles),
         x_px=x,
         y_px=y,
         length_px=length,
         rotation_deg=rng.uniform(0, 360),
-        tilt_deg=rng.uniform(50, 66) if trouble == "tilt" else min(abs(rng.normal(0, 10)), 30),
+        tilt_deg=rng.uniform(58, 74) if "tilt" in troubles else min(abs(rng.normal(0, 10)), 30),
         tilt_axis_deg=rng.uniform(0, 360),
-        blur_px=rng.uniform(1.6, 2.8) if trouble == "blur" else 0.0,
+        blur_px=rng.uniform(2.4, 4.0) if "blur" in troubles else 0.0,
     )
 
 
-def _length(rng: Rng, label: str, trouble: Trouble, below: Pose | None) -> float:
+def _length(rng: Rng, label: str, below: Pose | None, *, small: bool) -> float:
     slender = 1.45 if label in {"bolt", "spring"} else 1.0
-    if trouble == "size":
-        return slender * rng.uniform(12, 16)
-    length = slender * rng.uniform(26, 54)
+    if small:
+        return slender * rng.uniform(11, 15)
+    length = slender * rng.uniform(30, 58)
     return length if below is None else min(length, 1.1 * below.length_px)
 
 
@@ -102,8 +107,8 @@ def _material(rng: Rng, canvas: Field, at: tuple[float, float], *, blend: bool) 
     x, y = int(at[0]), int(at[1])
     ground = canvas[max(y - 12, 0) : y + 12, max(x - 12, 0) : x + 12].mean((0, 1))
     if blend:
-        red, green, blue = (int(level) for level in np.sqrt(np.clip(ground * rng.uniform(0.9, 1.25), 0, 1)) * 255)
+        red, green, blue = (int(level) for level in np.sqrt(np.clip(ground * rng.uniform(0.9, 1.15), 0, 1)) * 255)
         return Material((red, green, blue), 0.0, 0.05, 10)
     gaps = [float(np.abs(np.sqrt(albedo_of(material)) - np.sqrt(ground)).max()) for material in MATERIALS]
-    apart = [material for material, gap in zip(MATERIALS, gaps, strict=True) if gap > 0.2]
+    apart = [material for material, gap in zip(MATERIALS, gaps, strict=True) if gap > 0.28]
     return apart[rng.integers(len(apart))] if apart else MATERIALS[int(np.argmax(gaps))]

@@ -108,7 +108,7 @@ def _build(rng: Rng, stage: _Stage, plans: list[Plan]) -> None:
     for place, plan in enumerate(plans):
         below = plans[place - 1] if place and plans[place - 1].cover == "part" else None
         sprite = _draw(rng, stage, plan.pose) if below is None else _draw_over(rng, stage, plan.pose, below.pose)
-        stage.put_part(sprite, shadow=0.4 if plan.trouble == "contrast" else 1.0)
+        stage.put_part(sprite, shadow=0.3 if "contrast" in plan.troubles else 1.0)
         if plan.cover == "thing":
             thing, misfit = _fitting(stage, [_cover(rng, plan.pose, stage.light) for _ in range(NUM_TRIES)])
             if misfit < 0.4:
@@ -135,9 +135,9 @@ def _cover(rng: Rng, pose: Pose, light: Light) -> Sprite:
 
 
 def _fitting(stage: _Stage, sprites: list[Sprite]) -> tuple[Sprite, float]:
-    """The solid that comes closest to hiding half of the last part, and no other part wholly; and how far off it is."""
+    """The solid that best hides a good half of the last part, but no part wholly; and how far off that it is."""
     hidden = [stage.hidden_under(sprite) for sprite in sprites]
-    misfits = [abs(shares[-1] - 0.5) + 10 * max(0.0, max(shares) - MAX_HIDDEN) for shares in hidden]
+    misfits = [abs(shares[-1] - 0.55) + 10 * max(0.0, max(shares) - MAX_HIDDEN) for shares in hidden]
     best = int(np.argmin(misfits))
     return sprites[best], misfits[best]
 

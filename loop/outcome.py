@@ -77,7 +77,7 @@ def conclude(loop: Loop, tracker: Tracker) -> None:
 
 
 def _measure(loop: Loop, result: RoundResult) -> Measured:
-    """Hard are the boxes that at least one of both arms gets wrong: to flag with one arm alone would favour the other."""
+    """Hard are the boxes that at least one arm gets wrong: flagged by one arm alone, they would favour the other."""
     truth, classes = loop.data.splits["val"], loop.data.classes
     wrong = [hard_boxes(truth, arm.seen, loop.config.mining) for arm in (result.arm, result.control)]
     hard = {image.id: wrong[0][image.id] | wrong[1][image.id] for image in truth}

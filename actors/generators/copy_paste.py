@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from actors import boxes as geometry
 from actors.config import Config
 from actors.generators import placement
-from actors.generators.cutout import Cutout, Mask, Shape, blurred, bounds, cut, scaled, turned
+from actors.generators.cutout import Box, Cutout, Mask, Shape, blurred, bounds, cut, scaled, turned
 from actors.images import Pixels, read
 from actors.records import Annotation, Candidate, LabeledImage, Lineage
 
@@ -23,6 +23,8 @@ Mode = Literal["plain", "scale", "occlusion", "contrast", "blur"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 _NUM_TARGETS = 12  # images tried until one has room for all the instances
+_NUM_SEAM_TARGETS = 3  # of these, tried until one has places with good seams
+_GOOD_SEAM = 40.0  # RMS, grey levels: the surroundings differ by no more than this from the instances' own
 
 
 class CopyPasteConfig(Config):
@@ -73,13 +75,28 @@ class _Variant:
     overlap: placement.Overlap
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Attempt:
+    """A candidate on one target."""
+
+    candidate: Candidate
+    num_missing: int  # instances without a place
+    seam: float  # mean over the pasted instances, grey levels
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """The less, the better."""
+        return self.num_missing, self.seam
+
+
 class CopyPaste:
     """Pastes a lineage's mined instances into one real training image.
 
-    The target is another training image, or for a share ``same_image`` of the candidates the instances' own; where it
-    has no room for all of them, some others are tried, and the first that takes most is used. Pixels outside the
-    pasted cutouts stay the target's. The annotation is the target's, then one box for each pasted instance, ``drawn``.
-    An instance without a place is left out: the candidate has fewer drawn boxes than its lineage has indices.
+    The target is another training image, or for a share ``same_image`` of the candidates the instances' own. Where it
+    has no room for all of them, or no places that look like theirs, some others are tried and the best is used.
+    Pixels outside the pasted cutouts stay the target's. The annotation is the target's, then one box for each pasted
+    instance, ``drawn``. An instance without a place is left out: the candidate then has fewer drawn boxes than its
+    lineage has indices.
     """
 
     def __init__(self, config: CopyPasteConfig, real: Sequence[LabeledImage]) -> None:
@@ -100,15 +117,15 @@ class CopyPaste:
     def _generate_one(self, lineage: Lineage) -> Candidate:
         self._check(lineage)
         rng = np.random.default_rng(lineage.seed)
-        best: Candidate | None = None
-        for target in self._targets(lineage, rng):
-            candidate = self._paste_all(lineage, target, rng)
-            if best is None or candidate.drawn.sum() > best.drawn.sum():
-                best = candidate
-            if best.drawn.sum() == len(lineage.box_indices):
+        best: _Attempt | None = None
+        for tried, target in enumerate(self._targets(lineage, rng), start=1):
+            attempt = self._attempt(lineage, target, rng)
+            if best is None or attempt.rank < best.rank:
+                best = attempt
+            if best.num_missing == 0 and (best.seam <= _GOOD_SEAM or tried >= _NUM_SEAM_TARGETS):
                 break
-        if best and best.drawn.any():
-            return best
+        if best and best.candidate.drawn.any():
+            return best.candidate
         raise ValueError(f"copy_paste: no room for boxes {lineage.box_indices} of {lineage.image_id!r} in any target")
 
     def _check(self, lineage: Lineage) -> None:
@@ -127,20 +144,25 @@ class CopyPaste:
         elsewhere = [self.images[others[index]] for index in rng.permutation(len(others))[:_NUM_TARGETS]]
         return [own, *elsewhere] if at_home else [*elsewhere, own]
 
-    def _paste_all(self, lineage: Lineage, target: LabeledImage, rng: np.random.Generator) -> Candidate:
+    def _attempt(self, lineage: Lineage, target: LabeledImage, rng: np.random.Generator) -> _Attempt:
+        """Paste all the instances for which the target has a place."""
         canvas = self.read(target.uri).copy()
         annotation, source = target.annotation, self.images[lineage.image_id]
+        seams = []
         for index in lineage.box_indices:
-            box = self._paste(canvas, annotation, self.cut(source.id, index), rng)
-            if box is not None:
-                annotation = annotation.join(_one_box(box, source.annotation.labels[index]))
+            pasted = self._paste(canvas, annotation, self.cut(source.id, index), rng)
+            if pasted:
+                annotation = annotation.join(_one_box(pasted[0], source.annotation.labels[index]))
+                seams.append(pasted[1])
         drawn = np.arange(len(annotation)) >= len(target.annotation)
-        return Candidate(pixels=canvas, annotation=annotation, drawn=drawn, lineage=lineage)
+        candidate = Candidate(pixels=canvas, annotation=annotation, drawn=drawn, lineage=lineage)
+        num_missing = len(lineage.box_indices) - len(seams)
+        return _Attempt(candidate=candidate, num_missing=num_missing, seam=float(np.mean(seams)) if seams else np.inf)
 
     def _paste(
         self, canvas: Pixels, annotation: Annotation, original: Cutout, rng: np.random.Generator
-    ) -> geometry.Boxes | None:
-        """Paste one instance into the canvas; its box ``[4]`` there, or None without a place for it."""
+    ) -> tuple[Box, float] | None:
+        """Paste one instance into the canvas; its box there and its seam, or None without a place for it."""
         variant = self._harden(original, rng)
         found: tuple[placement.Place, Cutout] | None = None
         for _ in range(self.config.tries):
@@ -152,7 +174,8 @@ class CopyPaste:
             return None
         place, cutout = found
         above = self._above(canvas, annotation, place, cutout) if variant.overlap.hidden else np.zeros_like(cutout.core)
-        return blend(canvas, cutout, place, above, variant.opacity)
+        box = blend(canvas, cutout, place, above, variant.opacity)
+        return None if box is None else (box, place.seam)
 
     def _cut(self, image_id: str, index: int) -> Cutout:
         image = self.images[image_id]
@@ -196,7 +219,7 @@ class CopyPaste:
         return above[place.y : place.y + cutout.height, place.x : place.x + cutout.width]
 
 
-def blend(canvas: Pixels, cutout: Cutout, place: placement.Place, above: Mask, opacity: float) -> geometry.Boxes | None:
+def blend(canvas: Pixels, cutout: Cutout, place: placement.Place, above: Mask, opacity: float) -> Box | None:
     """Blend a cutout into the canvas at its place, below what lies ``above`` ``[h, w]`` it; the visible object's box.
 
     The cutout's colours are moved by the median difference of the surroundings. The box ``[4]`` keeps the distance
@@ -219,5 +242,5 @@ def blend(canvas: Pixels, cutout: Cutout, place: placement.Place, above: Mask, o
     return geometry.clip(box, canvas.shape[1], canvas.shape[0])
 
 
-def _one_box(box: geometry.Boxes, label: np.int64) -> Annotation:
+def _one_box(box: Box, label: np.int64) -> Annotation:
     return Annotation(boxes=box[None], labels=np.array([label], np.int64), ignore=np.zeros(1, np.bool_))

@@ -113,12 +113,17 @@ def _wait_for_places(hosting: HostingConfig) -> None:
     from ray.autoscaler.sdk import request_resources
 
     deadline = time.monotonic() + hosting.scale_up_timeout_s
-    while missing := unplaced(hosting, _nodes()):
-        if time.monotonic() >= deadline:
-            raise ValueError(missing)
-        actors = max(gangs(hosting).values(), key=lambda gang: (sum(a.gpus for a in gang), sum(a.cpus for a in gang)))
-        request_resources(bundles=[{"CPU": actor.cpus, "GPU": actor.gpus} for actor in actors])
-        time.sleep(min(5.0, hosting.scale_up_timeout_s))
+    try:
+        while missing := unplaced(hosting, _nodes()):
+            if time.monotonic() >= deadline:
+                raise ValueError(missing)
+            actors = max(
+                gangs(hosting).values(), key=lambda gang: (sum(a.gpus for a in gang), sum(a.cpus for a in gang))
+            )
+            request_resources(bundles=[{"CPU": actor.cpus, "GPU": actor.gpus} for actor in actors])
+            time.sleep(min(5.0, hosting.scale_up_timeout_s))
+    finally:
+        request_resources(bundles=[])  # a request outlives its run, and would keep idle nodes for ever
 
 
 def _nodes() -> list[Node]:
@@ -132,6 +137,8 @@ def _before_ray_is_imported() -> None:
     """Settings that Ray reads from the environment; one that the user has made stands."""
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its errors on this terminal are remarks on every pool
     if "RAY_ADDRESS" not in os.environ:  # workers of a local Ray use this very environment
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 

@@ -8,6 +8,7 @@ error. The driver holds metadata only; pixels stay between the actors.
 import logging
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -145,29 +146,31 @@ def _run_on_ray(stream: Stream, *, alone: bool = False) -> Iterator[Row]:
         return
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.print_on_execution_start = False
     context.max_errored_blocks = -1  # a lost block's rows are missed by id and tried again, see collect
     block_size = 1 if alone else min(stage.role.batch_size for stage in stream.stages)
     num_blocks = math.ceil(len(stream.rows) / block_size)
     dataset = ray.data.from_items(list(stream.rows), override_num_blocks=num_blocks)
     for stage in stream.stages:
-        dataset = _map(dataset, stage)
+        dataset = _map(dataset, stage, alone=alone)
     yield from dataset.iter_rows()
 
 
-def _map(dataset: "ray.data.Dataset", stage: Stage) -> "ray.data.Dataset":
+def _map(dataset: "ray.data.Dataset", stage: Stage, *, alone: bool) -> "ray.data.Dataset":
+    """``alone``, no row shares its batch or waits in an actor's queue: nothing dies with another's process."""
     from ray.data import ActorPoolStrategy
 
     constructor = {"stage": stage.name, "open_component": stage.open_component, "forgets": stage.forgets}
-    return dataset.map_batches(
-        Host,
-        fn_constructor_kwargs=constructor,
-        compute=ActorPoolStrategy(size=stage.role.num_actors),
-        batch_size=stage.role.batch_size,
-        num_cpus=stage.role.num_cpus,
-        num_gpus=stage.role.num_gpus or None,
-        max_task_retries=2,  # unbounded by default: a row that kills its process would be retried for ever
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # there is no other way yet to give max_task_retries
+        return dataset.map_batches(
+            Host,
+            fn_constructor_kwargs=constructor,
+            compute=ActorPoolStrategy(size=stage.role.num_actors, max_tasks_in_flight_per_actor=1 if alone else None),
+            batch_size=1 if alone else stage.role.batch_size,
+            num_cpus=stage.role.num_cpus,
+            num_gpus=stage.role.num_gpus or None,
+            max_task_retries=1,  # unbounded by default: a row that kills its process would be retried for ever
+        )
 
 
 def _lost_row(row: Row, stream: Stream) -> Row:

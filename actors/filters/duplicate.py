@@ -95,7 +95,8 @@ class Duplicate:
 def perceptual_hash(pixels: Pixels) -> np.uint64:
     """The 64-bit pHash of ``[H, W, 3]`` pixels; a constant picture hashes to 0.
 
-    Its bits say which of the 8 x 8 lowest DCT coefficients of the 32 x 32 px grey picture lie above their median.
+    Its bits say which of the 8 x 8 lowest DCT coefficients of the 32 x 32 px grey picture lie above their median;
+    the first coefficient, the brightness, counts as 0.
     """
     import cv2
     from scipy.fft import dctn
@@ -103,7 +104,8 @@ def perceptual_hash(pixels: Pixels) -> np.uint64:
     gray = cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY).astype(np.float32)
     small = cv2.resize(gray, (32, 32), interpolation=cv2.INTER_AREA)
     lowest = np.round(dctn(small.astype(np.float64), norm="ortho")[:8, :8], 3).ravel()
-    bits = lowest > np.median(lowest[1:])  # the first coefficient is the brightness
+    lowest[0] = 0.0
+    bits = lowest > np.median(lowest[1:])
     return np.uint64(int.from_bytes(np.packbits(bits).tobytes(), "big"))
 
 

@@ -1,0 +1,63 @@
+"""A mixture's draws as what a torch data loader asks for."""
+
+import random
+from collections.abc import Iterator
+from copy import copy
+from typing import Any, Protocol
+
+import numpy as np
+from torch.utils.data import Dataset, Sampler
+
+from loop.mixing import Draw, Mixture
+
+Labels = dict[str, Any]  # one image and its boxes, as the detector's augmentation hands them over
+
+
+class AugmentedImages(Protocol):
+    """Images of one kind that come augmented, by Python's and NumPy's global random numbers."""
+
+    def __getitem__(self, index: int) -> Labels: ...
+
+    def close_mosaic(self, hyp: Any) -> None:  # noqa: ANN401 - the detector's own settings
+        """No more mosaics."""
+        ...
+
+
+class MixedImages(Dataset[Labels]):
+    """Real and synthetic images, indexed by draws. Its length, which trainers plan by, is that of an epoch."""
+
+    def __init__(self, real: AugmentedImages, synthetic: AugmentedImages | None, num_draws: int) -> None:
+        self.kinds = {False: real} if synthetic is None else {False: real, True: synthetic}
+        self.num_draws = num_draws
+
+    def __len__(self) -> int:
+        return self.num_draws
+
+    def __getitem__(self, draw: Draw) -> Labels:
+        random.seed(draw.seed)
+        np.random.seed(draw.seed % 2**32)  # noqa: NPY002 - the generator that the augmentation uses
+        return {**self.kinds[draw.synthetic][draw.image], "synthetic": draw.synthetic, "seed": draw.seed}
+
+    def close_mosaic(self, hyp: Any) -> None:  # noqa: ANN401 - the detector's own settings
+        """No more mosaics from here on."""
+        for images in self.kinds.values():
+            images.close_mosaic(copy(hyp))
+
+
+class MixtureSampler(Sampler[Draw]):
+    """A worker's draws, from the current epoch to the end of the training: loaders may read ahead over epochs."""
+
+    def __init__(self, mixture: Mixture, epoch_steps: int, rank: int, num_workers: int) -> None:
+        self.mixture, self.epoch_steps, self.rank, self.num_workers = mixture, epoch_steps, rank, num_workers
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.epoch_steps * self.mixture.batch_size // self.num_workers
+
+    def __iter__(self) -> Iterator[Draw]:
+        for batch in self.mixture.steps(self.epoch * self.epoch_steps, self.rank, self.num_workers):
+            yield from batch
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch at which the next iterator starts."""
+        self.epoch = epoch

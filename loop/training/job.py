@@ -1,0 +1,100 @@
+"""What a training is asked to do, and what it reports: plain records that travel to the workers and back."""
+
+import hashlib
+from dataclasses import dataclass
+
+from actors.detectors import DetectorConfig
+from actors.plain import dumps
+from actors.records import LabeledImage, Sample
+from loop.config import MixingConfig, TrainingConfig
+from loop.mixing import Mixture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainJob:
+    """One training, whole: equal jobs give equal checkpoints on one kind of hardware."""
+
+    detector: DetectorConfig
+    training: TrainingConfig
+    mixing: MixingConfig
+    classes: tuple[str, ...]
+    real: tuple[LabeledImage, ...]
+    pool: tuple[Sample, ...]
+    seed: int
+    start: str | None  # one of our checkpoints to start from; None: random weights, or detector.weights (see training)
+    checkpoint: str  # URI of the checkpoint to write
+    name: str  # unique: a training of this name in ``storage`` is gone on with
+    storage: str  # folder or URI of what Ray Train keeps while it runs
+
+    def mixture(self) -> Mixture:
+        """The batches of this training."""
+        return Mixture(
+            num_real=len(self.real),
+            num_synthetic=len(self.pool),
+            num_steps=self.training.steps,
+            batch_size=self.training.batch_size,
+            mixing=self.mixing,
+            seed=self.seed,
+        )
+
+    def records(self) -> tuple[LabeledImage | Sample, ...]:
+        """All images, the real ones first."""
+        return (*self.real, *self.pool)
+
+    def fingerprint(self) -> str:
+        """16 hex digits over all that decides the result; where it is written and under which name does not."""
+        digest = hashlib.sha256()
+        for config in (self.detector, self.training, self.mixing):
+            digest.update(config.model_dump_json().encode())
+        digest.update(dumps([self.classes, self.seed, self.start]))
+        for record in self.records():
+            digest.update(dumps([record.id, record.annotation]))
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a worker runs."""
+
+    folder: str  # for files that nobody needs afterwards
+    device: str  # "cpu", or the index of a GPU
+    rank: int = 0
+    num_workers: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What the first worker hands back."""
+
+    losses: tuple[dict[str, float], ...]  # one entry an epoch: epoch, steps so far, learning rate, each loss
+    seconds: float  # in the training loop, this attempt
+    images: int  # shown in the training loop, this attempt, all workers
+    precision: str  # of the forward pass: float32, bfloat16 or float16
+    weights: dict[str, int]  # tensors taken from the start checkpoint and left as they were, by why
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """A finished training. The weights are the exponential moving average over the steps, as is usual for YOLO."""
+
+    checkpoint: str
+    steps: int
+    realised_p: float  # share of synthetic images among those shown; 0 with an empty pool, whatever p asked for
+    num_real_shown: int  # repetitions counted
+    num_synthetic_shown: int
+    losses: tuple[dict[str, float], ...]
+    precision: str
+    weights: dict[str, int]
+    launch_s: float  # until the training loop began, and after it ended: processes, imports, model, checkpoint
+    training_s: float  # in the training loop
+    images_per_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where a running training is."""
+
+    step: int  # steps done
+    steps: int  # in all
+    loss: float  # of the last step, summed over its terms, per image
+    images_per_s: float

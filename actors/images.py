@@ -23,9 +23,17 @@ def decode(data: bytes, name: str) -> Pixels:
         with open_picture(BytesIO(data)) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise ValueError(f"{name}: {picture.width}x{picture.height} px is more than {MAX_PIXELS} px; resize it")
-            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"), dtype=np.uint8)
+            return _to_rgb(ImageOps.exif_transpose(picture), name)
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name}: not a readable picture ({error})") from error
+
+
+def _to_rgb(picture: Image.Image, name: str) -> Pixels:
+    if picture.mode.startswith("I;16"):  # Pillow would cut 16 bits off at 255: a white picture
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.mode in {"I", "F"}:
+        raise ValueError(f"{name}: pixels of 32 bits (mode {picture.mode}); save it with 8 or 16 bits")
+    return np.asarray(picture.convert("RGB"), dtype=np.uint8)
 
 
 def read(uri: str) -> Pixels:

@@ -67,6 +67,8 @@ def _restore(kind: Any, plain: Any) -> Any:  # noqa: ANN401 - kind is any type f
 
 def _restore_record(kind: "type[DataclassInstance]", plain: dict[str, Any]) -> object:
     hints = get_type_hints(kind)
+    if not isinstance(plain, dict):
+        raise ValueError(f"{kind.__name__}: a mapping of its fields is needed, not {type(plain).__name__}")  # noqa: TRY004
     unknown = plain.keys() - hints.keys()
     if unknown:
         raise ValueError(f"{kind.__name__}: unknown fields {sorted(unknown)}; written by another version?")

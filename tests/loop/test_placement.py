@@ -1,0 +1,71 @@
+"""What fits where, worked out by hand: said before a run, for Ray would wait in silence."""
+
+import pytest
+
+from loop.config import HostingConfig
+from loop.placement import Node, gangs, unplaced
+
+
+def hosting(**roles):
+    """A hosting whose roles ask for nothing unless said: (actors, CPUs, GPUs) each."""
+    sections = dict.fromkeys(("generate", "inspect", "judge"), (1, 0.0, 0.0)) | {"train": (1, 0.1, 0.0)} | roles
+    number = {"train": "num_workers"}
+    return HostingConfig.model_validate(
+        {
+            name: {number.get(name, "num_actors"): count, "num_cpus": cpus, "num_gpus": gpus}
+            for name, (count, cpus, gpus) in sections.items()
+        }
+    )
+
+
+def nodes(*sizes):
+    return [Node(cpus=cpus, gpus=gpus) for cpus, gpus in sizes]
+
+
+@pytest.mark.parametrize(
+    ("roles", "sizes", "fits"),
+    [
+        ({"generate": (2, 1, 0), "inspect": (1, 1, 0), "judge": (1, 1, 0)}, [(4, 0)], True),
+        ({"generate": (2, 1, 0), "inspect": (1, 1, 0), "judge": (1, 1, 0)}, [(3.5, 0)], False),  # all three at once
+        ({"generate": (3, 1, 0)}, [(2, 0), (1, 0)], True),
+        ({"train": (1, 3, 0)}, [(2, 0), (2, 0)], False),  # one worker is not spread over nodes
+        ({"train": (2, 2, 0), "generate": (2, 2, 0)}, [(4, 0)], True),  # training comes after the stream
+        ({"inspect": (2, 0, 0.5)}, [(1, 1)], True),  # two actors share a GPU
+        ({"inspect": (3, 0, 0.5)}, [(1, 1)], False),
+        ({"inspect": (1, 1, 1), "generate": (4, 1, 0)}, [(4, 0), (1, 1)], True),  # the GPU's node is kept for its actor
+        ({"train": (2, 1, 1)}, [(8, 1)], False),
+        ({"generate": (10, 0.1, 0)}, [(1, 0)], True),  # ten tenths are one, whatever floats say
+        ({}, [], False),  # no node at all
+    ],
+)
+def test_what_fits(roles, sizes, fits):
+    assert (unplaced(hosting(**roles), nodes(*sizes)) == "") is fits
+
+
+def test_the_message_names_role_need_and_cluster():
+    message = unplaced(hosting(generate=(2, 1, 0), inspect=(2, 1, 1)), nodes((8, 1)))
+    assert message.startswith("hosting.inspect: an actor of 1 CPUs and 1 GPUs has no place")
+    assert "asks for 4 CPUs and 2 GPUs at once, the cluster has 8 CPUs and 1 GPUs on 1 node(s)" in message
+    assert "num_actors" in message
+
+
+def test_asking_leaves_the_nodes_as_they_are():
+    cluster = nodes((4, 1))
+    assert unplaced(hosting(generate=(4, 1, 0)), cluster) == ""
+    assert cluster == nodes((4, 1))
+
+
+def test_the_gangs_hold_every_actor_largest_first():
+    together = gangs(hosting(generate=(2, 1, 0), inspect=(1, 1, 1), judge=(1, 2, 0), train=(3, 2, 1)))
+    assert [actor.role for actor in together["generate + inspect + judge"]] == [
+        "inspect",
+        "judge",
+        "generate",
+        "generate",
+    ]
+    assert [actor.role for actor in together["train"]] == ["train"] * 3
+
+
+def test_the_default_hosting_fits_the_smallest_laptop():
+    """driver.engine gives a local Ray four logical CPUs at least."""
+    assert unplaced(HostingConfig(), nodes((4, 0))) == ""

@@ -14,7 +14,7 @@ Turnable = TypeVar("Turnable", Pixels, Mask)
 Shape = Literal["object", "box"]
 
 _SEGMENT_PX = 48  # objects are segmented at this size at most: GrabCut's time grows with the area
-_LEAST_SHARE = 0.25  # of its box that an object fills; less, and the segmentation went wrong
+_LEAST_SHARE = 0.7  # of the annotated box that the box of what was found fills; less, and a part of it is missing
 
 _BORDER_PX = 2  # annotators place a cut-off side this near to the image's border
 
@@ -70,7 +70,7 @@ def cut(pixels: Pixels, box: Box, shape: Shape) -> Cutout:
 def segment(crop: Pixels, inner: NDArray[np.int_]) -> Mask:
     """``[h, w]``: the object in the box ``inner`` ``[4]`` of a crop, by GrabCut (Rother et al., SIGGRAPH 2004).
 
-    Where that finds less than a quarter of the box, or has too little to start from, the ellipse in the box.
+    Where that finds only a part of what the box frames, or has too little to start from, the ellipse in the box.
     """
     import cv2
 
@@ -88,8 +88,7 @@ def segment(crop: Pixels, inner: NDArray[np.int_]) -> Mask:
     cv2.grabCut(small, marks, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)
     found = _largest_part((marks & 1).astype(np.uint8))
     core = cv2.resize(found, crop.shape[1::-1], interpolation=cv2.INTER_LINEAR) > 127
-    enough = core.sum() >= _LEAST_SHARE * (inner[2] - inner[0]) * (inner[3] - inner[1])
-    return np.asarray(core if enough else ellipse, dtype=np.bool_)
+    return np.asarray(core if core.any() and _fills(bounds(core), inner) else ellipse, dtype=np.bool_)
 
 
 def turned(cutout: Cutout, *, flip: bool, quarter_turns: int) -> Cutout:
@@ -145,6 +144,10 @@ def _whole_pixels(box: Box, width: int, height: int) -> tuple[int, int, int, int
     left, top = min(max(round(float(box[0])), 0), width - 1), min(max(round(float(box[1])), 0), height - 1)
     right, bottom = min(round(float(box[2])), width), min(round(float(box[3])), height)
     return left, top, max(right, left + 1), max(bottom, top + 1)
+
+
+def _fills(found: Box, inner: NDArray[np.int_]) -> bool:
+    return bool(np.prod(found[2:] - found[:2]) >= _LEAST_SHARE * np.prod(inner[2:] - inner[:2]))
 
 
 def _rectangle(shape: tuple[int, ...], inner: NDArray[np.int_]) -> Mask:

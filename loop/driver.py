@@ -100,12 +100,26 @@ def engine(hosting: HostingConfig) -> Iterator[None]:
 
     num_cpus = hosting.num_cpus or max(os.cpu_count() or 1, 4)
     local = {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
-    ray.init(**({} if "RAY_ADDRESS" in os.environ else local), log_to_driver=False, logging_level="ERROR")
+    with _without_stderr():  # its C++ side announces the log level that it was told to keep
+        ray.init(**({} if "RAY_ADDRESS" in os.environ else local), log_to_driver=False, logging_level="ERROR")
     try:
         _wait_for_places(hosting)
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """What is written to file descriptor 2 meanwhile is lost; exceptions are not."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 def _wait_for_places(hosting: HostingConfig) -> None:

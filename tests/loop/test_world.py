@@ -19,7 +19,7 @@ SMALL = WorldConfig(train=3, val=2, clean=1, seed=5)
 
 @pytest.fixture(scope="module")
 def scenes():
-    return [render_scene(derive_seed(0, "test", index)) for index in range(80)]
+    return [render_scene(derive_seed(0, "test", index)) for index in range(50)]
 
 
 @pytest.fixture(scope="module")

@@ -69,10 +69,10 @@ def _pose(rng: Rng, troubles: frozenset[Trouble], below: Pose | None, others: li
 
 
 def _length(rng: Rng, label: str, below: Pose | None, *, small: bool) -> float:
-    slender = 1.45 if label in {"bolt", "spring"} else 1.0
+    slender = 1.4 if label in {"bolt", "spring"} else 1.0
     if small:
         return slender * rng.uniform(11, 15)
-    length = slender * rng.uniform(30, 58)
+    length = slender * rng.uniform(36, 64)
     return length if below is None else min(length, 1.1 * below.length_px)
 
 

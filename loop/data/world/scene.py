@@ -129,9 +129,9 @@ def _cover(rng: Rng, pose: Pose, light: Light) -> Sprite:
     """A cable or a strip of tape across a part."""
     shift = rng.normal(0, 0.15 * pose.length_px, 2)
     at = (pose.x_px + float(shift[0]), pose.y_px + float(shift[1]))
-    width = pose.length_px * rng.uniform(0.3, 0.6)
-    thing = clutter.cable if rng.random() < 0.5 else clutter.tape
-    return thing(rng, light, SHAPE, at, width)
+    if rng.random() < 0.5:
+        return clutter.cable(rng, light, SHAPE, at, min(pose.length_px * rng.uniform(0.3, 0.6), 20))
+    return clutter.tape(rng, light, SHAPE, at, min(pose.length_px * rng.uniform(0.3, 0.6), 34))
 
 
 def _fitting(stage: _Stage, sprites: list[Sprite]) -> tuple[Sprite, float]:

@@ -1,7 +1,8 @@
 """The number format of the forward pass in training. Weights, losses and optimiser stay float32.
 
 ``training.overrides.amp`` (ultralytics' own setting) chooses: true, the default, is the fastest format that the
-hardware computes natively; ``bf16`` and ``fp16`` name one; false is float32.
+hardware computes natively; ``bf16`` and ``fp16`` name one; false is float32, and the default for RT-DETR, whose
+matching ultralytics reports to break on half numbers.
 """
 
 from collections.abc import Callable, Mapping

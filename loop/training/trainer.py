@@ -161,7 +161,7 @@ def _mailbox(on_progress: OnProgress | None) -> Iterator[OnProgress]:
         return
     import ray
 
-    mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+    mailbox = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Mailbox).remote()
     done = threading.Event()
 
     def listen() -> None:
@@ -178,5 +178,5 @@ def _mailbox(on_progress: OnProgress | None) -> Iterator[OnProgress]:
         yield _Post(mailbox)
     finally:
         done.set()
-        listener.join()
+        listener.join(timeout=5 * POLL_S)
         ray.kill(mailbox)

@@ -108,12 +108,14 @@ class Training(DetectionTrainer):  # type: ignore[misc] # with "Trainer" in its 
         self, job: TrainJob, model: nn.Module, place: Place, memory: Memory, progress: Callable[[Progress], None]
     ) -> None:
         self.job, self.place, self.memory, self.progress = job, place, memory, progress
-        self.stretch = isinstance(model, RTDETRDetectionModel)
+        self.detr = isinstance(model, RTDETRDetectionModel)
+        if self.detr and job.pool and job.training.background_ignore:
+            raise ValueError("training.background_ignore: RT-DETR has no background locations; set it to false")
         self.losses: list[dict[str, float]] = []
         self.done, self.seconds, self.began, self.reported = 0, 0.0, 0.0, 0.0
         super().__init__(overrides=settings(job, place.folder, place.device))
         self.model = model
-        self.dtype = forward_dtype(self.device, job.training.overrides.get("amp", True))
+        self.dtype = forward_dtype(self.device, job.training.overrides.get("amp", not self.detr))
         self.add_callback("on_train_start", Training.begin)
         self.add_callback("on_train_epoch_start", Training.begin_epoch)
         self.add_callback("on_train_batch_end", Training.report)
@@ -151,7 +153,7 @@ class Training(DetectionTrainer):  # type: ignore[misc] # with "Trainer" in its 
 
         def images(records: Sequence[Record]) -> Images:
             pictures = Pictures(records, self.args.imgsz, limit_bytes)
-            return Images(pictures, len(self.job.classes), stretch=self.stretch, **shared)
+            return Images(pictures, len(self.job.classes), stretch=self.detr, **shared)
 
         synthetic = images(self.job.pool) if self.job.pool else None
         return MixedImages(images(self.job.real), synthetic, self.job.training.epoch_steps * mixture.batch_size)
@@ -276,7 +278,8 @@ class Training(DetectionTrainer):  # type: ignore[misc] # with "Trainer" in its 
         steps = (self.epoch + 1) * self.job.training.epoch_steps
         self.losses.append({"step": steps, "lr": self.optimizer.param_groups[0]["lr"], **means})
         self.seconds = time.perf_counter() - self.began
-        self.memory.keep(self.snapshot)
+        if self.epoch + 1 < self.epochs:
+            self.memory.keep(self.snapshot)
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
         if self.loss.isfinite():

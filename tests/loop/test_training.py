@@ -20,7 +20,7 @@ from actors.records import Annotation, LabeledImage
 from loop.config import HostingConfig, MixingConfig, TrainingConfig
 from loop.training.job import Place, Progress, TrainJob
 from loop.training.trainer import train
-from loop.training.worker import NoMemory, start_model
+from loop.training.worker import NoMemory, RayMemory, start_model
 
 import_ultralytics()
 
@@ -232,6 +232,19 @@ def test_a_training_goes_on_from_a_checkpoint_of_the_same_classes(job, tmp_path)
     assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
     with pytest.raises(ValueError, match="but the data set has"):
         start_model(job(start=start, classes=("red", "green", "black")))
+
+
+def test_detr_cannot_ignore_background_and_says_so(job):
+    with pytest.raises(ValueError, match=r"background_ignore: RT-DETR"):
+        train(job(detector=DetectorConfig(model="rtdetr-resnet50.yaml", image_size_px=SIZE_PX)), INLINE)
+
+
+def test_the_state_of_another_training_is_refused(monkeypatch, tmp_path):
+    train_api = pytest.importorskip("ray.train")
+    torch.save({"job": "another"}, tmp_path / "state.pt")
+    monkeypatch.setattr(train_api, "get_checkpoint", lambda: train_api.Checkpoint.from_directory(tmp_path))
+    with pytest.raises(ValueError, match="state of another training"):
+        RayMemory(Place(folder="", device="cpu"), "this", 0.0).recall()
 
 
 @pytest.fixture(scope="module")

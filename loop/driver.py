@@ -39,7 +39,10 @@ def run(config: LoopConfig, reporter: Reporter) -> UPath:
         write_record(folder.train_records, data.splits["train"])
         held_out = (*data.splits["val"], *data.splits.get("test", ()))
         fit = partial(fit_filters, config.filters, data.splits["train"], held_out)
-        once(folder.filter_states, dict, lambda: _in_an_actor(fit, config.hosting))
+        states = once(folder.filter_states, dict, lambda: _in_an_actor(fit, config.hosting))
+        for kind, state in states.items():
+            for remark in state.get("remarks", ()):
+                reporter.warn(f"{kind}: {remark}")
         trainings = Trainings(config=config, data=data, reporter=reporter)
         loop = Loop(config=config, data=data, folder=folder, trainings=trainings, reporter=reporter)
         with _tracker(folder, config) as tracker:

@@ -9,7 +9,8 @@ State = Mapping[str, Any]
 """What a filter learnt from the real images: plain JSON values, so that it can lie on disk beside the run.
 
 A filter that measures the real images first has a static method ``fit(config, train, held_out)`` that returns it;
-``held_out`` (val and test) is for refusing leaks, nothing else. The state of the others is empty.
+``held_out`` (val and test) is for refusing leaks, nothing else. The state of the others is empty. What a user should
+know of the real images goes under ``remarks``, a list of sentences; the run says them.
 """
 
 

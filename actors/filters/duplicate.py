@@ -51,15 +51,18 @@ class Duplicate:
 
     @staticmethod
     def fit(config: DuplicateConfig, train: Sequence[LabeledImage], held_out: Sequence[LabeledImage]) -> State:
-        """Every real image's hash, and ``leaks``: pairs of training and held-out ids that are near-duplicates already.
+        """Every real image's hash, and remarks on leaks: training images that nearly are held-out ones already.
 
-        A leak is the data set's own; it is for the run to report, and pictures close to that held-out image are
-        refused all the same.
+        A leak is the data set's own; pictures close to that held-out image are refused all the same.
         """
         state = {"train": _entries(train), "held_out": _entries(held_out)}
         apart = _distances(_hashes(state["train"])[:, None], _hashes(state["held_out"])[None, :])
         leaks = np.argwhere(apart <= config.max_distance)
-        return {**state, "leaks": [[state["train"][i]["id"], state["held_out"][j]["id"]] for i, j in leaks]}
+        pairs = [(state["train"][i]["id"], state["held_out"][j]["id"]) for i, j in leaks]
+        return {
+            **state,
+            "remarks": [f"training image {one} is a near-duplicate of held-out {two}" for one, two in pairs],
+        }
 
     def judge(self, batch: Sequence[Inspected]) -> list[tuple[Verdict, ...]]:
         """One verdict on each whole picture."""

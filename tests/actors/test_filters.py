@@ -171,7 +171,7 @@ def test_training_image_with_something_new_in_a_drawn_box_is_kept(real):
 
 def test_pairs_that_leak_already_are_reported(real):
     state = fit_filters([DuplicateConfig()], real[:5], real[4:])["duplicate"]
-    assert state["leaks"] == [["04.png", "04.png"]]
+    assert state["remarks"] == ["training image 04.png is a near-duplicate of held-out 04.png"]
 
 
 # naturalness ----------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """One scene: the picture of it, and the truth about every part."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -110,7 +111,7 @@ def _build(rng: Rng, stage: _Stage, plans: list[Plan]) -> None:
         sprite = _draw(rng, stage, plan.pose) if below is None else _draw_over(rng, stage, plan.pose, below.pose)
         stage.put_part(sprite, shadow=0.3 if "contrast" in plan.troubles else 1.0)
         if plan.cover == "thing":
-            thing, misfit = _fitting(stage, [_cover(rng, plan.pose, stage.light) for _ in range(NUM_TRIES)])
+            thing, misfit = _fitting(stage, (_cover(rng, plan.pose, stage.light) for _ in range(NUM_TRIES)))
             if misfit < 0.4:
                 stage.put(thing)
 
@@ -121,8 +122,8 @@ def _draw(rng: Rng, stage: _Stage, pose: Pose) -> Sprite:
 
 def _draw_over(rng: Rng, stage: _Stage, pose: Pose, below: Pose) -> Sprite:
     """The part where it covers about half of another."""
-    poses = [place_beside(rng, pose, below, (WIDTH_PX, HEIGHT_PX)) for _ in range(NUM_TRIES)]
-    return _fitting(stage, [_draw(rng, stage, tried) for tried in poses])[0]
+    poses = (place_beside(rng, pose, below, (WIDTH_PX, HEIGHT_PX)) for _ in range(NUM_TRIES))
+    return _fitting(stage, (_draw(rng, stage, tried) for tried in poses))[0]
 
 
 def _cover(rng: Rng, pose: Pose, light: Light) -> Sprite:
@@ -134,12 +135,15 @@ def _cover(rng: Rng, pose: Pose, light: Light) -> Sprite:
     return clutter.tape(rng, light, SHAPE, at, min(pose.length_px * rng.uniform(0.3, 0.6), 34))
 
 
-def _fitting(stage: _Stage, sprites: list[Sprite]) -> tuple[Sprite, float]:
-    """The solid that best hides a good half of the last part, but no part wholly; and how far off that it is."""
-    hidden = [stage.hidden_under(sprite) for sprite in sprites]
-    misfits = [abs(shares[-1] - 0.55) + 10 * max(0.0, max(shares) - MAX_HIDDEN) for shares in hidden]
-    best = int(np.argmin(misfits))
-    return sprites[best], misfits[best]
+def _fitting(stage: _Stage, sprites: Iterator[Sprite]) -> tuple[Sprite, float]:
+    """The first solid that hides a good half of the last part and no part wholly, or the nearest; how far off it is."""
+    tried: list[tuple[Sprite, float]] = []
+    for sprite in sprites:
+        shares = stage.hidden_under(sprite)
+        tried.append((sprite, abs(shares[-1] - 0.55) + 10 * max(0.0, max(shares) - MAX_HIDDEN)))
+        if tried[-1][1] < 0.15:
+            break
+    return min(tried, key=lambda one: one[1])
 
 
 def _annotate(plans: list[Plan], parts: list[Sprite]) -> Annotation:

@@ -32,6 +32,10 @@ def run(config: LoopConfig, reporter: Reporter) -> UPath:
     Raises ConfigError where the folder holds another run, ValueError on data that cannot be used or hosting that
     cannot be placed, TooManyFailuresError where a round could not make its candidates.
     """
+    if "RAY_ADDRESS" in os.environ and not UPath(config.root).is_absolute():
+        reporter.warn(
+            f"root: {config.root} is relative to where the driver runs; other nodes may not see it (--set root=)"
+        )
     folder = RunFolder.claim(config)
     data = import_real(config)
     reporter.say(f"{data.report}\n")
@@ -158,6 +162,7 @@ def _before_ray_is_imported() -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its errors on this terminal are remarks on every pool
     if "RAY_ADDRESS" not in os.environ:  # workers of a local Ray use this very environment
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # every worker would compile torch anew, for seconds
 
 
 def _in_an_actor(function: Callable[[], Result], hosting: HostingConfig) -> Result:

@@ -187,16 +187,13 @@ class Training(DetectionTrainer):  # type: ignore[misc] # with "Trainer" in its 
     def _build_train_pipeline(self) -> None:
         if self.optimizer is not None:  # ultralytics would go on with half the batch
             raise ValueError(f"out of memory: lower training.batch_size ({self.args.batch}) or detector.image_size_px")
-        if self.dtype != torch.float32 and self.device.type == "cpu":
+        if self.device.type == "cpu":  # on GPUs ultralytics does this itself
             self.model = self.model.to(memory_format=torch.channels_last)
         if self.place.num_workers > 1:
             devices = None if self.device.index is None else [self.device.index]
             ddp = nn.parallel.DistributedDataParallel
             self.model = ddp(self.model, device_ids=devices, find_unused_parameters=True, broadcast_buffers=False)
         super()._build_train_pipeline()
-
-    def _setup_train(self) -> None:
-        super()._setup_train()
         self.world_size = self.place.num_workers  # by which ultralytics scales the loss, since gradients are averaged
         self.amp = self.dtype != torch.float32
         if self.device.type == "cuda":
@@ -255,7 +252,7 @@ class Training(DetectionTrainer):  # type: ignore[misc] # with "Trainer" in its 
         batch = mark_background(batch, len(self.job.classes), synthetic=self.job.training.background_ignore)
         random.seed(batch["seed"][0])  # ultralytics draws the size here where multi_scale is on
         batch = super().preprocess_batch(batch)
-        if self.dtype != torch.float32 and self.device.type == "cpu":
+        if self.device.type == "cpu":
             batch["img"] = batch["img"].contiguous(memory_format=torch.channels_last)
         return batch
 
@@ -263,7 +260,7 @@ class Training(DetectionTrainer):  # type: ignore[misc] # with "Trainer" in its 
         """Tell how far the training is, now and then."""
         self.done += 1
         now = time.perf_counter()
-        if now - self.reported < PROGRESS_S:
+        if self.place.rank > 0 or now - self.reported < PROGRESS_S:
             return
         self.reported = now
         steps, batch_size = self.job.training.steps, self.job.training.batch_size

@@ -80,13 +80,17 @@ def ui(
     """Start the MLflow UI on the runs' store, for this machine alone."""
     from loop.tracking import local_store, ui_command
 
-    command = ui_command(local_store(root).uri, port)
+    is_server = root.startswith(("http://", "https://"))
+    command = ui_command(root if is_server else local_store(root).uri, port)
     os.execv(command[0], command)  # noqa: S606 - our own command, no shell
 
 
 @data_app.command()
 def validate(configs: Configs, overrides: Overrides = []) -> None:  # noqa: B006 - typer copies it
-    """Import the data of a config, decode every picture, and report what is dropped and why."""
+    """Import the data of a config, decode every picture, and report what is dropped and why.
+
+    Exit status 1 where a picture cannot be used.
+    """
     from loop.config_files import load
     from loop.data.pictures import validate_images
     from loop.driver import import_real
@@ -95,14 +99,14 @@ def validate(configs: Configs, overrides: Overrides = []) -> None:  # noqa: B006
     typer.echo(str(data.report))
     broken = [finding for images in data.splits.values() for finding in validate_images(images)]
     typer.echo("\n".join([f"Undecodable pictures: {len(broken)}", *(f"  {one.file}: {one.detail}" for one in broken)]))
-    raise typer.Exit(1 if broken else 0)
+    raise typer.Exit(1 if broken or any(one.what == "image" for one in data.report.dropped) else 0)
 
 
 def main() -> None:
     """Run the command line; what a user can mend ends in one message and exit status 2."""
     try:
         app()
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, OSError) as error:
         if os.environ.get("DETLOOP_DEBUG"):
             raise
         typer.echo(f"detloop: {error}\n(DETLOOP_DEBUG=1 shows where it was raised)", err=True)

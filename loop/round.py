@@ -44,7 +44,7 @@ class RoundResult:
     control: Arm
 
 
-class TooManyFailuresError(RuntimeError):
+class TooManyFailuresError(ValueError):
     """More candidates failed than generation.max_failed_share allows."""
 
 

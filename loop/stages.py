@@ -163,7 +163,7 @@ def _map(dataset: "ray.data.Dataset", stage: Stage, *, alone: bool) -> "ray.data
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # there is no other way yet to give max_task_retries
         return dataset.map_batches(
-            Host,
+            type(stage.name.capitalize(), (Host,), {}),  # Ray shows an actor by the name of its class
             fn_constructor_kwargs=constructor,
             compute=ActorPoolStrategy(size=stage.role.num_actors, max_tasks_in_flight_per_actor=1 if alone else None),
             batch_size=1 if alone else stage.role.batch_size,

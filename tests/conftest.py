@@ -1,11 +1,28 @@
-"""What the tests share: one thread each, and the folder of real data, where there is one."""
+"""What the tests share: one thread each, a data set to try the loop on, and the folder of real data if there is one."""
 
+import json
 import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+
+LAYERS = """\
+nc: 80
+backbone:
+  - [-1, 1, Conv, [8, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [32, 3, 2]]
+  - [-1, 1, Conv, [48, 3, 2]]
+  - [-1, 1, Conv, [64, 3, 2]]
+head:
+  - [[2, 3, 4], 1, Detect, [nc]]
+"""
+"""A YOLO of five layers: a training step takes 10 ms."""
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +32,92 @@ def real_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("set DETLOOP_DATA to a folder with bccd/ and deeppcb/ to run this test")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The YAML of a very small detector."""
+    file = tmp_path_factory.mktemp("model") / "small.yaml"
+    file.write_text(LAYERS)
+    return file
+
+
+@pytest.fixture(scope="session")
+def easy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A COCO folder of 8 training and 8 validation images, two boxes each, which ``small_model`` learns in seconds."""
+    folder = tmp_path_factory.mktemp("easy_data")
+    for seed, split in enumerate(("train", "val")):
+        _write_split(folder, split, seed)
+    return folder
+
+
+def _write_split(folder: Path, split: str, seed: int) -> None:
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    (folder / "annotations").mkdir(exist_ok=True)
+    (folder / split).mkdir()
+    images, boxes = [], []
+    for number in range(1, 9):
+        images.append({"id": number, "file_name": f"{number}.png", "width": 64, "height": 64})
+        for box in _draw_image(folder / split / f"{number}.png", rng):
+            boxes.append({"id": len(boxes) + 1, "image_id": number, "iscrowd": 0, **box})
+    categories = [{"id": 1, "name": "blue"}, {"id": 2, "name": "red"}]
+    content = {"images": images, "annotations": boxes, "categories": categories}
+    (folder / "annotations" / f"{split}.json").write_text(json.dumps(content))
+
+
+def _draw_image(path: Path, rng: Any) -> Iterator[dict[str, Any]]:
+    """A noisy grey picture with a red or blue box in each half; gives its boxes."""
+    import numpy as np
+    from PIL import Image
+
+    pixels = rng.normal(110, 12, (64, 64, 3))
+    boxes = []
+    for left in (0, 32):
+        label, width, height = (int(rng.integers(*limits)) for limits in ((0, 2), (18, 27), (18, 27)))
+        x, y = left + int(rng.integers(1, 31 - width)), int(rng.integers(1, 63 - height))
+        colour = (235, 60, 60) if label else (40, 60, 230)
+        pixels[y : y + height, x : x + width] = colour + rng.normal(0, 8, (height, width, 3))
+        boxes.append({"category_id": label + 1, "bbox": [x, y, width, height], "area": width * height})
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
+    return iter(boxes)
+
+
+@pytest.fixture(scope="session")
+def easy_config(easy_data: Path, small_model: Path) -> dict[str, Any]:
+    """A run on ``easy_data`` without its root: some boxes easy and some hard, some candidates kept and some dropped."""
+    return {
+        "name": "easy",
+        "rounds": 2,
+        "data": {"format": "coco", "root": str(easy_data)},
+        "detector": {"model": str(small_model), "image_size_px": 64},
+        "mining": {"budget": 12, "score_threshold": 0.1, "iou_threshold": 0.8},
+        "generation": {"copies": 6},
+        "filters": [{"kind": "blank"}, {"kind": "duplicate"}, {"kind": "agreement", "iou_threshold": 0.5}],
+        "mixing": {"p": 0.5},
+        "training": {
+            "steps": 24,
+            "epoch_steps": 12,
+            "batch_size": 8,
+            "overrides": {"optimizer": "Adam", "lr0": 0.01, "warmup_epochs": 0, "mosaic": 0.0, "close_mosaic": 0},
+        },
+        "evaluation": {"bootstrap_draws": 100},
+        "hosting": {"engine": "inline"},
+    }
+
+
+@pytest.fixture(scope="session")
+def new_root(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Makes empty storage roots. Each has MLflow's tables already: to create them takes MLflow several seconds."""
+    from loop.tracking import _client, local_store
+
+    template = tmp_path_factory.mktemp("mlflow")
+    _client(local_store(str(template)))
+
+    def make() -> Path:
+        root = tmp_path_factory.mktemp("root")
+        shutil.copy(template / "mlflow.db", root)
+        return root
+
+    return make

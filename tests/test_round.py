@@ -1,0 +1,291 @@
+"""The loop end to end: what a run leaves behind, that its figures agree, and that it can be repeated to the byte."""
+
+import hashlib
+import json
+import re
+import shutil
+import threading
+import time
+from collections import Counter
+from copy import deepcopy
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from loop import arms
+from loop.config import HostingConfig, LoopConfig
+from loop.driver import run
+from loop.placement import Node, unplaced
+from loop.progress import Reporter
+
+STAGES = {"mine", "generate", "inspect", "judge", "train", "evaluate"}
+OTHER_BATCHES = {"generate": {"batch_size": 3}, "inspect": {"batch_size": 5}, "judge": {"batch_size": 1}}
+
+
+def start(tree, root, **changes):
+    """Run ``tree`` in ``root`` with changes by dotted key (``__`` for a dot); the run's folder and what was said."""
+    tree = deepcopy(tree)
+    for key, value in changes.items():
+        *sections, last = key.split("__")
+        place = tree
+        for section in sections:
+            place = place[section]
+        place[last] = value
+    said = StringIO()
+    config = LoopConfig.model_validate({**tree, "root": str(root)})
+    return Path(run(config, Reporter(Console(file=said, width=200)))), said.getvalue()
+
+
+def read(file):
+    return json.loads(file.read_text())
+
+
+def digest(file):
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def samples(round_folder):
+    """Every file of a round's samples, by its place below the round's folder; not what a killed writer left beside."""
+    files = [file for fate in ("kept", "dropped") for file in (round_folder / fate).iterdir()]
+    return {f"{file.parent.name}/{file.name}": file.read_bytes() for file in files if file.suffix != ".part"}
+
+
+def results(run_folder, num_rounds):
+    """What must not depend on where and how a run was hosted: pools, pictures, weights, what the weights see."""
+    found = {}
+    for number in range(1, num_rounds + 1):
+        folder = run_folder / f"rounds/{number:03d}"
+        mined = read(folder / "mine.json")
+        found[number] = {
+            "mined": (mined["instances"], mined["shares"]),
+            "samples": samples(folder),
+            "detector": digest(folder / "detector.safetensors"),
+            "seen": [array.tolist() for array in np.load(folder / "val.npz").values()],
+        }
+    return found
+
+
+def figures(run_folder):
+    """The rounds of summary.json without what they cost."""
+    costs = {"seconds", "wall_s", "engine_s"}
+    return [{k: v for k, v in one.items() if k not in costs} for one in read(run_folder / "summary.json")["rounds"]]
+
+
+@pytest.fixture(scope="module")
+def two_rounds(easy_config, new_root):
+    """The folder of a run of two rounds, and what it said."""
+    return start(easy_config, new_root())
+
+
+@pytest.fixture(scope="module")
+def folder(two_rounds):
+    return two_rounds[0]
+
+
+def test_the_summary_has_its_figures_and_they_agree(folder):
+    summary = read(folder / "summary.json")
+    assert (summary["name"], summary["seed"], summary["steps"]) == ("easy", 0, 24)
+    assert [one["round"] for one in summary["rounds"]] == [1, 2]
+    for one in summary["rounds"]:
+        assert one["gain"] == pytest.approx(one["ap"] - one["control_ap"], abs=1e-12)
+        assert one["gain_ci95"][0] <= one["gain"] <= one["gain_ci95"][1]
+        assert one["kept"] + sum(one["dropped"].values()) == one["candidates"]
+        assert one["mined"] <= 12
+        assert one["seconds"].keys() == STAGES
+        assert all(seconds > 0 for seconds in one["seconds"].values())
+        assert 0 < one["engine_s"] < one["wall_s"]
+    assert summary["rounds"][0]["control_ap"] == summary["rounds"][1]["control_ap"] > 0.05
+    assert sum(one["kept"] for one in summary["rounds"]) > 0
+    assert sum(sum(one["dropped"].values()) for one in summary["rounds"]) > 0
+
+
+def test_the_counts_are_those_of_the_files(folder):
+    for one in read(folder / "summary.json")["rounds"]:
+        place = folder / f"rounds/{one['round']:03d}"
+        kept, dropped = ([read(file) for file in (place / fate).glob("*.json")] for fate in ("kept", "dropped"))
+        mined = read(place / "mine.json")["instances"]
+        assert (len(mined), len(kept)) == (one["mined"], one["kept"])
+        assert Counter(sample["dropped"] for sample in dropped) == one["dropped"]
+        assert not [sample for sample in kept if sample["dropped"]]
+        images = {instance["image_id"] for instance in mined}
+        assert len(kept) + len(dropped) == 6 * len(images)
+        assert {sample["lineage"]["image_id"] for sample in kept + dropped} == images
+
+
+def test_samples_are_whole_pictures_that_the_manifest_lists_with_their_hashes(folder):
+    lines = [json.loads(line) for line in (folder / "manifest.json").read_text().splitlines()]
+    files = {file.stem: file for file in folder.glob("rounds/*/*/*.png")}
+    assert [line["lineage"]["round"] for line in lines] == sorted(line["lineage"]["round"] for line in lines)
+    assert {line["id"] for line in lines} == files.keys()
+    for line in lines:
+        file = files[line["id"]]
+        assert digest(file) == line["sha256"]
+        assert file.parent.name == ("dropped" if line["dropped"] else "kept")
+        assert Image.open(file).size == (64, 64)
+
+
+def test_the_pool_grows_over_the_rounds(folder):
+    kept = [one["kept"] for one in figures(folder)]
+    shown = [read(folder / f"rounds/{number:03d}/train.json") for number in (1, 2)]
+    assert kept[1] > 0
+    assert shown[0]["num_synthetic_shown"] > 0
+    names = [sorted(file.stem for file in (folder / f"rounds/{n:03d}/kept").glob("*.json")) for n in (1, 2)]
+    assert [len(part) for part in names] == kept
+    assert not set(names[0]) & set(names[1])
+
+
+def test_the_control_is_trained_once(two_rounds):
+    folder, said = two_rounds
+    assert len(list((folder.parent / "controls").iterdir())) == 1
+    assert said.count("train control") == 1
+    assert said.count("train round") == 2
+
+
+def test_reports_are_there(two_rounds):
+    folder, said = two_rounds
+    assert "<html" in (folder / "summary.html").read_text()
+    for number in (1, 2):
+        place = folder / f"rounds/{number:03d}"
+        assert min(Image.open(place / name).width for name in ("contact_sheet.png", "pr_curve.png")) > 300
+    assert "kept/candidates" in said
+    assert "After round 2:" in said
+
+
+def test_mlflow_holds_the_loop_and_a_child_for_each_round_once(folder):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{folder.parent}/mlflow.db")
+    experiment = client.get_experiment_by_name("easy")
+    runs = client.search_runs([experiment.experiment_id])
+    children = {run.data.tags["round"]: run for run in runs if "mlflow.parentRunId" in run.data.tags}
+    (loop,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert sorted(children) == ["1", "2"]
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert [point.step for point in client.get_metric_history(loop.info.run_id, "AP")] == [1, 2]
+    for one in figures(folder):
+        child = children[str(one["round"])]
+        assert child.data.tags["mlflow.parentRunId"] == loop.info.run_id
+        metrics = child.data.metrics
+        assert (metrics["AP"], metrics["control_AP"], metrics["gain"]) == (one["ap"], one["control_ap"], one["gain"])
+        assert (metrics["kept"], metrics["candidates"]) == (one["kept"], one["candidates"])
+        logged = {file.path for file in client.list_artifacts(child.info.run_id)}
+        assert logged == {"contact_sheet.png", "pr_curve.png", "manifest.json"}
+
+
+def test_a_finished_run_started_again_does_nothing_and_says_the_same(two_rounds, easy_config):
+    folder, said = two_rounds
+    before = {file: (file.stat().st_mtime_ns, digest(file)) for file in (folder / "rounds").rglob("*.*")}
+    summary = (folder / "summary.json").read_bytes()
+    _, again = start(easy_config, folder.parent)
+    assert {file: (file.stat().st_mtime_ns, digest(file)) for file in (folder / "rounds").rglob("*.*")} == before
+    assert (folder / "summary.json").read_bytes() == summary
+    assert not [stage for stage in ("train control", "train round", "mine", "generate") if f"\n{stage} " in again]
+    table = said[said.index("\n round ") :]
+    assert again.endswith(table)
+
+
+def test_equal_configs_give_equal_bytes_whatever_the_batches(folder, easy_config, new_root):
+    again, _ = start(easy_config, new_root(), hosting={"engine": "inline", **OTHER_BATCHES})
+    assert results(again, 2) == results(folder, 2)
+    assert (again / "manifest.json").read_bytes() == (folder / "manifest.json").read_bytes()
+    assert figures(again) == figures(folder)
+
+
+def test_p_of_zero_equals_the_real_only_run_bit_for_bit_and_its_control_is_not_trained_again(folder, easy_config):
+    real_only, said = start(easy_config, folder.parent, name="real_only", rounds=1, mixing__p=0.0)
+    (control,) = (folder.parent / "controls").iterdir()
+    assert "train control" not in said
+    assert figures(real_only)[0]["kept"] > 0
+    assert digest(real_only / "rounds/001/detector.safetensors") == digest(control / "detector.safetensors")
+    assert digest(folder / "rounds/001/detector.safetensors") != digest(control / "detector.safetensors")
+    assert figures(real_only)[0]["gain"] == 0
+
+
+def test_arms_that_go_on_start_from_their_own_last_checkpoint(easy_config, new_root, monkeypatch):
+    jobs = []
+    train = arms.train
+
+    def spy(job, *rest):
+        jobs.append(job)
+        return train(job, *rest)
+
+    monkeypatch.setattr(arms, "train", spy)
+    training = {**easy_config["training"], "start": "previous", "steps": 4, "epoch_steps": 2}
+    folder, _ = start(easy_config, new_root(), training=training, filters=[])  # so few steps would keep nothing
+    start_0, first, control_1, second, control_2 = jobs
+    assert start_0.start is None
+    assert first.start == control_1.start == start_0.checkpoint  # of a round, both arms have the same past
+    assert (second.start, control_2.start) == (first.checkpoint, control_1.checkpoint)
+    assert [job.mixing.p for job in jobs] == [0.0, 0.5, 0.0, 0.5, 0.0]
+    assert first.seed == control_1.seed != second.seed == control_2.seed
+    assert len({digest(Path(job.checkpoint)) for job in jobs}) == 5
+    assert Path(second.checkpoint) == folder / "rounds/002/detector.safetensors"
+
+
+def test_a_role_that_has_no_place_is_named_before_anything_runs():
+    node = Node(cpus=4.0, gpus=0.0)
+    assert unplaced(HostingConfig(), [node]) == ""
+    message = unplaced(HostingConfig.model_validate({"inspect": {"num_cpus": 64}}), [node])
+    assert message.startswith("hosting.inspect: an actor of 64 CPUs and 0 GPUs has no place.")
+    assert "the cluster has 4 CPUs and 0 GPUs on 1 node(s)" in message
+    message = unplaced(HostingConfig.model_validate({"train": {"num_workers": 5}}), [node])
+    assert message.startswith("hosting.train: an actor of 1 CPUs")
+    message = unplaced(HostingConfig.model_validate({"generate": {"num_gpus": 1}}), [node])
+    assert message.startswith("hosting.generate: an actor of 0.5 CPUs and 1 GPUs")
+
+
+class Killer(threading.Thread):
+    """Kills, once each, a working generator and then whoever works when the first samples are whole, with SIGKILL."""
+
+    def __init__(self, round_folder):
+        super().__init__(daemon=True)
+        self.folder, self.over = round_folder, False
+        self.killed, self.num_whole = [], []
+
+    def run(self):
+        self.kill_first("Generate")
+        while not self.over and not self.count():
+            time.sleep(0.005)
+        self.kill_first("")
+
+    def kill_first(self, stage):
+        while not self.over:
+            for process in psutil.Process().children(recursive=True):
+                if re.fullmatch(rf"ray::MapWorker\(MapBatches\({stage}\w*\)\)\.submit", process.name()):
+                    process.kill()
+                    self.killed.append(process.name())
+                    self.num_whole.append(self.count())
+                    return
+            time.sleep(0.002)
+
+    def count(self):
+        return len(list(self.folder.glob("*/*.json")))
+
+
+def test_ray_with_two_actors_and_killed_ones_gives_the_bytes_of_this_process(folder, easy_config, new_root):
+    root = new_root()
+    shutil.copytree(folder.parent / "controls", root / "controls")  # so that there is one training less to wait for
+    role = {"num_actors": 2, "num_cpus": 0.5, "batch_size": 2}
+    hosting = {"engine": "ray", "num_cpus": 6, "generate": role, "inspect": {**role, "batch_size": 4}}
+    killer = Killer(root / "easy/rounds/001")
+    killer.start()
+    hosted, said = start(easy_config, root, rounds=1, hosting=hosting)
+    killer.over = True
+    killer.join()
+    assert "Generate" in killer.killed[0]
+    assert killer.num_whole[-1] < figures(hosted)[0]["candidates"]  # in the middle
+    assert results(hosted, 1)[1] == results(folder, 1)[1]
+    assert "kept/candidates" in said
+
+
+def test_a_cluster_that_is_too_small_is_told_before_the_run(easy_config, new_root):
+    hosting = {"engine": "ray", "num_cpus": 2, "train": {"num_cpus": 64}}
+    root = new_root()
+    with pytest.raises(ValueError, match=r"hosting\.train: an actor of 64 CPUs.* the cluster has 2 CPUs"):
+        start(easy_config, root, hosting=hosting)
+    assert not (root / "controls").exists()

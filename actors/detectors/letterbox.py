@@ -61,17 +61,19 @@ class Letterbox:
 class MicroBatch:
     """How many pictures a device is shown at once: a number that depends on the canvas and on nothing else.
 
-    Convolution libraries choose their algorithm by the shape of the whole batch, so the last bits of a picture's
-    output depend on how many pictures go with it (measured: oneDNN, 1 against 16). They do not depend on its place
-    in the batch or on its neighbours' pixels. Hence batches are full, the last one with blank canvases.
+    Libraries choose an algorithm by the shape of the whole batch, so the last bits of a picture's output depend on how
+    many pictures go with it (measured with oneDNN: 1 to 8 against 16). For convolutions they do not depend on its
+    place in the batch or on its neighbours' pixels. Hence batches are full, the last one with blank canvases: hand
+    over many pictures at once where their shapes differ.
     """
 
     max_images: int
-    max_px: int  # of all canvases; past the cache of a CPU a larger batch is slower
+    max_px: int  # of all canvases together
 
     def size(self, canvas: tuple[int, int]) -> int:
-        """Pictures in a batch of ``canvas`` (height, width) px."""
-        return max(1, min(self.max_images, self.max_px // (canvas[0] * canvas[1])))
+        """Pictures in a batch of ``canvas`` (height, width) px: a power of two, as callers' batches are."""
+        fitting = max(1, min(self.max_images, self.max_px // (canvas[0] * canvas[1])))
+        return 1 << (int(fitting).bit_length() - 1)
 
     def batches(self, images: Sequence[Pixels], places: Sequence[Letterbox]) -> Iterator[tuple[list[int], Pixels]]:
         """Positions in ``images``, and their canvases ``[m, H, W, 3]`` with blank ones after them up to the fixed m."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actors.detectors.letterbox import Letterbox, MicroBatch
+from actors.detectors.onednn import pack_convolutions
 from actors.detectors.suppression import strongest, suppress
 from actors.detectors.ultralytics import UltralyticsConfig, load_checkpoint, stride_px
 from actors.images import Pixels
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CPU_BATCH = MicroBatch(max_images=8, max_px=640 * 640)
+ALONE = MicroBatch(max_images=1, max_px=1)  # in a transformer's products of matrices the place in the batch does count
 GPU_BATCH = MicroBatch(max_images=16, max_px=16 * 640 * 640)
 
 
@@ -36,13 +38,20 @@ class UltralyticsDetector:
 
         self.config, self.checkpoint = config, checkpoint
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self._micro_batch = CPU_BATCH if self.device.type == "cpu" else GPU_BATCH
         model = self._load()
         self.classes: tuple[str, ...] = tuple(model.names.values())
         self._stride_px, self._is_detr = stride_px(model), not hasattr(model.model[-1], "one2many")
+        self._micro_batch = self._choose_batch()
         model.end2end = False  # see the top of this file
         self._fused = model.fuse(verbose=False).to(memory_format=torch.channels_last)
         self._fused.model[-1].xyxy = True
+        if self.device.type == "cpu":
+            pack_convolutions(self._fused)
+
+    def _choose_batch(self) -> MicroBatch:
+        if self.device.type != "cpu":
+            return GPU_BATCH
+        return ALONE if self._is_detr else CPU_BATCH
 
     def _load(self) -> Any:  # noqa: ANN401 - a torch module with attributes of ultralytics
         return load_checkpoint(self.config, self.checkpoint).eval().requires_grad_(False).to(self.device)
@@ -67,7 +76,7 @@ class UltralyticsDetector:
         with _reproducible():
             for part, batch in self._micro_batch.batches(images, [self._place(pixels) for pixels in images]):
                 rows.update(zip(part, self._fused.predict(self._tensor(batch), embed=deepest), strict=False))
-            return torch.stack([rows[index] for index in range(len(images))]).cpu()
+            return torch.stack([rows[index] for index in range(len(images))]).cpu() if rows else torch.empty(0, 0)
 
     def loss(self, images: "Tensor", annotations: Sequence[Annotation]) -> "Tensor":
         """The model's own training loss, normalised over the batch's objects; weights and statistics are frozen.

@@ -1,0 +1,164 @@
+"""How fast detloop is beside ultralytics on the same pictures: ``python tests/bench/speed.py [--only mine|train]``.
+
+Each measure runs ours and theirs in turns, in one process, on one thread where there is no GPU, and gives the ratio
+of the medians in images/s once both are warm; what the first call costs is stated apart. Without a GPU the ratio is
+taken in CPU seconds, so that other work on the machine does not decide it; on an idle machine both clocks agree.
+Results are merged into ``results/speed.json``.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import numpy as np
+import torch
+from speed_train import measure_train
+
+from actors.detectors import load_detector
+from actors.detectors.ultralytics import UltralyticsConfig, architecture, import_ultralytics, save_checkpoint
+from actors.images import Pixels
+
+RESULTS = Path(__file__).parent / "results" / "speed.json"
+NUM_REPEATS = 7
+NUM_PICTURES = 32
+MODEL = "yolo11n.yaml"
+CLASSES = tuple("abcdefgh")
+CASES = ((160, False), (320, False), (320, True), (640, False))  # image_size_px, pictures of mixed shapes
+THEIR_BATCHES = (8, 16)  # theirs is taken at its best
+
+
+def in_turns(num_images: int, calls: dict[str, Callable[[], object]]) -> dict[str, dict[str, float]]:
+    """Seconds of each call's first run, then medians over ``NUM_REPEATS`` rounds in which every call has its turn."""
+    first_s = {name: seconds(call)[0] for name, call in calls.items()}
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    for repeat in range(NUM_REPEATS):
+        for name in sorted(calls, reverse=repeat % 2 == 1):  # none always goes first
+            spent[name].append(seconds(calls[name]))
+    medians = {
+        name: [statistics.median(column) for column in zip(*pairs, strict=True)] for name, pairs in spent.items()
+    }
+    return {
+        name: {
+            "images_per_s": round(num_images / wall_s, 2),
+            "images_per_cpu_s": round(num_images / cpu_s, 2),
+            "first_call_s": round(first_s[name], 2),
+        }
+        for name, (wall_s, cpu_s) in medians.items()
+    }
+
+
+def seconds(call: Callable[[], object]) -> tuple[float, float]:
+    """Wall-clock seconds and CPU seconds of this process."""
+    start = time.perf_counter(), time.process_time()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start[0], time.process_time() - start[1]
+
+
+def pictures(num: int, *, mixed: bool) -> list[Pixels]:
+    """Smooth random pictures of 640 x 480 px, or of sides that differ from picture to picture."""
+    import cv2
+
+    rng = np.random.default_rng(0)
+    sizes = [(int(rng.integers(300, 700)), int(rng.integers(300, 700))) if mixed else (480, 640) for _ in range(num)]
+    coarse = [rng.integers(0, 256, (12, 16, 3), dtype=np.uint8) for _ in range(num)]
+    return [
+        cv2.resize(part, size[::-1], interpolation=cv2.INTER_CUBIC) for part, size in zip(coarse, sizes, strict=True)
+    ]
+
+
+def lively_model(config: UltralyticsConfig) -> Any:
+    """Random weights, with normalisation as after training, so that pictures give candidates to suppress."""
+    torch.manual_seed(0)
+    model: Any = architecture(config, len(CLASSES))
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        model(torch.rand(8, 3, 160, 160))
+    return model.eval()
+
+
+def measure_mine() -> dict[str, Any]:
+    """Ours: ``detect`` on a list of arrays. Theirs: ``YOLO.predict`` on the same arrays, a batch a call.
+
+    ``mine_ratio`` is that of the default image size and pictures of one shape; theirs is taken at its best batch.
+    """
+    cases: dict[str, Any] = {}
+    for size_px, mixed in CASES:
+        name = f"{size_px}px_{'mixed' if mixed else 'equal'}_shapes"
+        case = in_turns(NUM_PICTURES, mining_calls(size_px, pictures(NUM_PICTURES, mixed=mixed)))
+        ratios = {f"{clock}_ratio": ratio_to_best(case, f"images_per_{clock}") for clock in ("s", "cpu_s")}
+        cases[name] = {**case, **ratios}
+    headline = cases["320px_equal_shapes"]["s_ratio" if torch.cuda.is_available() else "cpu_s_ratio"]
+    return {"mine_ratio": headline, "mine": cases}
+
+
+def ratio_to_best(case: dict[str, dict[str, float]], unit: str) -> float:
+    """Ours over the best of theirs."""
+    return round(case["ours"][unit] / max(speed[unit] for name, speed in case.items() if name != "ours"), 3)
+
+
+def mining_calls(size_px: int, images: list[Pixels]) -> dict[str, Callable[[], object]]:
+    """Both ways of looking at ``images``, with the same weights and settings."""
+    config = UltralyticsConfig(model=MODEL, image_size_px=size_px)
+    model = lively_model(config)
+    with tempfile.TemporaryDirectory() as folder:
+        save_checkpoint(model, config, CLASSES, f"{folder}/model.safetensors")
+        detector = load_detector(config, f"{folder}/model.safetensors")
+    from ultralytics import YOLO
+
+    yolo = YOLO(MODEL)
+    yolo.model = model
+    bgr = [np.ascontiguousarray(image[..., ::-1]) for image in images]
+    settings = {"imgsz": size_px, "conf": config.min_score, "iou": config.nms_iou, "max_det": config.max_detections}
+
+    def theirs(batch: int) -> list[object]:
+        parts = [bgr[start : start + batch] for start in range(0, len(bgr), batch)]
+        return [yolo.predict(part, batch=batch, verbose=False, save=False, **settings) for part in parts]
+
+    calls: dict[str, Callable[[], object]] = {"ours": partial(detector.detect, images)}
+    return calls | {f"theirs_batch_{size}": partial(theirs, size) for size in THEIR_BATCHES}
+
+
+MEASURES: dict[str, Callable[[], dict[str, Any]]] = {"mine": measure_mine, "train": measure_train}
+
+
+def main() -> None:
+    """Take the measures asked for and merge them into the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=MEASURES, help="take this measure alone")
+    only = parser.parse_args().only
+    torch.set_num_threads(1)
+    import_ultralytics()
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in [only] if only else MEASURES:
+        results |= MEASURES[name]() | {f"{name}_machine": machine()}
+        RESULTS.parent.mkdir(parents=True, exist_ok=True)
+        RESULTS.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    print(json.dumps(results, indent=1, sort_keys=True))
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured with."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})"
+    versions = {name: version(name) for name in ("torch", "torchvision", "ultralytics", "opencv-python")}
+    return {"device": device, "threads": torch.get_num_threads(), "model": MODEL, **versions}
+
+
+if __name__ == "__main__":
+    main()

@@ -29,8 +29,9 @@ Result = TypeVar("Result")
 def run(config: LoopConfig, reporter: Reporter) -> UPath:
     """Run the loop, or what is left of it. Returns the run's folder, which then holds ``summary.json``.
 
-    Raises ConfigError where the folder holds another run, ValueError on data that cannot be used or hosting that
-    cannot be placed, TooManyFailuresError where a round could not make its candidates.
+    Raises ConfigError where the folder holds another run; ValueError on data that cannot be used or have changed since
+    the run was started, and on hosting that cannot be placed; TooManyFailuresError where a round could not make its
+    candidates.
     """
     if "RAY_ADDRESS" in os.environ and not UPath(config.root).is_absolute():
         reporter.warn(
@@ -38,6 +39,7 @@ def run(config: LoopConfig, reporter: Reporter) -> UPath:
         )
     folder = RunFolder.claim(config)
     data = import_real(config)
+    folder.claim_data(data.identity())
     reporter.say(f"{data.report}\n")
     with engine(config.hosting):
         write_record(folder.train_records, data.splits["train"])

@@ -103,6 +103,19 @@ class RunFolder:
             )
         return folder
 
+    def claim_data(self, identity: dict[str, str]) -> None:
+        """Note which real images the run is made of, by ``Dataset.identity``.
+
+        Raises ValueError, naming the splits, where an earlier start of the run found others.
+        """
+        known = once(self.path / "data.json", dict[str, str], lambda: identity)
+        changed = differences(known, identity)
+        if changed:
+            raise ValueError(
+                f"the data of {self.path} have changed since it was started; give the run another name, or bring back "
+                "what there was (then -> now):\n  " + "\n  ".join(changed)
+            )
+
     def config(self) -> LoopConfig:
         """The config of the run in this folder, as far as it decides results; hosting and tracking are the defaults.
 

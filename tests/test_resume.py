@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -229,4 +231,22 @@ def test_where_a_run_is_hosted_may_change(server, config, undisturbed):
     changes = ("--set", "hosting.generate.batch_size=5", "--set", "hosting.train.max_failures=0")
     status, said = server.start("run", config, "--set", f"root={undisturbed}", *changes)
     assert status == 0, said
+    assert not rewritten(before)
+
+
+def test_data_that_changed_since_the_first_start_are_refused(server, config, undisturbed, tmp_path):
+    root = tmp_path / "moved"
+    shutil.copytree(undisturbed / "run", root / "run")
+    (world,) = undisturbed.glob("worlds/*")
+    shutil.copytree(world, root / "worlds" / world.name)
+    annotations = root / "worlds" / world.name / "annotations" / "train.json"
+    content = json.loads(annotations.read_text())
+    del content["annotations"][0]
+    annotations.write_text(json.dumps(content))
+    before = finished(root)
+    status, said = server.start("run", config, "--set", f"root={root}")
+    assert status == 2
+    assert "have changed since it was started" in said
+    assert re.search(r"^  train: '6 images \w{12}' -> '6 images \w{12}'$", said, re.MULTILINE)
+    assert "val:" not in said
     assert not rewritten(before)

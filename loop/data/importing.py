@@ -5,6 +5,7 @@ left of them. An image in several splits stays in the one that is held out. Wher
 training images are held out for it; synthetic ones (of an export of ours) never are.
 """
 
+import hashlib
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from PIL import Image
 from upath import UPath
 
 from actors import boxes as geometry
+from actors.plain import dumps
 from actors.records import Annotation, LabeledImage
 from loop.config import DataConfig
 from loop.data.formats import FORMATS, detect
@@ -43,6 +45,21 @@ class Dataset:
     report: ImportReport
     val_is_drawn: bool  # there was no validation split: "val" was held out of the training images
     synthetic: Mapping[str, Provenance] = field(default_factory=dict)  # by image id; only in an export read back
+
+    def identity(self) -> dict[str, str]:
+        """The classes, and of each split how many images it has and a hash of their names, sizes and labels.
+
+        Where they lie does not count, nor do their pixels.
+        """
+        return {"classes": ", ".join(self.classes)} | {
+            split: f"{len(images)} images {_hash(images)}" for split, images in self.splits.items()
+        }
+
+
+def _hash(images: Sequence[LabeledImage]) -> str:
+    """12 hex digits."""
+    known = [[one.id, one.width, one.height, one.annotation] for one in images]
+    return hashlib.sha256(dumps(known)).hexdigest()[:12]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,195 @@
+"""Whether mining finds what is hard: ``python tests/bench/mining.py [--steps 400] [--scenes 200]``.
+
+A detector is trained on a few scenes of the embedded world and mines others, unseen. Every part of a scene carries
+the factors that were measured when it was drawn, so what mining makes of a part can be held against what is true.
+Results go into ``results/mining.json``:
+
+* ``auc``: parts past a limit against all others, ranked by mining's best score (lowest first);
+* ``auc_of_tag``: the same for the tag alone, hard or easy;
+* ``auc_of_factors``: the other way round, the tag as predicted by a logistic regression on the factors, in 5 folds;
+* ``by_factor``: parts past one limit against those past none.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import numpy as np
+from numpy.typing import NDArray
+from upath import UPath
+
+from actors.perception.attributes import attributes
+from actors.records import Difficulty, Instance, LabeledImage
+from loop import stages
+from loop.config import HostingConfig, LoopConfig, MixingConfig
+from loop.data.importing import Dataset, import_data
+from loop.data.world import HARD, Factors, write_world
+from loop.training.job import TrainJob
+from loop.training.trainer import train
+
+RESULTS = Path(__file__).parent / "results" / "mining.json"
+INLINE = HostingConfig(engine="inline")
+NUM_FOLDS = 5
+PAST: dict[str, Any] = {
+    "occlusion": lambda part: part.occlusion >= HARD.occlusion,
+    "contrast": lambda part: part.contrast <= HARD.contrast,
+    "blur": lambda part: part.blur_px >= HARD.blur_px,
+    "size": lambda part: part.size_px <= HARD.size_px,
+    "tilt": lambda part: part.tilt_deg >= HARD.tilt_deg,
+}
+"""Whether a part is past the limit of each factor."""
+
+
+def auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | None:
+    """Chance that a positive ``[n]`` scores ``[n]`` above a negative, equal scores counting half; None without both."""
+    above, below = scores[positive], scores[~positive]
+    if not len(above) or not len(below):
+        return None
+    wins = (above[:, None] > below[None, :]).mean() + 0.5 * (above[:, None] == below[None, :]).mean()
+    return round(float(wins), 3)
+
+
+def logistic(features: NDArray[np.float64], target: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Scores ``[n]`` of a ridge logistic regression on standardised ``[n, k]`` features, each from the other folds."""
+    scaled = (features - features.mean(0)) / features.std(0)
+    design = np.hstack([scaled, np.ones((len(scaled), 1))])
+    fold = np.random.default_rng(0).permutation(len(design)) % NUM_FOLDS
+    scores = np.empty(len(design))
+    for number in range(NUM_FOLDS):
+        scores[fold == number] = design[fold == number] @ _fit(design[fold != number], target[fold != number])
+    return scores
+
+
+def _fit(design: NDArray[np.float64], target: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Newton's method; 20 steps are plenty for a handful of weights."""
+    weights, ridge = np.zeros(design.shape[1]), np.eye(design.shape[1])
+    for _ in range(20):
+        chance = 1 / (1 + np.exp(-design @ weights))
+        gradient = design.T @ (chance - target) + weights
+        hessian = (design * (chance * (1 - chance))[:, None]).T @ design + ridge
+        weights = weights - np.linalg.solve(hessian, gradient)
+    return weights
+
+
+def features(parts: Sequence[Factors]) -> NDArray[np.float64]:
+    """Factors ``[n, 8]``: as they are, and the two whose effect bends also as logarithms and squares."""
+    plain = np.array([[p.occlusion, p.contrast, p.blur_px, p.size_px, p.tilt_deg] for p in parts])
+    bent = np.array([[np.log(p.contrast + 0.01), np.log(p.size_px), p.tilt_deg**2] for p in parts])
+    return np.hstack([plain, bent])
+
+
+def measure(instances: Sequence[Instance], parts: Sequence[Factors]) -> dict[str, Any]:
+    """Mining's scores and tags against the truth about the same parts."""
+    hardness = np.array([-one.best_score for one in instances])
+    tagged = np.array([one.difficulty is Difficulty.HARD for one in instances])
+    hard = np.array([part.hard for part in parts])
+    by_factor = {}
+    for name, is_past in PAST.items():
+        past = np.array([is_past(part) for part in parts])
+        among = past | ~hard
+        by_factor[name] = {
+            "parts": int(past.sum()),
+            "tagged_hard": _share(tagged, past),
+            "auc": auc(hardness[among], past[among]),
+        }
+    return {
+        "auc": auc(hardness, hard),
+        "auc_of_tag": auc(tagged.astype(np.float64), hard),
+        "auc_of_factors": auc(logistic(features(parts), tagged), tagged),
+        "parts": len(parts),
+        "parts_past_a_limit": int(hard.sum()),
+        "tagged_hard": {"past_a_limit": _share(tagged, hard), "others": _share(tagged, ~hard)},
+        "by_factor": by_factor,
+    }
+
+
+def _share(flags: NDArray[np.bool_], among: NDArray[np.bool_]) -> float | None:
+    return round(float(flags[among].mean()), 3) if among.any() else None
+
+
+def factors(annotations: Path) -> dict[str, list[Factors]]:
+    """Every part's factors by image file name, in the order of the boxes."""
+    content = json.loads(annotations.read_text())
+    names = {image["id"]: image["file_name"] for image in content["images"]}
+    found: dict[str, list[Factors]] = {name: [] for name in names.values()}
+    for entry in content["annotations"]:
+        found[names[entry["image_id"]]].append(Factors(**entry["factors"]))
+    return found
+
+
+def mined(data: Dataset, config: LoopConfig, checkpoint: str) -> list[Instance]:
+    """What the detector makes of every part of the scenes it was not trained on."""
+    scenes = data.splits["val"]
+    seen, _ = stages.detect(scenes, config.detector, checkpoint, INLINE, lambda _: None)
+    return [one for image in scenes for one in attributes(image, seen[image.id], **config.mining.attribute())]
+
+
+def truth(scenes: Sequence[LabeledImage], instances: Sequence[Instance], annotations: Path) -> list[Factors]:
+    """The factors of each instance's part."""
+    known = factors(annotations)
+    for scene in scenes:
+        assert len(scene.annotation) == len(known[Path(scene.id).name]), f"{scene.id}: boxes were left out"
+    return [known[Path(one.image_id).name][one.index] for one in instances]
+
+
+def trained(data: Dataset, config: LoopConfig, folder: str) -> str:
+    """A detector trained on the real training images alone; its checkpoint."""
+    job = TrainJob(
+        name="mining",
+        detector=config.detector,
+        training=config.training,
+        mixing=MixingConfig(p=0.0),
+        classes=data.classes,
+        real=data.splits["train"],
+        pool=(),
+        seed=config.seed,
+        start=None,
+        checkpoint=f"{folder}/detector.safetensors",
+        storage=f"{folder}/train",
+    )
+    train(job, INLINE, lambda now: print(f"step {now.step} of {now.steps}, {now.images_per_s:.0f} images/s"))
+    return job.checkpoint
+
+
+def main() -> None:
+    """Train, mine, compare, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    for name, default in {"train": 40, "scenes": 200, "steps": 400, "size": 224, "seed": 0}.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    config = LoopConfig.model_validate(
+        {
+            "name": "mining",
+            "seed": given.seed,
+            "data": {"format": "world", "world": {"train": given.train, "val": given.scenes, "seed": given.seed}},
+            "detector": {"model": "yolo11n.yaml", "image_size_px": given.size},
+            "training": {"steps": given.steps, "epoch_steps": max(given.steps // 10, 1)},
+        }
+    )
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        write_world(UPath(folder), config.data.world)
+        data = import_data(config.data, UPath(folder), config.seed)
+        instances = mined(data, config, trained(data, config, folder))
+        parts = truth(data.splits["val"], instances, Path(folder, "annotations", "val.json"))
+    setting = {**vars(given), "model": config.detector.model, **config.mining.attribute(), "host": platform.machine()}
+    del setting["out"]
+    result = {**measure(instances, parts), "setting": setting, "seconds": round(time.perf_counter() - start)}
+    given.out.parent.mkdir(exist_ok=True)
+    given.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -21,7 +21,7 @@ MODEL = "yolo11n.yaml"
 CLASSES = tuple("abcdefgh")
 NUM_PICTURES, BATCH_SIZE, EPOCH_STEPS = 320, 16, 20  # an epoch of theirs is as long as one of ours
 NUM_BLOCKS, NUM_WARM = 9, 2
-CASES = {160: 5, 320: 2}  # image_size_px: steps in a block
+CASES = {160: 4, 320: 1}  # image_size_px: steps in a block
 SHARED = {"close_mosaic": 0, "workers": 0}
 
 AfterStep = Callable[[Any], None]

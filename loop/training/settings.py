@@ -40,15 +40,24 @@ FIXED = frozenset(
 """Settings that have no meaning here: no validation, plots or files while training, all classes, square images."""
 
 
+WARM_UP_SHARE, PLAIN_SHARE = 0.1, 0.1
+"""Shares of the training that are warm-up and, at its end, without mosaics. Ultralytics gives them as 3 and 10 epochs
+and means trainings of 100; ours may have ten.
+"""
+
+
 def settings(job: TrainJob, folder: str, device: str) -> dict[str, Any]:
     """Ultralytics' settings for ``job``, everything it writes going to ``folder``."""
     training = job.training
     check_overrides(training.overrides)
+    epochs = training.steps // training.epoch_steps
     return {
+        "warmup_epochs": WARM_UP_SHARE * epochs,
+        "close_mosaic": round(PLAIN_SHARE * epochs),
         **training.overrides,
         "model": job.detector.model,
         "imgsz": job.detector.image_size_px,
-        "epochs": training.steps // training.epoch_steps,
+        "epochs": epochs,
         "batch": training.batch_size,
         "nbs": training.batch_size,
         "device": device,

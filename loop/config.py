@@ -146,7 +146,7 @@ class RoleConfig(Config):
     """Logical CPUs of each actor."""
     num_gpus: float = Field(0.0, ge=0.0)
     """GPUs of each actor; fractions share one."""
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(16, ge=1)
     """Rows handed over at a time; no effect on results."""
 
 

@@ -17,8 +17,8 @@ from actors.filters.chain import judge
 from actors.generators import GeneratorConfig, build_generator
 from actors.records import Annotation, Detections, Judged, LabeledImage, Sample
 from actors.rows import Row
+from actors.storage import read_record, write_bytes, write_record
 from loop.state import Fate
-from loop.storage import read_record, write_bytes, write_record
 
 if TYPE_CHECKING:
     from actors.filters.base import State

@@ -17,12 +17,12 @@ from actors.perception.attributes import attributes
 from actors.plain import dumps
 from actors.records import Detections, Difficulty, LabeledImage, Sample
 from actors.seeds import derive_seed
+from actors.storage import read_detections, write_detections
 from loop import stages
 from loop.config import LoopConfig, MiningConfig, MixingConfig
 from loop.data.importing import Dataset
 from loop.progress import Reporter
 from loop.state import Cost, once
-from loop.storage import read_detections, write_detections
 from loop.training.job import TrainJob, TrainResult
 from loop.training.trainer import train
 

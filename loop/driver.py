@@ -10,6 +10,7 @@ from typing import TypeVar
 from upath import UPath
 
 from actors.filters import fit_filters
+from actors.storage import read_record, write_record
 from loop.arms import Trainings
 from loop.config import HostingConfig, LoopConfig
 from loop.data.export import export
@@ -20,7 +21,6 @@ from loop.placement import Node, gangs, unplaced
 from loop.progress import Reporter
 from loop.round import Loop, run_round
 from loop.state import Fate, RunFolder, State, once
-from loop.storage import read_record, write_record
 from loop.tracking import Tracker
 
 Result = TypeVar("Result")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from actors.plain import to_plain
 from actors.seeds import derive_seed
+from actors.storage import read_record, write_bytes, write_record
 from loop.arms import Arm, hard_boxes
 from loop.bootstrap import gain
 from loop.report import (
@@ -24,7 +25,6 @@ from loop.report import (
 )
 from loop.round import Loop, RoundResult
 from loop.state import Fate
-from loop.storage import read_record, write_bytes, write_record
 from loop.tracking import Tracker
 from loop.training.evaluate import Evaluation, evaluate
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import yaml
 from upath import UPath
 
+from actors.storage import read_record
 from loop.config import LoopConfig
 from loop.data.importing import import_data
 from loop.state import RunFolder
-from loop.storage import read_record
 from loop.training.job import TrainResult
 
 BYTES_A_PIXEL = (

@@ -12,6 +12,7 @@ from actors.perception.attributes import attributes
 from actors.records import Lineage
 from actors.rows import Row
 from actors.seeds import derive_seed
+from actors.storage import write_record
 from loop import mining, stages
 from loop.adapters import failed_sample
 from loop.arms import Arm, Trainings
@@ -19,7 +20,6 @@ from loop.config import LoopConfig
 from loop.data.importing import Dataset
 from loop.progress import Reporter, StageProgress
 from loop.state import Fate, Mined, Pooled, RunFolder, State, once
-from loop.storage import write_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

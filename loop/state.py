@@ -19,9 +19,9 @@ from typing import Any, TypeVar
 from upath import UPath
 
 from actors.records import Instance, Sample
+from actors.storage import read_record, write_record
 from loop.config import ConfigError, LoopConfig, differences
 from loop.mining import ClassDifficulty
-from loop.storage import read_record, write_record
 
 Record = TypeVar("Record")
 

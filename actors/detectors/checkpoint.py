@@ -1,18 +1,17 @@
 """Our checkpoints: one .safetensors file, float32 tensors and a JSON header. Reading one runs no code of the file."""
 
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from pydantic import ValidationError
 from upath import UPath
 
 from actors.config import Config
+from actors.storage import write_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -41,7 +40,7 @@ def write_checkpoint(uri: str, header: Header, tensors: Mapping[str, "Tensor"]) 
     from safetensors.torch import save
 
     plain = {name: (t.float() if t.is_floating_point() else t).cpu().contiguous() for name, t in tensors.items()}
-    _put(UPath(uri), save(plain, metadata={KEY: header.model_dump_json()}))
+    write_bytes(UPath(uri), save(plain, metadata={KEY: header.model_dump_json()}))
 
 
 def read_checkpoint(uri: str) -> tuple[Header, dict[str, "Tensor"]]:
@@ -100,16 +99,3 @@ def _misfit(name: str, own: "Tensor", other: "Tensor | None", by_class: Abstract
     if own.shape != other.shape:
         return "other_shape"
     return "other_classes" if name in by_class else ""
-
-
-def _put(path: UPath, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.protocol not in {"", "file", "local"}:  # an object store's put is whole by itself
-        path.write_bytes(data)
-        return
-    beside = path.with_name(f".{path.name}.{uuid4().hex}.part")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)

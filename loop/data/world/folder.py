@@ -8,10 +8,10 @@ from upath import UPath
 
 from actors.images import encode_png
 from actors.seeds import derive_seed
+from actors.storage import write_bytes
 from loop.config import WorldConfig
 from loop.data.world.plan import CLASSES
 from loop.data.world.scene import HEIGHT_PX, WIDTH_PX, Scene, render_scene
-from loop.storage import write_bytes
 
 VERSION: Final = 1  # of the renderer: another version draws other pictures
 

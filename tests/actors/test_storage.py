@@ -11,9 +11,9 @@ import pytest
 from upath import UPath
 
 from actors.records import Annotation, Detections
+from actors.storage import read_detections, read_record, write_bytes, write_detections, write_record
 from loop.config import ConfigError, LoopConfig
 from loop.state import Fate, RunFolder, once
-from loop.storage import read_detections, read_record, write_bytes, write_detections, write_record
 
 
 @pytest.fixture(params=["disk", "uri of a disk", "memory"])
@@ -97,7 +97,7 @@ def test_a_writer_killed_in_the_middle_leaves_the_old_file(tmp_path):
     path = UPath(tmp_path / "state.json")
     write_record(path, {"round": 1})
     dies = "import os, sys; os.fsync = lambda _: os._exit(9)\n"  # the file beside is written, not yet renamed
-    code = dies + "from upath import UPath; from loop.storage import write_record\n"
+    code = dies + "from upath import UPath; from actors.storage import write_record\n"
     code += "write_record(UPath(sys.argv[1]), {'round': 2})"
     command = [sys.executable, "-c", code, str(path)]
     assert subprocess.run(command, check=False).returncode == 9  # noqa: S603 - our own

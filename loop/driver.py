@@ -37,6 +37,7 @@ def run(config: LoopConfig, reporter: Reporter) -> UPath:
         reporter.warn(
             f"root: {config.root} is relative to where the driver runs; other nodes may not see it (--set root=)"
         )
+    config = anchored(config)
     folder = RunFolder.claim(config)
     data = import_real(config)
     folder.claim_data(data.identity())
@@ -54,6 +55,11 @@ def run(config: LoopConfig, reporter: Reporter) -> UPath:
         with _tracker(folder, config) as tracker:
             _rounds(loop, tracker)
     return folder.path
+
+
+def anchored(config: LoopConfig) -> LoopConfig:
+    """The config with its storage root as an absolute place: workers have working folders of their own."""
+    return config.model_copy(update={"root": str(UPath(config.root).absolute())})
 
 
 def _rounds(loop: Loop, tracker: Tracker) -> None:
@@ -80,7 +86,7 @@ def import_real(config: LoopConfig) -> Dataset:
         write_world(root, config.data.world)
     else:
         root = UPath(config.data.root or "")
-    return import_data(config.data, root, config.seed)
+    return import_data(config.data, root.absolute(), config.seed)
 
 
 def export_run(path: UPath, layout: str, out: UPath) -> UPath:

@@ -1,11 +1,13 @@
 """Retraining under Ray Train, or in this process for a debugger; equal jobs give equal checkpoints either way."""
 
+import os
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from upath import UPath
@@ -76,7 +78,7 @@ def _train_on_ray(job: TrainJob, role: TrainRoleConfig, on_progress: OnProgress 
     with _mailbox(on_progress) as post:
         trainer = TorchTrainer(
             _train_as_worker,
-            train_loop_config={"job": job, "role": role, "post": post},
+            train_loop_config={"job": job, "role": role, "post": post, "folder": str(Path.cwd())},
             scaling_config=ScalingConfig(
                 num_workers=role.num_workers, use_gpu=role.num_gpus > 0, resources_per_worker=resources
             ),
@@ -102,6 +104,8 @@ def _train_as_worker(config: dict[str, Any]) -> Outcome | Exception:
     from ray.train.torch import get_device
 
     job, role, post = config["job"], config["role"], config["post"]
+    with suppress(FileNotFoundError):  # Ray has moved on to a folder of its own; relative paths count from the driver's
+        os.chdir(config["folder"])
     context = ray.train.get_context()
     device = str(get_device().index) if role.num_gpus else "cpu"
     with tempfile.TemporaryDirectory() as folder:

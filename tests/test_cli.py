@@ -68,7 +68,7 @@ def probe(folder, *arguments):
             ["mining.policy", "'hardest', 'balanced' or 'random'", "seen: 'worst'"],
         ),
         (["run", QUICKSTART, "--set", "minig.budget=3"], 2, ["minig: unknown key", "known here: data, detector,"]),
-        (["check", QUICKSTART], 0, ["40 train, 120 val (rendered)"]),
+        (["check", QUICKSTART], 0, ["real images", "train", "(rendered)"]),
     ],
     ids=["help", "wrong value", "unknown key", "check"],
 )
@@ -90,11 +90,18 @@ def test_the_console_script_is_there():
 
 def test_check_says_what_a_run_would_do_and_starts_nothing(detloop, tmp_path):
     root = tmp_path / "runs"
-    status, said, _ = detloop("check", QUICKSTART, "--set", f"root={root}", "--set", "training.start=previous")
+    changes = (
+        "training.start=previous",
+        "training.steps=80",
+        "generation.copies=3",
+        "mining.budget=30",
+        f"root={root}",
+    )
+    status, said, _ = detloop("check", QUICKSTART, *(part for change in changes for part in ("--set", change)))
     assert status == 0
     assert f"{root}/quickstart (new), fingerprint " in said
-    assert re.search(r"trainings +5 of 400 steps", said)
-    assert re.search(r"draw up to 120 candidates \(copy_paste\) for 4 filters", said)
+    assert re.search(r"trainings +5 of 80 steps", said)  # two rounds, and three controls
+    assert re.search(r"draw up to 90 candidates \(copy_paste\) for 4 filters", said)
     resolved = yaml.safe_load(said[said.index("\nname: ") :])
     assert resolved["mining"]["score_threshold"] == 0.3
     assert not root.exists()

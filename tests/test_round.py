@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-import re
+import os
 import shutil
+import signal
 import threading
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from loop import arms
+from loop import arms, driver
 from loop.config import HostingConfig, LoopConfig
 from loop.driver import run
 from loop.placement import Node, unplaced
@@ -250,28 +251,44 @@ class Killer(threading.Thread):
     def run(self):
         self.kill_first("Generate")
         while not self.over and not self.count():
-            time.sleep(0.005)
+            time.sleep(0.002)
         self.kill_first("")
 
     def kill_first(self, stage):
+        """The first actor that is seen at work, among those of a stage that there are."""
+        actors = []
+        while not self.over and not actors:
+            found = [process.pid for process in psutil.Process().children(recursive=True)]
+            actors = [pid for pid in found if f"MapBatches({stage}" in title(pid)]
         while not self.over:
-            for process in psutil.Process().children(recursive=True):
-                if re.fullmatch(rf"ray::MapWorker\(MapBatches\({stage}\w*\)\)\.submit", process.name()):
-                    process.kill()
-                    self.killed.append(process.name())
+            for pid in actors:
+                if (doing := title(pid)).endswith(".submit"):
+                    os.kill(pid, signal.SIGKILL)
+                    self.killed.append(doing)
                     self.num_whole.append(self.count())
                     return
-            time.sleep(0.002)
+            time.sleep(0.001)
 
     def count(self):
         return len(list(self.folder.glob("*/*.json")))
 
 
+def title(pid):
+    """What Ray calls a process by, and what that does; empty where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().strip("\0 ")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def test_ray_with_two_actors_and_killed_ones_gives_the_bytes_of_this_process(folder, easy_config, new_root):
     root = new_root()
-    shutil.copytree(folder.parent / "controls", root / "controls")  # so that there is one training less to wait for
+    shutil.copytree(folder.parent / "controls", root / "controls")  # what is there is not waited for
+    (root / "easy/rounds/001").mkdir(parents=True)
+    shutil.copy(folder / "rounds/001/mine.json", root / "easy/rounds/001")
     role = {"num_actors": 2, "num_cpus": 0.5, "batch_size": 2}
-    hosting = {"engine": "ray", "num_cpus": 6, "generate": role, "inspect": {**role, "batch_size": 4}}
+    hosting = {"engine": "ray", "num_cpus": 6, "generate": role, "judge": {"batch_size": 2}}
+    hosting["inspect"] = {**role, "batch_size": 4}
     killer = Killer(root / "easy/rounds/001")
     killer.start()
     hosted, said = start(easy_config, root, rounds=1, hosting=hosting)
@@ -283,9 +300,12 @@ def test_ray_with_two_actors_and_killed_ones_gives_the_bytes_of_this_process(fol
     assert "kept/candidates" in said
 
 
-def test_a_cluster_that_is_too_small_is_told_before_the_run(easy_config, new_root):
-    hosting = {"engine": "ray", "num_cpus": 2, "train": {"num_cpus": 64}}
+def test_a_cluster_that_is_too_small_is_told_before_the_run(easy_config, new_root, monkeypatch):
+    """Ray itself is left out: to start it takes it many seconds."""
+    for call in ("init", "shutdown", "autoscaler.sdk.request_resources"):
+        monkeypatch.setattr(f"ray.{call}", lambda **_: None)
+    monkeypatch.setattr(driver, "_nodes", lambda: [Node(cpus=2.0, gpus=0.0)])
     root = new_root()
     with pytest.raises(ValueError, match=r"hosting\.train: an actor of 64 CPUs.* the cluster has 2 CPUs"):
-        start(easy_config, root, hosting=hosting)
+        start(easy_config, root, hosting={"engine": "ray", "train": {"num_cpus": 64}})
     assert not (root / "controls").exists()

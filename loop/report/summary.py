@@ -11,7 +11,7 @@ from typing import Any
 
 from actors.records import WHOLE_IMAGE, Sample
 
-TABLE_WIDTH = 100  # characters; a table of a run is no wider, so that logs keep it whole
+TABLE_WIDTH = 104  # characters; a table of a run is no wider, so that logs keep it whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

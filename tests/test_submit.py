@@ -118,7 +118,7 @@ def test_nobody_without_the_token_gets_in(cluster, checkout, tmp_path):
 
 
 def assert_small_upload(folder):
-    """What the node unpacked, for the driver and perhaps again for its workers: our files, neither git's nor a run's."""
+    """What the node unpacked, for the driver and maybe again for its workers: our files, neither git's nor a run's."""
     packages = list(folder.glob("session_2*/runtime_resources/working_dir_files/_ray_pkg_*/"))
     assert packages
     for unpacked in packages:

@@ -154,7 +154,8 @@ class TrainRoleConfig(Config):
     """What the training workers are given."""
 
     num_workers: int = Field(1, ge=1)
-    """Ray Train workers: data-parallel copies of the detector."""
+    """Ray Train workers: data-parallel copies of the detector. Each normalises by its own part
+    of a batch, so compare arms at the same number."""
     num_cpus: float = Field(1.0, gt=0.0)
     """Logical CPUs of each worker; also its number of torch threads."""
     num_gpus: float = Field(0.0, ge=0.0)
@@ -166,7 +167,7 @@ class TrainRoleConfig(Config):
 
 
 class HostingConfig(Config):
-    """Where things run, and nothing else: no key here changes a result."""
+    """Where things run, and nothing else: no key here but train.num_workers changes a result."""
 
     engine: Literal["ray", "inline"] = "ray"
     """inline runs every stage in this process, for a debugger."""

@@ -4,10 +4,11 @@ The round's ``round.json`` is written last: a round without it is reported again
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from actors.plain import to_plain
+from actors.records import Sample
 from actors.seeds import derive_seed
 from actors.storage import read_record, write_bytes, write_record
 from loop.arms import Arm, hard_boxes
@@ -24,7 +25,6 @@ from loop.report import (
     summary,
 )
 from loop.round import Loop, RoundResult
-from loop.state import Fate
 from loop.tracking import Tracker
 from loop.training.evaluate import Evaluation, evaluate
 
@@ -44,11 +44,12 @@ def report_round(loop: Loop, result: RoundResult, tracker: Tracker) -> None:
     if (place / "round.json").exists():
         return
     measured = _measure(loop, result)
-    round_summary = _summarise(loop, result, measured)
-    files = _pictures(loop, number, measured)
+    samples = loop.folder.judged(number)
+    round_summary = _summarise(loop, result, measured, samples)
+    files = _pictures(loop, number, measured, samples)
     for name, data in files.items():
         write_bytes(place / name, data)
-    manifest = {"manifest.json": _manifest(loop, number)}
+    manifest = {"manifest.json": _manifest(samples)}
     tracker.log_round(number, _metrics(result, measured, round_summary), files | manifest)
     write_record(place / "round.json", round_summary)
     loop.reporter.say(
@@ -66,11 +67,11 @@ def conclude(loop: Loop, tracker: Tracker) -> None:
         rounds, name=config.name, fingerprint=config.fingerprint(), seed=config.seed, steps=config.training.steps
     )
     facts["control_seconds"] = _seconds(control)
-    write_bytes(path / "summary.json", json.dumps(facts, indent=1).encode())
-    write_bytes(path / "manifest.json", b"".join(_manifest(loop, number) for number in numbers))
-    page = _page(loop, rounds).encode()
-    write_bytes(path / "summary.html", page)
-    tracker.log_files({"summary.json": (path / "summary.json").read_bytes(), "summary.html": page})
+    write_bytes(path / "manifest.json", b"".join(_manifest(loop.folder.judged(number)) for number in numbers))
+    files = {"summary.json": json.dumps(facts, indent=1).encode(), "summary.html": _page(loop, rounds).encode()}
+    for name, data in files.items():
+        write_bytes(path / name, data)
+    tracker.log_files(files)
     loop.reporter.say(rounds_table(rounds))
     loop.reporter.say(f"control: {sum(facts['control_seconds'].values()):.0f} s, trained once and kept for all runs")
     loop.reporter.say(f"pictures and curves: {path / 'summary.html'}   compare runs: detloop ui {config.root}")
@@ -87,11 +88,11 @@ def _measure(loop: Loop, result: RoundResult) -> Measured:
     )
 
 
-def _summarise(loop: Loop, result: RoundResult, measured: Measured) -> RoundSummary:
+def _summarise(loop: Loop, result: RoundResult, measured: Measured, samples: Sequence[Sample]) -> RoundSummary:
     number = result.state.round
     draws, seed = loop.config.evaluation.bootstrap_draws, derive_seed(loop.config.seed, "bootstrap", number)
     difference = gain(measured.loop, measured.control, draws, seed)
-    dropped, dropped_boxes = count_dropped([s for fate in Fate for s in loop.folder.samples(number, fate)])
+    dropped, dropped_boxes = count_dropped(samples)
     mined, pooled, train = result.mined.cost, result.pooled.cost, result.arm.trained
     looked = result.arm.looked
     return RoundSummary(
@@ -134,8 +135,7 @@ def _metrics(result: RoundResult, measured: Measured, round_summary: RoundSummar
     }
 
 
-def _pictures(loop: Loop, number: int, measured: Measured) -> dict[str, bytes]:
-    samples = [sample for fate in Fate for sample in loop.folder.samples(number, fate)]
+def _pictures(loop: Loop, number: int, measured: Measured, samples: Sequence[Sample]) -> dict[str, bytes]:
     pictures = {"pr_curve.png": pr_curve(measured.loop, measured.control)}
     if any(sample.uri for sample in samples):
         real = {image.id: image for image in loop.data.splits["train"]}
@@ -144,9 +144,8 @@ def _pictures(loop: Loop, number: int, measured: Measured) -> dict[str, bytes]:
     return pictures
 
 
-def _manifest(loop: Loop, number: int) -> bytes:
+def _manifest(samples: Sequence[Sample]) -> bytes:
     """A line for each sample, by id: what it is, whence, and its picture's hash. No times: equal runs, equal bytes."""
-    samples = [sample for fate in Fate for sample in loop.folder.samples(number, fate)]
     lines = [
         {
             "id": sample.id,

@@ -93,7 +93,7 @@ def generate_and_judge(loop: Loop, state: State, lineages: Sequence[Lineage]) ->
     """
     config, number = loop.config, state.round + 1
     place = loop.folder.round(number)
-    done = {sample.id for fate in Fate for sample in loop.folder.samples(number, fate)}
+    done = {sample_id for fate in Fate for sample_id in loop.folder.sample_ids(number, fate)}
     todo = [lineage for lineage in lineages if lineage.id not in done]
     with loop.reporter.stage("generate and judge", len(todo)) as progress:
         candidates = stages.generate(todo, config, str(loop.folder.train_records))
@@ -101,7 +101,7 @@ def generate_and_judge(loop: Loop, state: State, lineages: Sequence[Lineage]) ->
         judged = stages.judge(inspected, config, str(loop.folder.filter_states), str(place))
         collected = stages.collect(judged, config.hosting, _counting(progress))
     _record_failures(collected.rows, place, config.generation.max_failed_share * len(lineages))
-    kept, dropped = (tuple(sample.id for sample in loop.folder.samples(number, fate)) for fate in Fate)
+    kept, dropped = (loop.folder.sample_ids(number, fate) for fate in Fate)
     return Pooled(kept=kept, dropped=dropped, cost=collected.cost)
 
 

@@ -3,15 +3,15 @@
 ``runs/<name>/``::
 
     config.json  data.json  train.json  filters.json     what the run is made of
-    rounds/001/mine.json  pool.json  train.json  evaluate.json  round.json      a finished stage each
+    rounds/001/mine.json  pool.json  train.json  look.json  round.json          a finished stage each
     rounds/001/kept/  dropped/                            samples: picture and record
-    rounds/001/detector.safetensors
+    rounds/001/detector.safetensors  val.npz              the detector, and what it sees in the validation images
     manifest.json  summary.json  summary.html             at the end of every round
 
 Starting the same run again reads what is there and does the rest.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -148,12 +148,18 @@ class RunFolder:
         """What the filters learnt from the real images."""
         return self.path / "filters.json"
 
+    def sample_ids(self, number: int, fate: Fate) -> tuple[str, ...]:
+        """The ids of the whole samples of a round, sorted."""
+        return tuple(sorted(file.stem for file in (self.round(number) / fate).glob("*.json")))
+
     def samples(self, number: int, fate: Fate) -> tuple[Sample, ...]:
         """The whole samples of a round, by id. Their URIs are absolute."""
-        return tuple(_read_samples(self.round(number), fate))
+        return tuple(self._read_sample(number, fate, sample_id) for sample_id in self.sample_ids(number, fate))
 
+    def judged(self, number: int) -> tuple[Sample, ...]:
+        """All samples of a round: the kept ones by id, then the dropped ones."""
+        return tuple(sample for fate in Fate for sample in self.samples(number, fate))
 
-def _read_samples(round_folder: UPath, fate: Fate) -> Iterable[Sample]:
-    for file in sorted((round_folder / fate).glob("*.json"), key=lambda path: path.name):
-        sample = read_record(file, Sample)
-        yield replace(sample, uri=str(round_folder / sample.uri)) if sample.uri else sample
+    def _read_sample(self, number: int, fate: Fate, sample_id: str) -> Sample:
+        sample = read_record(self.round(number) / fate / f"{sample_id}.json", Sample)
+        return replace(sample, uri=str(self.round(number) / sample.uri)) if sample.uri else sample

@@ -126,15 +126,20 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Candidate:
-    """A generated image before judgement."""
+    """A generated image before judgement: a real image, the canvas, in which some boxes were drawn."""
 
-    pixels: NDArray[np.uint8]  # [H, W, 3] RGB
-    annotation: Annotation  # n boxes
-    drawn: NDArray[np.bool_]  # [n]: this box's pixels were drawn by the generator (not simply left as in the source)
+    pixels: NDArray[np.uint8]  # [H, W, 3] RGB; the canvas's wherever ``painted`` is -1
+    annotation: Annotation  # n boxes: the canvas's own, in their order, then those that were added
+    drawn: NDArray[np.bool_]  # [n]: this box's pixels were drawn by the generator (not simply left as in the canvas)
+    painted: NDArray[np.int16]  # [H, W]: which box's drawing touched a pixel last, -1 for none
+    canvas: str  # id of the real image that was drawn into
     lineage: Lineage
+    refused: str = ""  # why the generator itself refuses what it drew, e.g. "generator: safety_checker"
 
     def __post_init__(self) -> None:
         _freeze(self)
+        if self.painted.shape != self.pixels.shape[:2]:
+            raise ValueError(f"Candidate: painted is {self.painted.shape}, pixels are {self.pixels.shape}")
         if len(self.drawn) != len(self.annotation):
             raise ValueError(f"Candidate: {len(self.drawn)} drawn flags for {len(self.annotation)} boxes")
 

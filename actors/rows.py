@@ -19,6 +19,8 @@ BLANK = Candidate(
     pixels=np.zeros((1, 1, 3), np.uint8),
     annotation=Annotation.empty(),
     drawn=np.zeros(0, np.bool_),
+    painted=np.full((1, 1), -1, np.int16),
+    canvas="",
     lineage=Lineage(round=0, image_id="", box_indices=(), generator="", seed=0),
 )
 
@@ -38,6 +40,9 @@ def candidate_columns(candidate: Candidate) -> Row:
     return {
         "pixels": candidate.pixels,
         "drawn": candidate.drawn,
+        "painted": candidate.painted,
+        "canvas": candidate.canvas,
+        "refused": candidate.refused,
         **_columns("annotation", candidate.annotation, ("boxes", "labels", "ignore")),
     }
 
@@ -45,8 +50,15 @@ def candidate_columns(candidate: Candidate) -> Row:
 def read_candidate(row: Mapping[str, Any]) -> Candidate:
     """The drawn candidate of a row."""
     annotation = Annotation(**_values(row, "annotation", ("boxes", "labels", "ignore")))
-    drawn = np.asarray(row["drawn"], np.bool_)
-    return Candidate(pixels=row["pixels"], annotation=annotation, drawn=drawn, lineage=read_lineage(row))
+    return Candidate(
+        pixels=row["pixels"],
+        annotation=annotation,
+        drawn=np.asarray(row["drawn"], np.bool_),
+        painted=np.asarray(row["painted"], np.int16),
+        canvas=row["canvas"],
+        lineage=read_lineage(row),
+        refused=row["refused"],
+    )
 
 
 def detections_columns(seen: Detections) -> Row:

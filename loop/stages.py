@@ -77,9 +77,9 @@ def inspect(candidates: Stream, config: LoopConfig, checkpoint: str) -> Stream:
 def judge(inspected: Stream, config: LoopConfig, states: str, folder: str) -> Stream:
     """Samples on disk below the round's ``folder``, judged by filters whose learnt states lie at ``states``."""
     opener = partial(Judge, config.filters, states, folder)
-    pixels = ("pixels", "drawn", "annotation_boxes", "annotation_labels", "annotation_ignore")
-    forgets = (*pixels, "seen_boxes", "seen_labels", "seen_scores")
-    return inspected.then(Stage(name="judge", open_component=opener, role=config.hosting.judge, forgets=forgets))
+    drawn = ("pixels", "painted", "drawn", "canvas", "refused")
+    known = ("annotation_boxes", "annotation_labels", "annotation_ignore", "seen_boxes", "seen_labels", "seen_scores")
+    return inspected.then(Stage(name="judge", open_component=opener, role=config.hosting.judge, forgets=drawn + known))
 
 
 def detect(

@@ -148,14 +148,19 @@ class CopyPaste:
         """Paste all the instances for which the target has a place."""
         canvas = self.read(target.uri).copy()
         annotation, source = target.annotation, self.images[lineage.image_id]
+        painted = np.full(canvas.shape[:2], -1, np.int16)
         seams = []
         for index in lineage.box_indices:
+            before = canvas.copy()
             pasted = self._paste(canvas, annotation, self.cut(source.id, index), rng)
             if pasted:
+                painted[(canvas != before).any(axis=2)] = len(annotation)
                 annotation = annotation.join(_one_box(pasted[0], source.annotation.labels[index]))
                 seams.append(pasted[1])
         drawn = np.arange(len(annotation)) >= len(target.annotation)
-        candidate = Candidate(pixels=canvas, annotation=annotation, drawn=drawn, lineage=lineage)
+        candidate = Candidate(
+            pixels=canvas, annotation=annotation, drawn=drawn, painted=painted, canvas=target.id, lineage=lineage
+        )
         num_missing = len(lineage.box_indices) - len(seams)
         return _Attempt(candidate=candidate, num_missing=num_missing, seam=float(np.mean(seams)) if seams else np.inf)
 

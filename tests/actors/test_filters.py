@@ -30,7 +30,14 @@ def inspected(pixels=None, annotation=None, drawn=None, seen=()):
     pixels = np.zeros((64, 64, 3), np.uint8) if pixels is None else pixels
     boxes, labels, scores = zip(*seen, strict=True) if seen else ((), (), ())
     return Inspected(
-        candidate=Candidate(pixels=pixels, annotation=annotation, drawn=drawn, lineage=LINEAGE),
+        candidate=Candidate(
+            pixels=pixels,
+            annotation=annotation,
+            drawn=drawn,
+            painted=np.full(pixels.shape[:2], -1, np.int16),
+            canvas=LINEAGE.image_id,
+            lineage=LINEAGE,
+        ),
         seen=Detections(
             boxes=np.array(boxes, np.float32).reshape(-1, 4),
             labels=np.array(labels, np.int64),

@@ -44,7 +44,14 @@ def detections(num_boxes):
 def candidate(num_boxes):
     pixels = np.random.default_rng(0).integers(0, 256, (3, 5, 3), np.uint8)
     drawn = np.arange(num_boxes) % 2 == 0
-    return Candidate(pixels=pixels, annotation=annotation(num_boxes), drawn=drawn, lineage=LINEAGE)
+    return Candidate(
+        pixels=pixels,
+        annotation=annotation(num_boxes),
+        drawn=drawn,
+        painted=np.full(pixels.shape[:2], -1, np.int16),
+        canvas="b.png",
+        lineage=LINEAGE,
+    )
 
 
 def every_record(num_boxes):

@@ -24,7 +24,14 @@ def annotation(num_boxes, seed=0):
 def candidate(num_boxes, height=3):
     pixels = np.random.default_rng(num_boxes).integers(0, 256, (height, 5, 3), np.uint8)
     drawn = np.arange(num_boxes) % 2 == 0
-    return Candidate(pixels=pixels, annotation=annotation(num_boxes), drawn=drawn, lineage=LINEAGE)
+    return Candidate(
+        pixels=pixels,
+        annotation=annotation(num_boxes),
+        drawn=drawn,
+        painted=np.full(pixels.shape[:2], -1, np.int16),
+        canvas="b.png",
+        lineage=LINEAGE,
+    )
 
 
 def detections(num_boxes):

@@ -1,0 +1,1 @@
+"""Painters fill the windows of ``actors.generators.inpaint``; one file a back-end."""

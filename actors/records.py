@@ -173,8 +173,13 @@ class Judged:
 
     inspected: Inspected
     verdicts: tuple[Verdict, ...]
+    pixels: NDArray[np.uint8]  # [H, W, 3] RGB, as they are to be kept: the candidate's, but for what was restored
     annotation: Annotation  # what is left of the labels; empty where the image is dropped
+    restored: NDArray[np.bool_]  # [candidate's annotation]: drawn, rejected, and undone: the canvas's pixels are back
     dropped: str  # why the image is dropped, as "filter: reason"; empty where it is kept
+
+    def __post_init__(self) -> None:
+        _freeze(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -188,8 +193,9 @@ class Sample:
     height: int  # px
     annotation: Annotation  # what is left of the labels
     proposed: Annotation  # the labels before judgement
-    drawn: NDArray[np.bool_]  # [proposed]
-    seen: Detections
+    drawn: NDArray[np.bool_]  # [proposed]: drawn by the generator, whatever became of it
+    restored: NDArray[np.bool_]  # [proposed]: drawn, rejected, and undone: the canvas's pixels are back
+    seen: Detections  # in the candidate as it was drawn, before anything was restored
     verdicts: tuple[Verdict, ...]
     dropped: str  # empty where kept
     lineage: Lineage

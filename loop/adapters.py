@@ -5,7 +5,8 @@ An adapter is opened inside its actor from plain arguments: configs, and URIs of
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from upath import UPath
@@ -14,6 +15,7 @@ from actors import images, rows
 from actors.detectors import DetectorConfig, load_detector
 from actors.filters import FilterConfig, build_filters
 from actors.filters.chain import judge
+from actors.filters.rejected import RejectedBoxes, restore
 from actors.generators import GeneratorConfig, build_generator
 from actors.records import Annotation, Detections, Judged, LabeledImage, Sample
 from actors.rows import Row
@@ -23,6 +25,7 @@ from loop.state import Fate
 if TYPE_CHECKING:
     from actors.filters.base import State
 
+NUM_CANVASES: Final = 32  # real pictures that a judge keeps at hand; several candidates share one
 NOTHING_SEEN = Detections(
     boxes=np.zeros((0, 4), np.float32), labels=np.zeros(0, np.int64), scores=np.zeros(0, np.float32)
 )
@@ -67,15 +70,25 @@ class Judge:
     Kept and dropped lie apart below the round's folder; a record names its picture from there, so a run can be moved.
     """
 
-    def __init__(self, configs: Sequence[FilterConfig], states: str, folder: str) -> None:
-        """``states`` is the URI of what the filters learnt from the real images, ``folder`` the round's."""
+    def __init__(
+        self, configs: Sequence[FilterConfig], rejected_boxes: RejectedBoxes, states: str, real: str, folder: str
+    ) -> None:
+        """``states`` is the URI of what the filters learnt from the real images, ``folder`` the round's.
+
+        ``real`` is the URI of the real training images' records, the canvases among them.
+        """
         learnt: dict[str, State] = read_record(UPath(states), dict)
         self.filters = build_filters(configs, learnt)
+        self.rejected_boxes: RejectedBoxes = rejected_boxes
+        self.real = {image.id: image for image in read_record(UPath(real), tuple[LabeledImage, ...])}
+        self.read = lru_cache(NUM_CANVASES)(images.read)
         self.folder = UPath(folder)
 
     def __call__(self, batch: Sequence[Row]) -> list[Row]:
         """Why each was dropped; empty where it was kept."""
-        judged = judge(self.filters, [rows.read_inspected(row) for row in batch])
+        judged = judge(self.filters, [rows.read_inspected(row) for row in batch], self.rejected_boxes)
+        if self.rejected_boxes == "restore":
+            judged = [self._restore(one) for one in judged]
         for one in judged:
             self._write(one)
         return [{"dropped": one.dropped} for one in judged]
@@ -84,10 +97,14 @@ class Judge:
         """Dropped for the error that the row carries."""
         return {"dropped": "error"}
 
+    def _restore(self, judged: Judged) -> Judged:
+        canvas = self.real[judged.inspected.candidate.canvas]
+        return restore(judged, canvas, self.read(canvas.uri))
+
     def _write(self, judged: Judged) -> None:
         candidate = judged.inspected.candidate
         place = Fate.DROPPED if judged.dropped else Fate.KEPT
-        picture = images.encode_png(candidate.pixels)
+        picture = images.encode_png(judged.pixels)
         sample = Sample(
             id=candidate.lineage.id,
             uri=f"{place}/{candidate.lineage.id}.png",
@@ -97,6 +114,7 @@ class Judge:
             annotation=judged.annotation,
             proposed=candidate.annotation,
             drawn=candidate.drawn,
+            restored=judged.restored,
             seen=judged.inspected.seen,
             verdicts=judged.verdicts,
             dropped=judged.dropped,
@@ -118,6 +136,7 @@ def failed_sample(row: Row) -> Sample:
         annotation=Annotation.empty(),
         proposed=Annotation.empty(),
         drawn=np.zeros(0, np.bool_),
+        restored=np.zeros(0, np.bool_),
         seen=NOTHING_SEEN,
         verdicts=(),
         dropped=row["error"],

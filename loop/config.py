@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from actors.config import Config
 from actors.detectors import DetectorConfig
 from actors.filters import FilterConfig
+from actors.filters.rejected import RejectedBoxes
 from actors.generators import GeneratorConfig
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -208,6 +209,10 @@ class LoopConfig(Config):
     generation: GenerationConfig = GenerationConfig()
     filters: tuple[FilterConfig, ...] = ()
     """Judges, in this order; a dropped image is not shown to the later ones."""
+    rejected_boxes: RejectedBoxes = "ignore"
+    """A drawn box that a filter rejects: ignore (its label goes, its pixels stay: training.background_ignore is for
+    that); restore (the real image's pixels come back there, with the label if it was a box of its own; there is then
+    nothing that background_ignore has to hide); drop_image (the whole image goes)."""
     mixing: MixingConfig = MixingConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

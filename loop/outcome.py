@@ -106,6 +106,7 @@ def _summarise(loop: Loop, result: RoundResult, measured: Measured, samples: Seq
         kept=len(result.pooled.kept),
         dropped=dropped,
         dropped_boxes=dropped_boxes,
+        restored_boxes=sum(int(sample.restored.sum()) for sample in samples),
         seconds={"mine": mined.seconds["inspect"], **pooled.seconds, **_seconds(result.arm)},
         wall_s=mined.wall_s + pooled.wall_s + train.launch_s + train.training_s + looked.wall_s,
         engine_s=mined.engine_s + pooled.engine_s + train.launch_s + looked.engine_s,

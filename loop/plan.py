@@ -38,15 +38,26 @@ def describe(config: LoopConfig) -> str:
         "run": f"{folder.path} ({state}), fingerprint {config.fingerprint()}",
         "real images": ", ".join(f"{number} {split}" for split, number in counts.images.items()) + counts.note,
         "a round": f"mine {counts.images['train']} images, take up to {mining.budget} instances ({mining.policy})",
-        "": f"draw up to {num_candidates} candidates ({config.generator.kind}) for {len(config.filters)} filters",
+        "": f"draw up to {num_candidates} candidates ({config.generator.kind}) for {len(config.filters)} filters; "
+        f"rejected boxes: {config.rejected_boxes}",
         " ": f"train {training.steps} steps of {training.batch_size} images at {config.detector.image_size_px} px, "
         f"p = {config.mixing.p:g}; evaluate on {counts.images['val']} images",
         "trainings": f"{num_trainings} of {training.steps} steps, controls counted in (those trained before are kept)",
+        **_advice(config),
         "disk": f"up to {disk_mb:.0f} MB of candidates",
         "time": _time(config, num_trainings),
     }
     text = "\n".join(f"{key:<12} {value}" for key, value in rows.items())
     return f"{text}\n\n{yaml.safe_dump(config.model_dump(mode='json'), sort_keys=False)}"
+
+
+def _advice(config: LoopConfig) -> dict[str, str]:
+    if config.rejected_boxes == "restore" and config.training.background_ignore:
+        return {
+            "note": "training.background_ignore is not needed with rejected_boxes: restore, "
+            "which leaves no object unlabelled"
+        }
+    return {}
 
 
 def _count(config: LoopConfig) -> Counts:

@@ -98,7 +98,9 @@ def generate_and_judge(loop: Loop, state: State, lineages: Sequence[Lineage]) ->
     with loop.reporter.stage("generate and judge", len(todo)) as progress:
         candidates = stages.generate(todo, config, str(loop.folder.train_records))
         inspected = stages.inspect(candidates, config, state.detector)
-        judged = stages.judge(inspected, config, str(loop.folder.filter_states), str(place))
+        judged = stages.judge(
+            inspected, config, str(loop.folder.filter_states), str(loop.folder.train_records), str(place)
+        )
         collected = stages.collect(judged, config.hosting, _counting(progress))
     _record_failures(collected.rows, place, config.generation.max_failed_share * len(lineages))
     kept, dropped = (loop.folder.sample_ids(number, fate) for fate in Fate)

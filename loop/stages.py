@@ -74,9 +74,12 @@ def inspect(candidates: Stream, config: LoopConfig, checkpoint: str) -> Stream:
     return candidates.then(Stage(name="inspect", open_component=opener, role=config.hosting.inspect))
 
 
-def judge(inspected: Stream, config: LoopConfig, states: str, folder: str) -> Stream:
-    """Samples on disk below the round's ``folder``, judged by filters whose learnt states lie at ``states``."""
-    opener = partial(Judge, config.filters, states, folder)
+def judge(inspected: Stream, config: LoopConfig, states: str, real: str, folder: str) -> Stream:
+    """Samples on disk below the round's ``folder``, judged by filters whose learnt states lie at ``states``.
+
+    The records of the real training images lie at ``real``.
+    """
+    opener = partial(Judge, config.filters, config.rejected_boxes, states, real, folder)
     drawn = ("pixels", "painted", "drawn", "canvas", "refused")
     known = ("annotation_boxes", "annotation_labels", "annotation_ignore", "seen_boxes", "seen_labels", "seen_scores")
     return inspected.then(Stage(name="judge", open_component=opener, role=config.hosting.judge, forgets=drawn + known))

@@ -5,38 +5,47 @@ from collections.abc import Sequence
 import numpy as np
 
 from actors.filters.base import Filter
+from actors.filters.rejected import RejectedBoxes, drops_image
 from actors.records import WHOLE_IMAGE, Annotation, Inspected, Judged, Verdict
 
 NO_DRAWN_BOX_LEFT = "chain: no_drawn_box_left"
 """Why an image is dropped whose drawn boxes have all been dropped: what is left in it, the real image had already."""
 
 
-def judge(filters: Sequence[Filter], batch: Sequence[Inspected]) -> list[Judged]:
+def judge(
+    filters: Sequence[Filter], batch: Sequence[Inspected], rejected_boxes: RejectedBoxes = "ignore"
+) -> list[Judged]:
     """Every filter's verdicts on each candidate, in the order of ``filters``, and what they leave.
 
-    An image that a filter drops is not shown to the later ones. A dropped box leaves the annotation (its pixels
-    stay; training ignores the background of synthetic images); every filter sees the candidate with all its boxes,
-    so that ``Verdict.box`` always counts in the candidate's own annotation. An image that had drawn boxes and has
-    none left is dropped as ``NO_DRAWN_BOX_LEFT``.
+    What its generator refused is dropped for that reason, and an image that a filter drops is not shown to the later
+    ones. A dropped box leaves the annotation, its pixels stay (see ``rejected.restore``); every filter sees the
+    candidate with all its boxes, so that ``Verdict.box`` always counts in the candidate's own annotation. An image
+    that had drawn boxes and has none left is dropped as ``NO_DRAWN_BOX_LEFT``.
     """
-    judged = [Judged(inspected=i, verdicts=(), annotation=i.candidate.annotation, dropped="") for i in batch]
+    judged = [_conclude(inspected, (), rejected_boxes) for inspected in batch]
     for a_filter in filters:
         alive = [position for position, entry in enumerate(judged) if not entry.dropped]
         verdicts = a_filter.judge([judged[position].inspected for position in alive])
         for position, found in zip(alive, verdicts, strict=True):
             entry = judged[position]
-            judged[position] = _conclude(entry.inspected, entry.verdicts + found)
+            judged[position] = _conclude(entry.inspected, entry.verdicts + found, rejected_boxes)
     return judged
 
 
-def _conclude(inspected: Inspected, verdicts: tuple[Verdict, ...]) -> Judged:
+def _conclude(inspected: Inspected, verdicts: tuple[Verdict, ...], rejected_boxes: RejectedBoxes) -> Judged:
     """What the verdicts so far leave of a candidate."""
     candidate = inspected.candidate
-    against = [verdict for verdict in verdicts if not verdict.keep]
     left = np.ones(len(candidate.annotation), np.bool_)
-    left[[verdict.box for verdict in against if verdict.box != WHOLE_IMAGE]] = False
-    dropped = next((f"{v.filter}: {v.reason}" for v in against if v.box == WHOLE_IMAGE), "")
+    left[[verdict.box for verdict in verdicts if not verdict.keep and verdict.box != WHOLE_IMAGE]] = False
+    fatal = (f"{v.filter}: {v.reason}" for v in verdicts if drops_image(v, candidate.drawn, rejected_boxes))
+    dropped = candidate.refused or next(fatal, "")
     if not dropped and candidate.drawn.any() and not (candidate.drawn & left).any():
         dropped = NO_DRAWN_BOX_LEFT
-    annotation = Annotation.empty() if dropped else candidate.annotation.take(left)
-    return Judged(inspected=inspected, verdicts=verdicts, annotation=annotation, dropped=dropped)
+    return Judged(
+        inspected=inspected,
+        verdicts=verdicts,
+        pixels=candidate.pixels,
+        annotation=Annotation.empty() if dropped else candidate.annotation.take(left),
+        restored=np.zeros(len(left), np.bool_),
+        dropped=dropped,
+    )

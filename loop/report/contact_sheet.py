@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from actors import boxes as geometry
@@ -16,6 +17,7 @@ from loop.report.marks import WHITE, Colour, Mark, font, marked
 INK, GREY, RULE = (38, 42, 48), (120, 126, 134), (226, 229, 233)
 KEPT, DROPPED = (34, 122, 68), (182, 44, 38)
 MINED, DRAWN, CONTEXT, SEEN = (222, 128, 0), (24, 104, 214), (245, 245, 245), (0, 134, 122)
+RESTORED = (126, 74, 176)
 
 CELL, GAP, MARGIN, TEXT_WIDTH, HEADER = 320, 14, 26, 330, 108  # px
 LINE = 19  # px
@@ -72,7 +74,7 @@ def contact_sheet(
     rows = [_row(sample, real[sample.lineage.image_id], classes) for sample in chosen]
     width = 2 * MARGIN + 3 * (CELL + GAP) + TEXT_WIDTH
     sheet = Image.new("RGB", (width, HEADER + sum(row.height + 2 * GAP for row in rows) + MARGIN - GAP), WHITE)
-    _header(sheet, title, _counts(samples, len(chosen)))
+    _header(sheet, title, _counts(samples, len(chosen)), restored=any(sample.restored.any() for sample in chosen))
     top = HEADER
     for row in rows:
         ImageDraw.Draw(sheet).line((MARGIN, top, width - MARGIN, top), fill=RULE)
@@ -91,13 +93,14 @@ def _counts(samples: Sequence[Sample], num_shown: int) -> str:
     return f"{shown}    dropped: {listed}" if reasons else shown
 
 
-def _header(sheet: Image.Image, title: str, subtitle: str) -> None:
+def _header(sheet: Image.Image, title: str, subtitle: str, *, restored: bool) -> None:
     drawing = ImageDraw.Draw(sheet)
     drawing.text((MARGIN, 20), title, INK, font(21, bold=True))
     drawing.text((MARGIN, 51), _cut(subtitle, sheet.width - 2 * MARGIN, 14), GREY, font(14))
+    fates = ((DRAWN, "drawn"), (DROPPED, "dropped"), (RESTORED, "restored"))
     headings = (
         ("Source", ((MINED, "mined"),)),
-        ("Candidate", ((DRAWN, "drawn"), (DROPPED, "dropped"))),
+        ("Candidate", fates if restored else fates[:2]),
         ("What the detector saw", ((SEEN, "detection"),)),
         ("Verdict", ()),
     )
@@ -152,18 +155,29 @@ def _names(sample: Sample, classes: Sequence[str]) -> list[str]:
 def _candidate_marks(sample: Sample, classes: Sequence[str]) -> list[Mark]:
     against = {verdict.box for verdict in sample.verdicts if not verdict.keep}
     return [
-        Mark(box=box, colour=DROPPED if index in against else DRAWN, label=name)
+        Mark(box=box, colour=_fate(sample, index, rejected=index in against), label=name)
         if sample.drawn[index]
         else Mark(box=box, colour=CONTEXT, bold=False)
         for index, (box, name) in enumerate(zip(sample.proposed.boxes, _names(sample, classes), strict=True))
     ]
 
 
+def _fate(sample: Sample, index: int, *, rejected: bool) -> Colour:
+    """The colour of what became of a drawn box."""
+    if sample.restored[index]:
+        return RESTORED
+    return DROPPED if rejected else DRAWN
+
+
 def _seen_marks(sample: Sample, classes: Sequence[str]) -> list[Mark]:
-    """Clear detections thin, with labels where they are few; bold the best on each drawn box, however faint."""
+    """Clear detections thin, with labels where they are few; bold the best on each drawn box, however faint.
+
+    Those on a box that is restored are left out: what they were of is no longer in the picture.
+    """
     seen = sample.seen
-    on_drawn = _best_on_drawn(sample)
-    shown = sorted(on_drawn | set(np.flatnonzero(seen.scores >= MIN_SHOWN_SCORE).tolist()))
+    on_drawn = _best_on(sample.drawn & ~sample.restored, sample)
+    clear = set(np.flatnonzero(seen.scores >= MIN_SHOWN_SCORE).tolist())
+    shown = sorted(on_drawn | clear - _best_on(sample.restored, sample))
     labelled = set(shown) if len(shown) <= MAX_LABELS else on_drawn
     return [
         Mark(
@@ -176,9 +190,9 @@ def _seen_marks(sample: Sample, classes: Sequence[str]) -> list[Mark]:
     ]
 
 
-def _best_on_drawn(sample: Sample) -> set[int]:
-    """The detection with the highest score on each drawn box."""
-    near = geometry.pairwise_iou(sample.seen.boxes, sample.proposed.boxes[sample.drawn]) >= MIN_SHOWN_IOU
+def _best_on(which: NDArray[np.bool_], sample: Sample) -> set[int]:
+    """The detection with the highest score on each of the proposed boxes chosen by ``which`` ``[proposed]``."""
+    near = geometry.pairwise_iou(sample.seen.boxes, sample.proposed.boxes[which]) >= MIN_SHOWN_IOU
     scores = np.where(near, sample.seen.scores[:, None], -1.0)
     return {int(column.argmax()) for column in scores.T if column.max(initial=-1.0) >= 0.0}
 
@@ -190,14 +204,16 @@ def _verdict_lines(sample: Sample, classes: Sequence[str]) -> Iterator[_Line]:
     if sample.dropped:
         yield _Line(text=_plain(sample.dropped), colour=DROPPED, bold=True)
     for name, verdicts in by_filter.items():
-        yield from _filter_lines(name, verdicts, _names(sample, classes))
+        yield from _filter_lines(name, verdicts, _names(sample, classes), sample.restored)
     lineage = sample.lineage
     yield _Line(text="")
     yield _Line(text=f"round {lineage.round}, {lineage.generator}, {sample.id}", colour=GREY)
     yield _Line(text=f"from {lineage.image_id}", colour=GREY)
 
 
-def _filter_lines(name: str, verdicts: Sequence[Verdict], names: Sequence[str]) -> Iterator[_Line]:
+def _filter_lines(
+    name: str, verdicts: Sequence[Verdict], names: Sequence[str], restored: NDArray[np.bool_]
+) -> Iterator[_Line]:
     whole = [verdict for verdict in verdicts if verdict.box == WHOLE_IMAGE]
     of_boxes = [verdict for verdict in verdicts if verdict.box != WHOLE_IMAGE]
     for verdict in whole:
@@ -207,9 +223,10 @@ def _filter_lines(name: str, verdicts: Sequence[Verdict], names: Sequence[str]) 
         text = f"{_tick(num_kept > 0)} {name}  {num_kept} of {len(of_boxes)} boxes kept"
         yield _Line(text=text, colour=_colour(num_kept > 0))
     for verdict in of_boxes[:MAX_BOX_LINES]:
-        yield _Line(
-            text=f"{names[verdict.box]}  {_measured(verdict)}", colour=INK if verdict.keep else DROPPED, indent=18
-        )
+        text, colour = f"{names[verdict.box]}  {_measured(verdict)}", INK if verdict.keep else DROPPED
+        if restored[verdict.box] and not verdict.keep:
+            text, colour = f"{text}, restored", RESTORED
+        yield _Line(text=text, colour=colour, indent=18)
     if len(of_boxes) > MAX_BOX_LINES:
         yield _Line(text=f"and {len(of_boxes) - MAX_BOX_LINES} more boxes", colour=GREY, indent=18)
 

@@ -48,7 +48,7 @@ def html_summary(
     body = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="facts">{line}</p>',
-        f'<p class="conclusion">{escape(conclusion(rounds))}</p>' if rounds else "<p>No round is finished yet.</p>",
+        f'<p class="conclusion">{escape(conclusion(rounds))}</p>' if rounds else "<p>No rounds: the control alone.</p>",
         _table("", HEADINGS, [cells(one) for one in rounds]),
         f'<p class="note">{NOTE}</p>',
         _reasons(rounds),
@@ -71,6 +71,8 @@ def _reasons(rounds: Sequence[RoundSummary]) -> str:
         )
         for reason in sorted({reason for count in counts for reason in count})
     ]
+    if any(one.restored_boxes for one in rounds):
+        rows.append(("boxes restored, of these", *(str(one.restored_boxes) for one in rounds)))
     if not rows:
         return ""
     headings = ("", *(f"round {one.round}" for one in rounds))

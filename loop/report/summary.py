@@ -27,7 +27,8 @@ class RoundSummary:
     candidates: int
     kept: int  # candidates that became samples
     dropped: Mapping[str, int]  # the other candidates, by "filter: reason"
-    dropped_boxes: Mapping[str, int]  # boxes taken out of candidates, kept or not, by "filter: reason"
+    dropped_boxes: Mapping[str, int]  # boxes rejected in candidates, kept or not, by "filter: reason"
+    restored_boxes: int  # of the rejected ones: drawn boxes that were undone in candidates that are kept
     seconds: Mapping[str, float]  # by stage; generate, inspect and judge run at the same time
     wall_s: float  # from the start of mining to the end of evaluation
     engine_s: float  # of the wall time: starting actors and workers, moving rows
@@ -44,6 +45,7 @@ class RoundSummary:
             "kept": self.kept,
             **{f"dropped/{reason.replace(': ', '/')}": count for reason, count in self.dropped.items()},
             **{f"dropped_boxes/{reason.replace(': ', '/')}": count for reason, count in self.dropped_boxes.items()},
+            "restored_boxes": self.restored_boxes,
             **{f"seconds/{stage}": seconds for stage, seconds in self.seconds.items()},
             "seconds/engine": self.engine_s,
             "seconds/wall": self.wall_s,
@@ -51,7 +53,7 @@ class RoundSummary:
 
 
 def count_dropped(samples: Iterable[Sample]) -> tuple[dict[str, int], dict[str, int]]:
-    """How many candidates, and how many boxes of candidates kept or not, were dropped; by "filter: reason"."""
+    """How many candidates were dropped, and how many boxes rejected in candidates, kept or not; by "filter: reason"."""
     images: Counter[str] = Counter()
     boxes: Counter[str] = Counter()
     for sample in samples:
@@ -100,7 +102,7 @@ def conclusion(rounds: Sequence[RoundSummary]) -> str:
 def rounds_table(rounds: Sequence[RoundSummary]) -> str:
     """A row a round, for the terminal, with what the last one says below it. AP in points (x100)."""
     if not rounds:
-        return "no round is finished yet"
+        return "no rounds: the control alone"
     from rich import box
     from rich.console import Console
     from rich.table import Table

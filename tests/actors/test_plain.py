@@ -57,7 +57,14 @@ def candidate(num_boxes):
 def every_record(num_boxes):
     verdict = Verdict(filter="blank", box=WHOLE_IMAGE, keep=False, score=0.1, threshold=1 / 3, reason="blank")
     inspected = Inspected(candidate=candidate(num_boxes), seen=detections(num_boxes))
-    judged = Judged(inspected=inspected, verdicts=(verdict,), annotation=annotation(0), dropped="blank: blank")
+    judged = Judged(
+        inspected=inspected,
+        verdicts=(verdict,),
+        annotation=annotation(0),
+        dropped="blank: blank",
+        pixels=inspected.candidate.pixels,
+        restored=np.zeros(num_boxes, np.bool_),
+    )
     image = LabeledImage(id="a", uri="s3://b/a.png", width=5, height=3, annotation=annotation(num_boxes))
     found = Instance(image_id="a", index=1, label=2, difficulty=Difficulty.HARD, best_score=0.25, best_iou=1e-7)
     sample = Sample(
@@ -69,6 +76,7 @@ def every_record(num_boxes):
         annotation=annotation(num_boxes),
         proposed=annotation(num_boxes + 1),
         drawn=np.ones(num_boxes + 1, np.bool_),
+        restored=np.arange(num_boxes + 1) == 0,
         seen=detections(num_boxes),
         verdicts=(verdict, replace(verdict, keep=True, reason="")),
         dropped="",

@@ -59,6 +59,7 @@ def sample(folder: Path, source: str, seed: int, dropped: str = "") -> Sample:
         annotation=ONE,
         proposed=ONE,
         drawn=np.ones(1, np.bool_),
+        restored=np.zeros(1, np.bool_),
         seen=Detections(
             boxes=np.zeros((0, 4), np.float32), labels=np.zeros(0, np.int64), scores=np.zeros(0, np.float32)
         ),

@@ -23,7 +23,7 @@ from loop.report import (
     rounds_table,
     summary,
 )
-from loop.report.contact_sheet import DRAWN, DROPPED, KEPT, MINED, SEEN
+from loop.report.contact_sheet import DRAWN, DROPPED, KEPT, MINED, RESTORED, SEEN
 from loop.report.marks import Mark, marked
 from loop.training.evaluate import RECALLS, Evaluation
 
@@ -46,6 +46,7 @@ def round_summary(number=1, gain=0.012, low=-0.004, high=0.031, **other) -> Roun
         "kept": 50,
         "dropped": {"naturalness: unnatural": 12, "chain: no_drawn_box_left": 18},
         "dropped_boxes": {"agreement: not_detected": 33},
+        "restored_boxes": 0,
         "seconds": {"mine": 10.0, "train": 300.0},
         "wall_s": 1325.0,
         "engine_s": 25.0,
@@ -57,7 +58,9 @@ def verdict(name="agreement", box=WHOLE_IMAGE, score=0.5, threshold=0.1, reason=
     return Verdict(filter=name, box=box, keep=not reason, score=score, threshold=threshold, reason=reason)
 
 
-def sample(number, dropped="", verdicts=(), uri="there", size=(320, 240), box=(200, 100, 280, 180)) -> Sample:
+def sample(
+    number, dropped="", verdicts=(), uri="there", size=(320, 240), box=(200, 100, 280, 180), restored=False
+) -> Sample:
     lineage = Lineage(round=1, image_id="real.png", box_indices=(0,), generator="copy_paste", seed=number)
     proposed = annotation([10, 10, 60, 60], box)
     seen = Detections(boxes=proposed.boxes[1:], labels=np.zeros(1, np.int64), scores=np.array([0.66], np.float32))
@@ -70,6 +73,7 @@ def sample(number, dropped="", verdicts=(), uri="there", size=(320, 240), box=(2
         annotation=proposed,
         proposed=proposed,
         drawn=np.array([False, True]),
+        restored=np.array([False, restored]),
         seen=seen,
         verdicts=tuple(verdicts),
         dropped=dropped,
@@ -133,8 +137,8 @@ def test_a_gain_that_rounds_to_nothing_has_no_sign():
     assert " 0.0 points" in conclusion([round_summary(gain=-0.0002)])
 
 
-def test_no_round_yet_is_said():
-    assert rounds_table([]) == "no round is finished yet"
+def test_that_there_are_no_rounds_is_said():
+    assert rounds_table([]) == "no rounds: the control alone"
 
 
 def test_a_round_has_its_names_in_mlflow():
@@ -197,6 +201,18 @@ def test_a_dropped_sample_is_shown_in_red(grey):
     sheet = pixels_of(contact_sheet([dropped], real(uri), ["cell"], "t"))
     assert count(sheet[100:, 360:680], DROPPED) > 300
     assert count(sheet[100:, 1028:], KEPT) == 0
+
+
+def test_a_restored_box_has_a_colour_of_its_own_and_no_detection(grey):
+    uri = grey()
+    verdicts = [verdict(box=1, score=0.01, reason="not_detected")]
+    undone = sample(1, uri=uri, verdicts=verdicts, restored=True)
+    sheet = pixels_of(contact_sheet([undone], real(uri), ["cell"], "t"))
+    assert count(sheet[100:, 360:680], RESTORED) > 300
+    assert count(sheet[100:, 360:680], DROPPED) == 0
+    assert count(sheet[100:, 694:1014], SEEN) == 0
+    assert count(sheet[100:, 1028:], RESTORED) > 20
+    assert count(sheet[:100], RESTORED) > 0
 
 
 @pytest.mark.parametrize("size", [(320, 240), (640, 640), (240, 320), (1600, 100)])
@@ -276,5 +292,8 @@ def test_the_page_is_whole_and_loads_nothing():
     assert len(page.sources) == 1
     assert "<b>name" in text
     assert "boxes, agreement: not detected" in text
+    assert "restored" not in text
+    page.feed(html_summary([round_summary(restored_boxes=21)], {}, "name", {}))
+    assert page.text[page.text.index("boxes restored, of these") + 1] == "21"
     assert "not a clear difference" in text
     assert "Nothing" not in text

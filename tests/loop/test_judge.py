@@ -1,0 +1,107 @@
+"""The judging actor: what it writes of a candidate one of whose boxes is rejected, by policy."""
+
+import numpy as np
+import pytest
+from upath import UPath
+
+from actors import rows
+from actors.filters.agreement import AgreementConfig
+from actors.images import encode_png, read
+from actors.records import Annotation, Candidate, Detections, LabeledImage, Lineage, Sample
+from actors.storage import read_record, write_record
+from loop.adapters import Judge
+from loop.config import LoopConfig
+from loop.plan import describe
+
+SOURCE = np.random.default_rng(0).integers(0, 200, (16, 16, 3), np.uint8)
+OWN, ADDED = [1, 1, 7, 7], [9, 9, 15, 15]
+
+
+def annotation(*boxes):
+    count = len(boxes)
+    return Annotation(
+        boxes=np.array(boxes, np.float32), labels=np.zeros(count, np.int64), ignore=np.zeros(count, np.bool_)
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A run's folder with one real image in it."""
+    (tmp_path / "canvas.png").write_bytes(encode_png(SOURCE))
+    uri = str(tmp_path / "canvas.png")
+    image = LabeledImage(id="canvas.png", uri=uri, width=16, height=16, annotation=annotation(OWN))
+    write_record(UPath(tmp_path / "train.json"), (image,))
+    write_record(UPath(tmp_path / "filters.json"), {"agreement": {}})
+    return tmp_path
+
+
+def row(found):
+    """A candidate with its own box repainted and one added, of which the detector has found one."""
+    pixels, painted = SOURCE.copy(), np.full((16, 16), -1, np.int16)
+    for index, (left, top, right, bottom) in enumerate((OWN, ADDED)):
+        pixels[top:bottom, left:right], painted[top:bottom, left:right] = 250, index
+    lineage = Lineage(round=1, image_id="source.png", box_indices=(0,), generator="g", seed=1)
+    drawn = np.ones(2, np.bool_)
+    candidate = Candidate(
+        pixels=pixels,
+        annotation=annotation(OWN, ADDED),
+        drawn=drawn,
+        painted=painted,
+        canvas="canvas.png",
+        lineage=lineage,
+    )
+    seen = Detections(boxes=np.array([found], np.float32), labels=np.zeros(1, np.int64), scores=np.ones(1, np.float32))
+    return {**rows.lineage_row(lineage), **rows.candidate_columns(candidate), **rows.detections_columns(seen)}
+
+
+def written(folder, policy, found):
+    """The sample that is written, and its picture."""
+    judge = Judge(
+        (AgreementConfig(),), policy, str(folder / "filters.json"), str(folder / "train.json"), str(folder / "round")
+    )
+    one = row(found)
+    (verdict,) = judge([one])
+    place = folder / "round" / ("dropped" if verdict["dropped"] else "kept")
+    return read_record(UPath(place / f"{one['id']}.json"), Sample), read(str(place / f"{one['id']}.png"))
+
+
+def test_restored_the_picture_on_disk_is_the_source_outside_kept_boxes(folder):
+    sample, pixels = written(folder, "restore", found=ADDED)
+    expected = SOURCE.copy()
+    expected[9:15, 9:15] = 250
+    assert np.array_equal(pixels, expected)
+    assert sample.annotation.boxes.tolist() == [OWN, ADDED]
+    assert (sample.drawn.tolist(), sample.restored.tolist()) == ([True, True], [True, False])
+    _, pixels = written(folder, "restore", found=OWN)
+    assert np.array_equal(pixels[9:15, 9:15], SOURCE[9:15, 9:15])
+
+
+def test_gen2det_sec_3_2_ignored_the_picture_on_disk_is_the_candidate(folder):
+    sample, pixels = written(folder, "ignore", found=ADDED)
+    assert np.array_equal(pixels, row(ADDED)["pixels"])
+    assert sample.annotation.boxes.tolist() == [ADDED]
+    assert not sample.restored.any()
+
+
+def test_drop_image_names_the_filter_and_its_reason(folder):
+    sample, pixels = written(folder, "drop_image", found=ADDED)
+    assert (sample.dropped, len(sample.annotation)) == ("agreement: not_detected", 0)
+    assert np.array_equal(pixels, row(ADDED)["pixels"])
+
+
+def config(**keys):
+    return LoopConfig(name="r", root="nowhere", data={"format": "world"}, **keys)
+
+
+def test_the_policy_is_part_of_what_decides_results():
+    policies = ("ignore", "restore", "drop_image")
+    assert len({config(rejected_boxes=policy).fingerprint() for policy in policies}) == 3
+    assert config().rejected_boxes == "ignore"
+
+
+def test_the_plan_says_when_background_ignore_is_not_needed():
+    plans = [describe(config(rejected_boxes=policy)) for policy in ("ignore", "restore")]
+    assert ["background_ignore is not needed" in plan for plan in plans] == [False, True]
+    assert "background_ignore is not needed" not in describe(
+        config(rejected_boxes="restore", training={"background_ignore": False})
+    )

@@ -2,18 +2,23 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from io import BytesIO
-from typing import TypeVar
+from pathlib import Path
+from typing import IO, Any, TypeVar
 from uuid import uuid4
 
 import numpy as np
+from numpy.typing import NDArray
 from upath import UPath
 
 from actors.plain import dumps, from_plain
 from actors.records import Detections
 
 Record = TypeVar("Record")
+
+LOCAL = {"", "file", "local"}  # protocols of paths on a disk
 
 
 def write_bytes(path: UPath, data: bytes) -> None:
@@ -22,7 +27,7 @@ def write_bytes(path: UPath, data: bytes) -> None:
     On a local disk the file is written beside, synced and renamed; an object store's put is whole by itself.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.protocol not in {"", "file", "local"}:
+    if path.protocol not in LOCAL:
         path.write_bytes(data)
         return
     beside = path.with_name(f".{path.name}.{uuid4().hex}.part")
@@ -31,6 +36,39 @@ def write_bytes(path: UPath, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.rename(path)
+
+
+@contextmanager
+def exclusive(path: UPath) -> Iterator[None]:
+    """While one process is in here with ``path``, no other is: what they share is made once, the others wait for it.
+
+    The lock lies in a file beside, and ends with its process, however that ends. On an object store, and where the
+    system has no such locks, nobody waits: what is shared may then be made twice, and the last writer stays.
+    """
+    if path.protocol not in LOCAL or os.name != "posix":
+        yield
+        return
+    beside = Path(path.path).with_name(f".{path.name}.lock")
+    beside.parent.mkdir(parents=True, exist_ok=True)
+    held = _lock(beside)
+    try:
+        yield
+    finally:
+        beside.unlink(missing_ok=True)
+        held.close()
+
+
+def _lock(file: Path) -> IO[bytes]:
+    """The locked file. One that its last holder took away while we waited locks nobody out, so we try the next."""
+    import fcntl
+
+    while True:
+        held = file.open("wb")
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(held.fileno()), file.stat()):
+                return held
+        held.close()
 
 
 def write_record(path: UPath, record: object) -> None:
@@ -44,6 +82,20 @@ def read_record(path: UPath, kind: type[Record]) -> Record:
         return from_plain(kind, json.loads(path.read_bytes()))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a readable {getattr(kind, '__name__', kind)} record ({error})") from error
+
+
+def write_arrays(path: UPath, values: Mapping[str, NDArray[Any] | str | float]) -> None:
+    """Put named arrays, strings and numbers at ``path``, as a compressed .npz file. Raises ValueError on objects."""
+    buffer = BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **{name: np.asarray(value) for name, value in values.items()})
+    write_bytes(path, buffer.getvalue())
+
+
+def read_arrays(path: UPath) -> dict[str, Any]:
+    """What ``write_arrays`` put at ``path``, strings and numbers as such."""
+    with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+        values = {name: archive[name] for name in archive.files}
+    return {name: value if value.ndim else value.item() for name, value in values.items()}
 
 
 def write_detections(path: UPath, seen: Mapping[str, Detections]) -> None:

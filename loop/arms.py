@@ -7,22 +7,24 @@ round generates, so it is trained once per schedule and kept by fingerprint besi
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from upath import UPath
 
+from actors.generators.base import FitData
 from actors.perception.attributes import attributes
 from actors.plain import dumps
 from actors.records import Detections, Difficulty, LabeledImage, Sample
 from actors.seeds import derive_seed
-from actors.storage import read_detections, write_detections
+from actors.storage import exclusive, read_detections, write_detections
 from loop import stages
 from loop.config import LoopConfig, MiningConfig, MixingConfig
 from loop.data.importing import Dataset
 from loop.progress import Reporter
 from loop.state import Cost, once
+from loop.training.fit import FitJob, FitResult, fit
 from loop.training.job import TrainJob, TrainResult
 from loop.training.trainer import train
 
@@ -52,7 +54,8 @@ class Trainings:
         goes_on = self.config.training.start == "previous" and number > 0
         start = self.control(number - 1).checkpoint if goes_on else None
         place = UPath(self.config.root) / "controls" / self._control_fingerprint(number)
-        return self.arm(place, number, label=f"control {number}", mixing=REAL_ONLY, pool=(), start=start)
+        with exclusive(place):
+            return self.arm(place, number, label=f"control {number}", mixing=REAL_ONLY, pool=(), start=start)
 
     def arm(
         self,
@@ -82,6 +85,37 @@ class Trainings:
         trained = once(place / "train.json", TrainResult, lambda: self._train(job, label))
         looked = once(place / "look.json", Cost, lambda: self._look(place, str(checkpoint), label))
         return Arm(checkpoint=str(checkpoint), trained=trained, seen=read_detections(place / "val.npz"), looked=looked)
+
+    def fit(self, difficulties: tuple[tuple[Difficulty, ...], ...]) -> FitResult:
+        """The generator fitted on the real training images, whose boxes are as easy and hard as said.
+
+        It is kept by fingerprint beside the runs, for all of them.
+        """
+        config = self.config
+        data = FitData(
+            classes=self.data.classes,
+            images=self.data.splits["train"],
+            difficulties=difficulties,
+            seed=derive_seed(config.seed, "fit"),
+        )
+        job = FitJob(generator=config.generator, data=data, checkpoint="", name="", storage="")
+        place = UPath(config.root) / "fits" / job.fingerprint()
+        job = replace(
+            job,
+            checkpoint=str(place / "generator.safetensors"),
+            name=f"fits-{place.name}",
+            storage=str(place / "fit"),
+        )
+        with exclusive(place):
+            return once(place / "fit.json", FitResult, lambda: self._fit(job))
+
+    def _fit(self, job: FitJob) -> FitResult:
+        with self.reporter.stage("fit", 0) as progress:
+            result = fit(job, self.config.hosting, lambda now: progress.reach(now.step, f"loss {now.loss:.3f}"))
+            progress.reach(
+                result.steps, f"steps, {result.images_per_s:.0f} images/s, {result.launch_s:.0f} s to launch"
+            )
+            return result
 
     def _train(self, job: TrainJob, label: str) -> TrainResult:
         with self.reporter.stage(f"train {label}", self.config.training.steps) as progress:

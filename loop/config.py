@@ -16,6 +16,7 @@ from actors.detectors import DetectorConfig
 from actors.filters import FilterConfig
 from actors.filters.rejected import RejectedBoxes
 from actors.generators import GeneratorConfig
+from actors.generators.inpaint import InpaintConfig
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -152,10 +153,10 @@ class RoleConfig(Config):
 
 
 class TrainRoleConfig(Config):
-    """What the training workers are given."""
+    """What the workers are given that train the detector, or fit the generator."""
 
     num_workers: int = Field(1, ge=1)
-    """Ray Train workers: data-parallel copies of the detector. Each normalises by its own part
+    """Ray Train workers: data-parallel copies of the network. In a detector each normalises by its own part
     of a batch, so compare arms at the same number."""
     num_cpus: float = Field(1.0, gt=0.0)
     """Logical CPUs of each worker; also its number of torch threads."""
@@ -172,6 +173,9 @@ class HostingConfig(Config):
 
     engine: Literal["ray", "inline"] = "ray"
     """inline runs every stage in this process, for a debugger."""
+    share_candidates: bool = False
+    """Mined instances and candidates are kept below root by what they depend on, and taken from there by every run
+    that would make the same: arms of an ablation, say."""
     num_cpus: int | None = Field(None, ge=1)
     """Logical CPUs of a local Ray (a running cluster knows its own); default: this machine's, at least 4."""
     scale_up_timeout_s: float = Field(0.0, ge=0.0)
@@ -179,6 +183,7 @@ class HostingConfig(Config):
     generate: RoleConfig = RoleConfig()
     inspect: RoleConfig = RoleConfig()
     judge: RoleConfig = RoleConfig()
+    fit: TrainRoleConfig = TrainRoleConfig()
     train: TrainRoleConfig = TrainRoleConfig()
 
 
@@ -189,6 +194,8 @@ class TrackingConfig(Config):
     """Tracking server; default: a sqlite file in the run root."""
     experiment: str | None = None
     """Experiment name; default: the run's name."""
+    tags: dict[str, str] = Field(default_factory=dict)
+    """Tags of the loop's run."""
 
 
 class LoopConfig(Config):
@@ -200,12 +207,12 @@ class LoopConfig(Config):
     """Storage root of all that a run writes: a folder or any fsspec URI (s3://, gs://)."""
     seed: int = 0
     """All randomness of the run comes from here."""
-    rounds: int = Field(2, ge=1)
-    """Rounds of mine, generate, judge and train."""
+    rounds: int = Field(2, ge=0)
+    """Rounds of mine, generate, judge and train; 0 trains and measures the control alone."""
     data: DataConfig
     detector: DetectorConfig = DetectorConfig()
     mining: MiningConfig = MiningConfig()
-    generator: GeneratorConfig = GeneratorConfig()
+    generator: GeneratorConfig = InpaintConfig()
     generation: GenerationConfig = GenerationConfig()
     filters: tuple[FilterConfig, ...] = ()
     """Judges, in this order; a dropped image is not shown to the later ones."""

@@ -6,7 +6,7 @@ Later files win: mappings merge, lists replace, and a component of another kind 
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -14,6 +14,8 @@ from pydantic_core import ErrorDetails
 
 from actors.config import Config
 from loop.config import ConfigError, LoopConfig
+
+Section = TypeVar("Section", bound=Config)
 
 
 class _Loader(yaml.SafeLoader):
@@ -38,16 +40,26 @@ def load(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> LoopConf
 
     Raises ConfigError, naming the key, the value seen and what was expected.
     """
+    return validate(LoopConfig, read_tree(files, overrides), " + ".join(map(str, files)))
+
+
+def read_tree(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The plain tree of ``files`` and ``overrides``, not yet held against any config. Raises ConfigError."""
     tree: dict[str, Any] = {}
     for file in files:
-        tree = _merge(tree, _read(Path(file)))
+        tree = overlay(tree, _read(Path(file)))
     for override in overrides:
-        tree = _merge(tree, _parse_override(override))
+        tree = overlay(tree, _parse_override(override))
+    return tree
+
+
+def validate(kind: type[Section], tree: Mapping[str, Any], source: str) -> Section:
+    """``tree`` as a config section; ``source`` names it in errors. Raises ConfigError, naming every key at fault."""
     try:
-        return LoopConfig.model_validate(tree)
+        return kind.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(detail) for detail in error.errors(include_url=False)]
-        raise ConfigError("\n".join([f"{' + '.join(map(str, files))} cannot be used:", *lines])) from None
+        lines = [_explain(detail, kind) for detail in error.errors(include_url=False)]
+        raise ConfigError("\n".join([f"{source} cannot be used:", *lines])) from None
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -68,25 +80,29 @@ def _parse(text: str) -> Any:  # noqa: ANN401 - any YAML value
 
 def _parse_override(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
-    parts = key.strip().split(".")
-    if not separator or not all(parts):
+    if not separator or not all(key.strip().split(".")):
         raise ConfigError(f"--set {text}: give it as key.sub=value")
     try:
-        tree: Any = _parse(value)
+        tree = _parse(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {text}: the value is no YAML: {error}") from None
-    for part in reversed(parts):
-        tree = {part: tree}
-    return dict(tree)
+    return nest(key.strip(), tree)
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def nest(key: str, value: Any) -> dict[str, Any]:  # noqa: ANN401 - any YAML value
+    """The tree that gives a dotted key a value."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """``over`` laid over ``base``. A component of another kind replaces the one below it whole."""
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
         if isinstance(below, Mapping) and isinstance(value, Mapping) and _same_kind(below, value):
-            merged[key] = _merge(below, value)
+            merged[key] = overlay(below, value)
         else:
             merged[key] = value
     return merged
@@ -96,8 +112,8 @@ def _same_kind(below: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
     return "kind" not in over or over["kind"] == below.get("kind")
 
 
-def _explain(detail: ErrorDetails) -> str:
-    key, known = _locate(detail["loc"])
+def _explain(detail: ErrorDetails, top: type[Config]) -> str:
+    key, known = _locate(detail["loc"], top)
     message, seen = detail["msg"].removeprefix("Value error, "), detail["input"]
     match detail["type"]:
         case "extra_forbidden":
@@ -111,9 +127,9 @@ def _explain(detail: ErrorDetails) -> str:
     return f"  {key}: {message}" + ("" if isinstance(seen, dict | list) else f"; seen: {seen!r}")
 
 
-def _locate(location: Sequence[str | int]) -> tuple[str, list[str]]:
+def _locate(location: Sequence[str | int], top: type[Config]) -> tuple[str, list[str]]:
     """The key at ``location`` as one writes it, and the keys of the innermost section on the way there."""
-    sections: list[type[Config]] = [LoopConfig]
+    sections = [top]
     parts = list[str]()
     for part in location:
         if len(sections) > 1 and isinstance(part, str):  # which of several components is meant: no key

@@ -10,7 +10,7 @@ from typing import TypeVar
 from upath import UPath
 
 from actors.filters import fit_filters
-from actors.storage import read_record, write_record
+from actors.storage import exclusive, read_record, write_record
 from loop.arms import Trainings
 from loop.config import HostingConfig, LoopConfig
 from loop.data.export import export
@@ -45,7 +45,7 @@ def run(config: LoopConfig, reporter: Reporter) -> UPath:
     with engine(config.hosting):
         write_record(folder.train_records, data.splits["train"])
         held_out = (*data.splits["val"], *data.splits.get("test", ()))
-        fit = partial(fit_filters, config.filters, data.splits["train"], held_out)
+        fit = partial(fit_filters, config.filters if config.rounds else (), data.splits["train"], held_out)
         states = once(folder.filter_states, dict, lambda: _in_an_actor(fit, config.hosting))
         for kind, state in states.items():
             for remark in state.get("remarks", ()):
@@ -63,7 +63,7 @@ def anchored(config: LoopConfig) -> LoopConfig:
 
 
 def _rounds(loop: Loop, tracker: Tracker) -> None:
-    state = State(round=0, detector=loop.trainings.control(0).checkpoint, pool=())
+    state = State(round=0, detector=loop.trainings.control(0).checkpoint, generator=None, pool=())
     for _ in range(loop.config.rounds):
         result = run_round(loop, state)
         report_round(loop, result, tracker)
@@ -83,7 +83,8 @@ def import_real(config: LoopConfig) -> Dataset:
     """The real images of ``config``; the world is rendered into the storage root first, once for all runs."""
     if config.data.format == "world":
         root = UPath(config.root) / "worlds" / config.fingerprint("data")
-        write_world(root, config.data.world)
+        with exclusive(root):
+            write_world(root, config.data.world)
     else:
         root = UPath(config.data.root or "")
     return import_data(config.data, root.absolute(), config.seed)
@@ -103,22 +104,34 @@ def export_run(path: UPath, layout: str, out: UPath) -> UPath:
 
 @contextmanager
 def engine(hosting: HostingConfig) -> Iterator[None]:
-    """Ray, for as long as the run lasts: the cluster that RAY_ADDRESS names, else a local one of its own.
+    """Ray, for as long as the run lasts, if ``hosting`` asks for it.
 
     Raises ValueError, before anything runs, where a role of ``hosting`` cannot be placed.
     """
     if hosting.engine == "inline":
         yield
         return
+    with started_ray(hosting.num_cpus or max(os.cpu_count() or 1, 4)):
+        _wait_for_places(hosting)
+        yield
+
+
+@contextmanager
+def started_ray(num_cpus: int) -> Iterator[None]:
+    """Ray: one that is running in this process already, else the cluster that RAY_ADDRESS names, else one of our own.
+
+    ``num_cpus`` are the logical CPUs of our own.
+    """
     _before_ray_is_imported()
     import ray
 
-    num_cpus = hosting.num_cpus or max(os.cpu_count() or 1, 4)
+    if ray.is_initialized():  # a run that is a trial of an ablation
+        yield
+        return
     local = {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
     with _without_stderr():  # its C++ side announces the log level that it was told to keep
         ray.init(**({} if "RAY_ADDRESS" in os.environ else local), log_to_driver=False, logging_level="ERROR")
     try:
-        _wait_for_places(hosting)
         yield
     finally:
         ray.shutdown()
@@ -179,7 +192,8 @@ def _in_an_actor(function: Callable[[], Result], hosting: HostingConfig) -> Resu
         return function()
     import ray
 
-    result: Result = ray.get(ray.remote(_call).options(num_cpus=hosting.judge.num_cpus).remote(function))
+    options = {"num_cpus": hosting.judge.num_cpus, "scheduling_strategy": "DEFAULT"}  # not within a trial's own CPUs
+    result: Result = ray.get(ray.remote(_call).options(**options).remote(function))
     return result
 
 

@@ -24,7 +24,9 @@ from loop.report import (
     rounds_table,
     summary,
 )
+from loop.report.summary import points
 from loop.round import Loop, RoundResult
+from loop.state import once
 from loop.tracking import Tracker
 from loop.training.evaluate import Evaluation, evaluate
 
@@ -51,6 +53,7 @@ def report_round(loop: Loop, result: RoundResult, tracker: Tracker) -> None:
         write_bytes(place / name, data)
     manifest = {"manifest.json": _manifest(samples)}
     tracker.log_round(number, _metrics(result, measured, round_summary), files | manifest)
+    once(place / "metrics.json", dict, lambda: {"loop": measured.loop.metrics, "control": measured.control.metrics})
     write_record(place / "round.json", round_summary)
     loop.reporter.say(
         f"round {number}: AP {100 * round_summary.ap:.1f}, control {100 * round_summary.control_ap:.1f} (points)\n"
@@ -67,14 +70,25 @@ def conclude(loop: Loop, tracker: Tracker) -> None:
         rounds, name=config.name, fingerprint=config.fingerprint(), seed=config.seed, steps=config.training.steps
     )
     facts["control_seconds"] = _seconds(control)
+    facts["metrics"] = _last_metrics(loop, control)
     write_bytes(path / "manifest.json", b"".join(_manifest(loop.folder.judged(number)) for number in numbers))
     files = {"summary.json": json.dumps(facts, indent=1).encode(), "summary.html": _page(loop, rounds).encode()}
     for name, data in files.items():
         write_bytes(path / name, data)
     tracker.log_files(files)
+    if not rounds:
+        tracker.log_figures({f"control_{key}": value for key, value in facts["metrics"]["control"].items()})
     loop.reporter.say(rounds_table(rounds))
-    loop.reporter.say(f"control: {sum(facts['control_seconds'].values()):.0f} s, trained once and kept for all runs")
+    ap, seconds = facts["metrics"]["control"]["AP"], sum(facts["control_seconds"].values())
+    loop.reporter.say(f"control: AP {points(ap)}, {seconds:.0f} s, trained once and kept for all runs")
     loop.reporter.say(f"pictures and curves: {path / 'summary.html'}   compare runs: detloop ui {config.root}")
+
+
+def _last_metrics(loop: Loop, control: Arm) -> dict[str, dict[str, float]]:
+    """COCO metrics after the last round, of the arms ``loop`` and ``control``; without rounds, of the control alone."""
+    if loop.config.rounds:
+        return read_record(loop.folder.round(loop.config.rounds) / "metrics.json", dict[str, dict[str, float]])
+    return {"control": evaluate(loop.data.splits["val"], control.seen, loop.data.classes).metrics}
 
 
 def _measure(loop: Loop, result: RoundResult) -> Measured:
@@ -163,7 +177,9 @@ def _manifest(samples: Sequence[Sample]) -> bytes:
 def _page(loop: Loop, rounds: list[RoundSummary]) -> str:
     config = loop.config
     facts = {"fingerprint": config.fingerprint(), "seed": str(config.seed), "steps": str(config.training.steps)}
-    figures: dict[str, list[Figure]] = {"AP over rounds": [Figure(png=ap_curve(rounds), caption="", width_px=520)]}
+    figures: dict[str, list[Figure]] = {}
+    if rounds:
+        figures["AP over rounds"] = [Figure(png=ap_curve(rounds), caption="", width_px=520)]
     for one in rounds:
         place = loop.folder.round(one.round)
         figures[f"Round {one.round}"] = [

@@ -39,10 +39,14 @@ def gangs(hosting: HostingConfig) -> dict[str, tuple[Actor, ...]]:
         for role in [getattr(hosting, name)]
         for _ in range(role.num_actors)
     ]
-    train = [Actor(role="train", cpus=hosting.train.num_cpus, gpus=hosting.train.num_gpus)] * hosting.train.num_workers
+    workers = {
+        name: (Actor(role=name, cpus=role.num_cpus, gpus=role.num_gpus),) * role.num_workers
+        for name in ("fit", "train")
+        for role in [getattr(hosting, name)]
+    }
     return {
         "generate + inspect + judge": tuple(sorted(stream, key=lambda actor: (actor.gpus, actor.cpus), reverse=True)),
-        "train": tuple(train),
+        **workers,
     }
 
 

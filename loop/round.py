@@ -8,17 +8,19 @@ from dataclasses import dataclass
 
 from upath import UPath
 
-from actors.perception.attributes import attributes
+from actors.generators import learns
+from actors.perception.attributes import attributes, difficulties
 from actors.records import Lineage
 from actors.rows import Row
 from actors.seeds import derive_seed
-from actors.storage import write_record
+from actors.storage import exclusive, write_record
 from loop import mining, stages
 from loop.adapters import failed_sample
 from loop.arms import Arm, Trainings
 from loop.config import LoopConfig
 from loop.data.importing import Dataset
 from loop.progress import Reporter, StageProgress
+from loop.sharing import shared_place
 from loop.state import Fate, Mined, Pooled, RunFolder, State, once
 
 
@@ -60,17 +62,30 @@ def run_round(loop: Loop, state: State) -> RoundResult:
         round_index=number,
         seed=loop.config.seed,
     )
-    pooled = once(place / "pool.json", Pooled, lambda: generate_and_judge(loop, state, lineages))
+    generator = state.generator or fit(loop, mined)
+    pooled = once(place / "pool.json", Pooled, lambda: generate_and_judge(loop, state, generator, lineages))
     pool = (*state.pool, *loop.folder.samples(number, Fate.KEPT))
     start = state.detector if loop.config.training.start == "previous" else None
     arm = loop.trainings.arm(place, number, label=f"round {number}", mixing=loop.config.mixing, pool=pool, start=start)
     control = loop.trainings.control(number)
-    after = state.next(detector=arm.checkpoint, pool=pool)
+    after = state.next(detector=arm.checkpoint, generator=generator, pool=pool)
     return RoundResult(state=after, mined=mined, pooled=pooled, arm=arm, control=control)
 
 
 def mine(loop: Loop, state: State) -> Mined:
-    """Look at every real training image with the current detector, and spend the budget on what it gets wrong."""
+    """Look at every real training image with the current detector, and spend the budget on what it gets wrong.
+
+    Where runs share, one of them does it for all.
+    """
+    decides = ("mining", "detector", "seed")
+    shared = shared_place("mined", loop.config, decides, [loop.folder.train_records, state.detector])
+    if shared is None:
+        return _mine(loop, state)
+    with exclusive(shared):
+        return once(shared / f"{state.round + 1:03d}.json", Mined, lambda: _mine(loop, state))
+
+
+def _mine(loop: Loop, state: State) -> Mined:
     config, images = loop.config, loop.data.splits["train"]
     with loop.reporter.stage("mine", len(images)) as progress:
         seen, cost = stages.detect(images, config.detector, state.detector, config.hosting, progress.advance)
@@ -83,10 +98,17 @@ def mine(loop: Loop, state: State) -> Mined:
         progress.note(f"{num_hard} of {len(instances)} boxes hard, {len(taken)} taken")
     for warning in mining.warnings(shares):
         loop.reporter.warn(warning)
-    return Mined(instances=taken, shares=shares, cost=cost)
+    return Mined(instances=taken, found=tuple(instances), shares=shares, cost=cost)
 
 
-def generate_and_judge(loop: Loop, state: State, lineages: Sequence[Lineage]) -> Pooled:
+def fit(loop: Loop, mined: Mined) -> str | None:
+    """Fit a generator that learns on the real training images; its checkpoint, or None where it does not learn."""
+    if not learns(loop.config.generator):
+        return None
+    return loop.trainings.fit(difficulties(loop.data.splits["train"], mined.found)).checkpoint
+
+
+def generate_and_judge(loop: Loop, state: State, generator: str | None, lineages: Sequence[Lineage]) -> Pooled:
     """Draw each lineage's candidate, look at it, judge it, write it down: one stream, whose pixels stay in the actors.
 
     Candidates that an interrupted start has judged already are not drawn again.
@@ -95,12 +117,13 @@ def generate_and_judge(loop: Loop, state: State, lineages: Sequence[Lineage]) ->
     place = loop.folder.round(number)
     done = {sample_id for fate in Fate for sample_id in loop.folder.sample_ids(number, fate)}
     todo = [lineage for lineage in lineages if lineage.id not in done]
+    decides = ("generator", "detector")
+    shared = shared_place("candidates", config, decides, [loop.folder.train_records, state.detector, generator])
+    records, classes = str(loop.folder.train_records), loop.data.classes
     with loop.reporter.stage("generate and judge", len(todo)) as progress:
-        candidates = stages.generate(todo, config, str(loop.folder.train_records))
-        inspected = stages.inspect(candidates, config, state.detector)
-        judged = stages.judge(
-            inspected, config, str(loop.folder.filter_states), str(loop.folder.train_records), str(place)
-        )
+        candidates = stages.generate(todo, config, records, classes, generator, shared)
+        inspected = stages.inspect(candidates, config, state.detector, shared)
+        judged = stages.judge(inspected, config, str(loop.folder.filter_states), records, str(place))
         collected = stages.collect(judged, config.hosting, _counting(progress))
     _record_failures(collected.rows, place, config.generation.max_failed_share * len(lineages))
     kept, dropped = (loop.folder.sample_ids(number, fate) for fate in Fate)

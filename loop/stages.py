@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from upath import UPath
+
 from actors.detectors import DetectorConfig
 from actors.hosting import Host, OpenComponent
 from actors.records import Detections, LabeledImage, Lineage
 from actors.rows import Row, lineage_row, read_detections
-from loop.adapters import Generate, Inspect, Judge
+from loop.adapters import Generate, Inspect, Judge, Remembered
 from loop.config import HostingConfig, LoopConfig, RoleConfig
 from loop.state import Cost
 
@@ -60,18 +62,32 @@ class Collected:
     cost: Cost
 
 
-def generate(lineages: Sequence[Lineage], config: LoopConfig, real: str) -> Stream:
-    """Candidates to be drawn, one per lineage, from the real training images whose records lie at ``real``."""
-    stage = Stage(
-        name="generate", open_component=partial(Generate, config.generator, real), role=config.hosting.generate
-    )
+def generate(
+    lineages: Sequence[Lineage],
+    config: LoopConfig,
+    real: str,
+    classes: tuple[str, ...],
+    fitted: str | None,
+    shared: UPath | None = None,
+) -> Stream:
+    """Candidates to be drawn, one per lineage, from the real training images whose records lie at ``real``.
+
+    ``fitted`` is the checkpoint's URI of a generator that learns, ``shared`` a folder of candidates that are taken
+    from there and left there.
+    """
+    opener = _remembered(partial(Generate, config.generator, real, classes, fitted), shared, "generate")
+    stage = Stage(name="generate", open_component=opener, role=config.hosting.generate)
     return Stream(rows=tuple(lineage_row(lineage) for lineage in lineages)).then(stage)
 
 
-def inspect(candidates: Stream, config: LoopConfig, checkpoint: str) -> Stream:
-    """The candidates, each looked at once by the current detector."""
-    opener = partial(Inspect, config.detector, checkpoint)
+def inspect(candidates: Stream, config: LoopConfig, checkpoint: str, shared: UPath | None = None) -> Stream:
+    """The candidates, each looked at once by the current detector; ``shared`` as in ``generate``."""
+    opener = _remembered(partial(Inspect, config.detector, checkpoint), shared, "inspect")
     return candidates.then(Stage(name="inspect", open_component=opener, role=config.hosting.inspect))
+
+
+def _remembered(opener: OpenComponent, shared: UPath | None, stage: str) -> OpenComponent:
+    return opener if shared is None else partial(Remembered, opener, str(shared / stage))
 
 
 def judge(inspected: Stream, config: LoopConfig, states: str, real: str, folder: str) -> Stream:

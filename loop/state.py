@@ -48,6 +48,7 @@ class Mined:
     """What mining found and took."""
 
     instances: tuple[Instance, ...]  # those the budget was spent on
+    found: tuple[Instance, ...]  # every box that has an attribute, in the order of images and boxes
     shares: tuple[ClassDifficulty, ...]  # easy and hard boxes by class
     cost: Cost
 
@@ -67,11 +68,14 @@ class State:
 
     round: int  # rounds finished
     detector: str  # URI of the current detector's checkpoint
+    generator: (
+        str | None
+    )  # URI of the fitted generator's checkpoint; None before the first round, or if it does not learn
     pool: tuple[Sample, ...]  # kept samples of all rounds so far, by round and id
 
-    def next(self, *, detector: str, pool: tuple[Sample, ...]) -> "State":
+    def next(self, *, detector: str, generator: str | None, pool: tuple[Sample, ...]) -> "State":
         """The state after one more round."""
-        return State(round=self.round + 1, detector=detector, pool=pool)
+        return State(round=self.round + 1, detector=detector, generator=generator, pool=pool)
 
 
 def once(path: UPath, kind: type[Record], compute: Callable[[], Record]) -> Record:

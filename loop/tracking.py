@@ -114,6 +114,12 @@ class Tracker:
         self._log_metrics(self.run_ids["loop"], missing, number)
         self.client.set_terminated(child.info.run_id, "FINISHED")  # last: it says that all the rest is there
 
+    def log_figures(self, figures: Mapping[str, float]) -> None:
+        """Figures of the loop's own run, which belong to no round; those that are there already are left."""
+        known = self.client.get_run(self.run_ids["loop"]).data.metrics
+        named = dict(zip(legal_keys(figures), figures.values(), strict=True))
+        self._log_metrics(self.run_ids["loop"], {k: v for k, v in named.items() if known.get(k) != v}, step=0)
+
     def log_files(self, files: Mapping[str, bytes]) -> None:
         """Files (by name) in the loop's own run."""
         self._log_files(self.run_ids["loop"], files)
@@ -142,6 +148,7 @@ class Tracker:
         changed = [f"{key}: {known[key]} -> {value}" for key, value in params.items() if known.get(key, value) != value]
         tags = {"fingerprint": config.fingerprint(), "detloop": version("detloop")}
         tags |= {"resumed_with": "; ".join(changed)[:MAX_TAG_CHARS]} if changed else {}
+        tags |= config.tracking.tags
         self.client.log_batch(loop.info.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
         self._log_files(loop.info.run_id, {"config.yaml": yaml.safe_dump(tree, sort_keys=False).encode()})
 

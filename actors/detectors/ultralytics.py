@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from actors.checkpoint import Header, LoadedWeights, read_checkpoint, transfer, write_checkpoint
 from actors.config import Config
-from actors.detectors.checkpoint import Header, LoadedWeights, read_checkpoint, transfer, write_checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

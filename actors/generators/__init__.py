@@ -1,16 +1,46 @@
-"""Generators draw variants of mined instances; the union of their configs."""
+"""Generators draw variants of mined instances; the union of their configs, and which of them learn."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
-from actors.generators.base import Generator
+from pydantic import Field
+
+from actors.generators.base import Fit, FitData, Generator, Worker
 from actors.generators.copy_paste import CopyPasteConfig
+from actors.generators.inpaint import InpaintConfig
+from actors.generators.painters.crop import CropConfig
 from actors.records import LabeledImage
 
-GeneratorConfig = CopyPasteConfig
+GeneratorConfig = Annotated[CopyPasteConfig | InpaintConfig, Field(discriminator="kind")]
 
 
-def build_generator(config: GeneratorConfig, real: Sequence[LabeledImage]) -> Generator:
-    """The generator of ``config`` over the real training images."""
-    from actors.generators.copy_paste import CopyPaste
+def build_generator(
+    config: GeneratorConfig, real: Sequence[LabeledImage], classes: tuple[str, ...], fitted: str | None = None
+) -> Generator:
+    """The generator of ``config`` over the real training images; ``fitted`` is its checkpoint's URI if it learns."""
+    match config:
+        case CopyPasteConfig():
+            from actors.generators.copy_paste import CopyPaste
 
-    return CopyPaste(config, real)
+            return CopyPaste(config, real)
+        case InpaintConfig():
+            from actors.generators.inpaint import Inpaint
+            from actors.generators.painters import build_painter
+
+            return Inpaint(config, real, build_painter(config.painter, classes, fitted))
+
+
+def learns(config: GeneratorConfig) -> bool:
+    """Whether the generator is fitted on the real images before it draws."""
+    return isinstance(config, InpaintConfig) and isinstance(config.painter, CropConfig)
+
+
+def open_fit(config: GeneratorConfig, data: FitData, worker: Worker) -> Fit:
+    """The fit of a generator that learns. Raises ValueError where there is nothing to fit it on."""
+    match config:
+        case InpaintConfig(painter=CropConfig() as painter):
+            from actors.generators.painters.crop_fit import CropFit
+
+            return CropFit(painter, data, worker, context=config.context, margin=config.margin)
+        case _:
+            raise ValueError(f"generator {config.kind}: it does not learn, there is nothing to fit")

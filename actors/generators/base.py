@@ -1,13 +1,14 @@
 """What the loop asks of a generator."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from actors.records import Candidate, Lineage
+from actors.records import Candidate, Difficulty, LabeledImage, Lineage
 
 
 class Generator(Protocol):
-    """Draws variants of mined instances. Built from its config and the real training images.
+    """Draws variants of mined instances. Built from its config, the real training images and what was fitted on them.
 
     All randomness of a candidate comes from its lineage's seed (``numpy.random.default_rng(lineage.seed)``; noise
     for a GPU is drawn on the CPU), so that its picture does not depend on batch size or on who draws it.
@@ -18,4 +19,46 @@ class Generator(Protocol):
 
         Raises ValueError where a lineage names an image or box that is not there.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FitData:
+    """What a generator that learns is fitted on: real training images, and nothing that was held out."""
+
+    classes: tuple[str, ...]
+    images: tuple[LabeledImage, ...]
+    difficulties: tuple[tuple[Difficulty, ...], ...]  # one for each box of each image, as mined
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """One of the processes that fit a generator together."""
+
+    device: str  # as torch names it
+    rank: int = 0
+    num_workers: int = 1
+
+
+class Fit(Protocol):
+    """A fit in progress, in one worker. Steps are functions of the seed and the step's number, and of nothing else."""
+
+    num_steps: int
+    batch_size: int  # examples a step, over all workers
+
+    def step(self, number: int) -> float:
+        """One optimiser step, the ``number``-th from 0; its loss over this worker's examples."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """All that the steps to come depend on: plain values and tensors."""
+        ...
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up where ``state`` was taken."""
+        ...
+
+    def save(self, uri: str) -> None:
+        """Put the checkpoint that the generator is built with at ``uri``, whole or not at all."""
         ...

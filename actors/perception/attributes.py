@@ -1,5 +1,7 @@
 """Perception-aware attribute: easy or hard for the current detector (DetDiffusion, arXiv 2403.13304, Sec. 3, Eq. 2)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from actors import boxes as geometry
@@ -34,4 +36,13 @@ def attributes(
             best_iou=float(overlap),
         )
         for position, label, score, overlap in zip(index, truth.labels, best_score, best_iou, strict=True)
+    )
+
+
+def difficulties(images: Sequence[LabeledImage], found: Sequence[Instance]) -> tuple[tuple[Difficulty, ...], ...]:
+    """The attribute of every box of every image, in order; boxes without one (ignored) count as easy."""
+    known = {(instance.image_id, instance.index): instance.difficulty for instance in found}
+    return tuple(
+        tuple(known.get((image.id, index), Difficulty.EASY) for index in range(len(image.annotation)))
+        for image in images
     )

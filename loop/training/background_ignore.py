@@ -1,10 +1,16 @@
 """Background ignore (Gen2Det, arXiv 2312.04566, Sec. 3.3): the background of a synthetic image gives no loss.
 
-Judging removes labels, not pixels, so an object may stand unlabelled in a synthetic image. There only locations
-that are assigned to a kept box give classification loss; box losses have no background to begin with. The paper
-weights two-stage heads (proposals and regions); on the dense heads here the same rule is a weight per location.
-Real images keep all their loss, but for locations inside boxes that are flagged ignore, which on every image are
-neither object nor background.
+Judging removes labels, not pixels, so an object may stand unlabelled in a synthetic image. There only what is
+assigned to a kept box gives classification loss; box losses have no background to begin with. The paper weights
+two-stage heads (proposals and regions). Here the same rule holds for what other heads classify:
+
+* dense heads (YOLO; both of them where the detector is end to end): locations that are assigned to no box;
+* sets of queries (RT-DETR; encoder and every decoder layer): queries that the matching leaves over, and denoising
+  queries that stand for no box, the negative ones and those that only fill up.
+
+Assignment, matching and normalisers (numbers of boxes or sums of target scores over the batch) stay as they are, so
+that the real images beside a synthetic one keep the very loss that they had. Locations and predicted centres inside
+boxes that are flagged ignore are, on every image, neither object nor background.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +21,7 @@ if TYPE_CHECKING:
 
 BACKGROUND = "background_weight"  # in a batch: [b], 0 where background gives no loss; left out where it is all 1
 IGNORED = "ignored"  # in a batch: [k, 5] image index, then the box as centre, width, height in shares of the image
+SILENT_LOGIT = -100.0  # "surely not this class": as background it costs exactly 0 and has no gradient
 
 LossFunction = Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
 
@@ -54,8 +61,45 @@ def ignore_background(head: DenseLoss) -> None:
     head.bce, head.loss = weighted, loss
 
 
+class QueryLoss:
+    """The losses of one layer of a DETR, with the background queries silent that a batch's marks name."""
+
+    def __init__(self, criterion: Any) -> None:  # noqa: ANN401 - ultralytics' DETRLoss
+        self.num_classes = criterion.nc
+        self._layer_loss, self._class_loss = criterion._get_loss, criterion._get_loss_class  # noqa: SLF001
+        self.batch: Mapping[str, Any] = {}
+        self._weights: Tensor | None = None  # [b, queries]
+
+    def layer_loss(self, boxes: "Tensor", logits: "Tensor", *targets: Any, **options: Any) -> Any:  # noqa: ANN401
+        """All losses of a layer; boxes ``[b, queries, 4]`` are centre, width, height in shares of the image."""
+        self._weights = background_weights(boxes[..., :2].detach().float(), self.batch)
+        return self._layer_loss(boxes, logits, *targets, **options)
+
+    def class_loss(self, logits: "Tensor", targets: "Tensor", *scores: Any, **options: Any) -> Any:  # noqa: ANN401
+        """The classification loss; targets ``[b, queries]`` are ``num_classes`` where no box is matched."""
+        if self._weights is not None:
+            silent = (targets == self.num_classes) & (self._weights == 0)
+            logits = logits.masked_fill(silent.unsqueeze(-1), SILENT_LOGIT)
+        return self._class_loss(logits, targets, *scores, **options)
+
+
+def ignore_unmatched(model: Any) -> None:  # noqa: ANN401 - ultralytics' RTDETRDetectionModel
+    """Let the loss of a DETR heed a batch's ``BACKGROUND`` and ``IGNORED``; without them it is as before.
+
+    ``model`` has its ``criterion`` already, which sees targets only: the marks are taken from the model's own batch.
+    """
+    heeding, inner = QueryLoss(model.criterion), model.loss
+
+    def loss(batch: Mapping[str, Any], preds: Any = None) -> Any:  # noqa: ANN401 - the model's own types
+        heeding.batch = batch
+        return inner(batch, preds)
+
+    model.loss = loss
+    model.criterion._get_loss, model.criterion._get_loss_class = heeding.layer_loss, heeding.class_loss  # noqa: SLF001
+
+
 def mark_background(batch: dict[str, Any], num_classes: int, *, synthetic: bool) -> dict[str, Any]:
-    """A batch with the marks that ``ignore_background`` goes by, and without ignored boxes among its targets.
+    """A batch with the marks that the losses go by, and without ignored boxes among its targets.
 
     Ignored boxes come as class ``num_classes``. With ``synthetic``, images flagged so give no background loss.
     A batch that needs no mark gets none.
@@ -74,15 +118,19 @@ def mark_background(batch: dict[str, Any], num_classes: int, *, synthetic: bool)
 
 def location_weights(feats: Sequence["Tensor"], batch: Mapping[str, Any]) -> "Tensor | None":
     """Weights ``[b, locations]`` of background, for feature maps ``[b, c, h, w]``; None where all are 1."""
+    return background_weights(location_centres(feats).expand(len(feats[0]), -1, -1), batch)
+
+
+def background_weights(centres: "Tensor", batch: Mapping[str, Any]) -> "Tensor | None":
+    """Weights ``[b, a]`` of background at centres ``[b, a, 2]`` (x, y, shares of the image); None where all are 1."""
     background, ignored = batch.get(BACKGROUND), batch.get(IGNORED)
     if background is None and ignored is None:
         return None
-    centres = location_centres(feats)
-    weights = centres.new_ones(len(feats[0]), len(centres))
+    weights = centres.new_ones(centres.shape[:2])
     if background is not None:
         weights *= background.to(weights)[:, None]
     if ignored is not None:
-        weights *= (coverage(centres, ignored, len(weights)) == 0).to(weights)
+        weights *= (coverage(centres, ignored) == 0).to(weights)
     return weights
 
 
@@ -98,9 +146,9 @@ def location_centres(feats: Sequence["Tensor"]) -> "Tensor":
     return torch.cat(grids)
 
 
-def coverage(centres: "Tensor", ignored: "Tensor", num_images: int) -> "Tensor":
-    """How many of the ignored boxes ``[k, 5]`` hold each of the centres ``[a, 2]``, per image: ``[num_images, a]``."""
+def coverage(centres: "Tensor", ignored: "Tensor") -> "Tensor":
+    """How many of the ignored boxes ``[k, 5]`` hold each of the centres ``[b, a, 2]`` of their own image: ``[b, a]``."""
     ignored = ignored.to(centres)
-    middle, half = ignored[:, None, 1:3], ignored[:, None, 3:5] / 2
-    inside = ((centres[None] - middle).abs() < half).all(dim=-1)
-    return centres.new_zeros(num_images, len(centres)).index_add_(0, ignored[:, 0].long(), inside.to(centres))
+    image, middle, half = ignored[:, 0].long(), ignored[:, None, 1:3], ignored[:, None, 3:5] / 2
+    inside = ((centres[image] - middle).abs() < half).all(dim=-1)
+    return centres.new_zeros(centres.shape[:2]).index_add_(0, image, inside.to(centres))

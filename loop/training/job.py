@@ -1,7 +1,8 @@
 """What a training is asked to do, and what it reports: plain records that travel to the workers and back."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from actors.detectors import DetectorConfig
 from actors.plain import dumps
@@ -36,6 +37,11 @@ class TrainJob:
             mixing=self.mixing,
             seed=self.seed,
         )
+
+    def located(self, place: Callable[[str], str]) -> "TrainJob":
+        """The same job with ``place`` applied to the URIs of what it writes and starts from."""
+        start = self.start and place(self.start)
+        return replace(self, checkpoint=place(self.checkpoint), storage=place(self.storage), start=start)
 
     def records(self) -> tuple[LabeledImage | Sample, ...]:
         """All images, the real ones first."""

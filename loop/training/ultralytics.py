@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,9 +25,10 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from actors.seeds import derive_seed
 from loop.mixing import Mixture
-from loop.training.background_ignore import DenseLoss, ignore_background, mark_background
+from loop.training.background_ignore import DenseLoss, ignore_background, ignore_unmatched, mark_background
 from loop.training.batches import MixedImages, MixtureSampler
 from loop.training.job import Place, Progress, TrainJob
+from loop.training.memory import Memory
 from loop.training.pictures import Pictures, Record
 from loop.training.precision import forward_dtype, in_full_precision
 from loop.training.settings import settings
@@ -89,18 +90,6 @@ class Images(YOLODataset):  # type: ignore[misc]
         return pixels, (record.height, record.width), pixels.shape[:2]
 
 
-class Memory(Protocol):
-    """Where the state of an unfinished training is kept."""
-
-    def recall(self) -> State | None:
-        """The state to go on from, if there is one."""
-        ...
-
-    def keep(self, snapshot: Callable[[], State]) -> None:
-        """An epoch has ended; ``snapshot`` gives the state, should it be wanted."""
-        ...
-
-
 class Training(DetectionTrainer):  # type: ignore[misc] # with "Trainer" in its name ultralytics would hook trackers to it
     """Ultralytics' training of one job: ``epoch_steps`` steps are an epoch, a batch is a step, nothing is validated."""
 
@@ -109,8 +98,6 @@ class Training(DetectionTrainer):  # type: ignore[misc] # with "Trainer" in its 
     ) -> None:
         self.job, self.place, self.memory, self.progress = job, place, memory, progress
         self.detr = isinstance(model, RTDETRDetectionModel)
-        if self.detr and job.pool and job.training.background_ignore:
-            raise ValueError("training.background_ignore: RT-DETR has no background locations; set it to false")
         self.losses: list[dict[str, float]] = []
         self.done, self.seconds, self.began, self.reported = 0, 0.0, 0.0, 0.0
         super().__init__(overrides=settings(job, place.folder, place.device))
@@ -210,6 +197,8 @@ class Training(DetectionTrainer):  # type: ignore[misc] # with "Trainer" in its 
         for head in heads(model.criterion):
             ignore_background(head)
             head.loss = in_full_precision(head.loss, self.device.type)
+        if self.detr:
+            ignore_unmatched(model)
 
     def restore(self, state: State, model: nn.Module) -> None:
         """Take up weights, average, optimiser and schedule where ``snapshot`` left them."""

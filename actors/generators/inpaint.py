@@ -1,0 +1,189 @@
+"""Inpainting: mined boxes of a real image painted anew (Gen2Det, arXiv 2312.04566, Sec. 3.1).
+
+The labels are the image's own; only the inside of the boxes changes, pixel for pixel. The paper paints the whole image
+at once with a grounded diffusion model; here each box is painted in a window around it at the painter's own resolution,
+so that a small object is not lost in latent space. Beyond the paper, an instance may be painted at a new place.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from actors import boxes as geometry
+from actors.config import Config
+from actors.generators import placement
+from actors.generators.cutout import cut, scaled, turned
+from actors.generators.painters import PainterConfig
+from actors.generators.painters.base import Painter, Window
+from actors.generators.painters.crop import CropConfig
+from actors.generators.window import Frame, Mask, feathered, frame, hole
+from actors.images import Pixels, read
+from actors.records import Annotation, Candidate, Difficulty, LabeledImage, Lineage
+from actors.seeds import derive_seed
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+_LEAST_FREE = 0.5  # of a box must be its own: what neighbours cover is theirs, and stays
+
+
+class InpaintConfig(Config):
+    """Which boxes are painted, where, and by which painter."""
+
+    kind: Literal["inpaint"] = "inpaint"
+    painter: PainterConfig = CropConfig()
+    """crop: fitted on the run's images; diffusers: any inpainting pipeline; gligen: grounded by boxes, as the paper."""
+    difficulty: Difficulty = Difficulty.HARD
+    """The variant that a painter which knows the attribute is asked for (DetDiffusion, arXiv 2403.13304)."""
+    insert: Share = 0.0
+    """Share of the instances painted at a new place of their image, as a further box; 0 is the paper."""
+    scale: tuple[float, float] = (0.8, 1.25)
+    """Range of the factor between an inserted box and the mined one."""
+    context: float = Field(1.5, ge=1.0)
+    """Side of the window over the box's longer side."""
+    margin: float = Field(0.1, ge=0.0, le=1.0)
+    """The hole reaches beyond the box by this share of its sides, for shadows and seams."""
+    feather_px: float = Field(2.0, ge=0.0)
+    """Width over which the painted pixels fade in, inside the hole."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Site:
+    """One box that is to be painted, and its place in the candidate."""
+
+    box: geometry.Boxes  # [4]
+    label: int
+    index: int  # in the candidate's annotation
+    mask: Mask  # [H, W]
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Draft:
+    """A candidate before it is painted."""
+
+    lineage: Lineage
+    canvas: Pixels  # [H, W, 3]
+    annotation: Annotation
+    sites: tuple[_Site, ...]
+
+
+class Inpaint:
+    """Paints a lineage's mined instances anew, in their own boxes or at new places of their image.
+
+    Pixels outside the holes stay the image's. A box keeps out of its neighbours' pixels; one that shares more than half
+    of its own with them is left as it is. The annotation is the image's, then one box for each inserted instance.
+    """
+
+    def __init__(self, config: InpaintConfig, real: Sequence[LabeledImage], painter: Painter) -> None:
+        self.config, self.painter = config, painter
+        self.images = {image.id: image for image in real}
+        self.read = lru_cache(maxsize=64)(read)
+
+    def generate(self, lineages: Sequence[Lineage]) -> list[Candidate]:
+        """One candidate per lineage, in order; the windows of all of them are painted together.
+
+        Raises ValueError where a lineage names an image or box that is not there, or none of its boxes can be painted.
+        """
+        drafts = [self._draft(lineage) for lineage in lineages]
+        windows = [self._window(draft, site) for draft in drafts for site in draft.sites]
+        painted = iter(self.painter.paint(windows))
+        return [self._finish(draft, [next(painted) for _ in draft.sites]) for draft in drafts]
+
+    def _draft(self, lineage: Lineage) -> _Draft:
+        """Where each instance is painted: in its own box, or, by the candidate's own chance, elsewhere."""
+        image = self.images.get(lineage.image_id)
+        if image is None:
+            raise ValueError(f"inpaint: {lineage.image_id!r} is no training image (there are {len(self.images)})")
+        absent = [index for index in lineage.box_indices if not 0 <= index < len(image.annotation)]
+        if absent:
+            raise ValueError(f"inpaint: {image.id!r} has {len(image.annotation)} boxes, not {absent}")
+        canvas = self.read(image.uri)
+        annotation, indices = self._places(canvas, image.annotation, lineage)
+        sites = tuple(self._site(canvas, annotation, index) for index in indices)
+        sites = tuple(site for site in sites if _is_free(site))
+        if not sites:
+            raise ValueError(f"inpaint: boxes {lineage.box_indices} of {image.id!r} all lie below their neighbours")
+        return _Draft(lineage=lineage, canvas=canvas, annotation=annotation, sites=sites)
+
+    def _places(self, canvas: Pixels, annotation: Annotation, lineage: Lineage) -> tuple[Annotation, list[int]]:
+        """The labels of the candidate, and which of its boxes are to be painted: own ones, and new ones by chance."""
+        rng = np.random.default_rng(lineage.seed)
+        indices = []
+        for index in lineage.box_indices:
+            place = self._new_place(canvas, annotation, index, rng) if rng.random() < self.config.insert else None
+            if place is not None:
+                annotation = annotation.join(_one_box(place, annotation.labels[index]))
+            indices.append(index if place is None else len(annotation) - 1)
+        return annotation, indices
+
+    def _new_place(
+        self, canvas: Pixels, annotation: Annotation, index: int, rng: np.random.Generator
+    ) -> geometry.Boxes | None:
+        """A box ``[4]`` for a variant of an instance, clear of all others, where the surroundings are like its own."""
+        cutout = cut(canvas, annotation.boxes[index], "box")
+        cutout = turned(cutout, flip=bool(rng.integers(2)), quarter_turns=int(rng.integers(4)))
+        low, high = np.log(self.config.scale)
+        cutout = scaled(cutout, float(np.exp(rng.uniform(low, high))))
+        place = placement.find(canvas, cutout, annotation.boxes, placement.Overlap(most=0.0), rng)
+        if place is None:
+            return None
+        box = cutout.box + np.array([place.x, place.y] * 2, np.float32)
+        return geometry.clip(box, canvas.shape[1], canvas.shape[0])
+
+    def _site(self, canvas: Pixels, annotation: Annotation, index: int) -> _Site:
+        config, box = self.config, annotation.boxes[index]
+        others = np.delete(annotation.boxes, index, axis=0)
+        least_px = round(self.painter.size_px / self.painter.max_zoom)
+        return _Site(
+            box=box,
+            label=int(annotation.labels[index]),
+            index=index,
+            mask=hole(canvas.shape[:2], box, config.margin, others),
+            frame=frame(box, config.context, least_px),
+        )
+
+    def _window(self, draft: _Draft, site: _Site) -> Window:
+        size_px = self.painter.size_px
+        return Window(
+            pixels=site.frame.cut(draft.canvas, size_px),
+            mask=site.frame.cut_mask(site.mask, size_px),
+            box=site.frame.to_window(site.box, size_px),
+            label=site.label,
+            difficulty=self.config.difficulty,
+            seed=derive_seed(draft.lineage.seed, site.index),
+        )
+
+    def _finish(self, draft: _Draft, painted: Sequence[Pixels | None]) -> Candidate:
+        canvas = draft.canvas.copy()
+        drawn = np.zeros(len(draft.annotation), np.bool_)
+        touched = np.full(canvas.shape[:2], -1, np.int16)
+        for site, pixels in zip(draft.sites, painted, strict=True):
+            if pixels is not None:
+                site.frame.paste(canvas, pixels, feathered(site.mask, self.config.feather_px))
+                drawn[site.index] = True
+                touched[site.mask] = site.index
+        refused = sum(pixels is None for pixels in painted)
+        return Candidate(
+            pixels=canvas,
+            annotation=draft.annotation,
+            drawn=drawn,
+            painted=touched,
+            canvas=draft.lineage.image_id,
+            lineage=draft.lineage,
+            refused="generator: safety_checker" if refused else "",
+        )
+
+
+def _is_free(site: _Site) -> bool:
+    """Whether enough of the box is its own to be painted."""
+    left, top, right, bottom = np.maximum(np.rint(site.box), 0).astype(int)
+    free = site.mask[top:bottom, left:right]
+    return bool(free.size and free.mean() >= _LEAST_FREE)
+
+
+def _one_box(box: geometry.Boxes, label: np.int64) -> Annotation:
+    return Annotation(boxes=box[None], labels=np.array([label], np.int64), ignore=np.zeros(1, np.bool_))

@@ -1,0 +1,193 @@
+"""The crop painter: a small diffusion inpainter in pixel space, fitted on the run's own real crops.
+
+Diffusion after DDPM (arXiv 2006.11239) with v-prediction (arXiv 2202.00512), told the class and how hard the object
+was for the detector (DetDiffusion, arXiv 2403.13304, Sec. 3.2). It downloads nothing and needs no foundation model that
+knows the domain, which boards, smears and X-rays rarely have.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from actors import boxes as geometry
+from actors.checkpoint import Header, read_checkpoint, write_checkpoint
+from actors.config import Config
+from actors.generators.painters.base import Window
+from actors.generators.window import Mask
+from actors.images import Pixels
+from actors.precision import native_dtypes
+from actors.records import Difficulty
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+NUM_TRAIN_TIMESTEPS = 1000
+DIFFICULTIES = tuple(Difficulty)
+FAMILY = "crop"
+
+
+class CropConfig(Config):
+    """The network, how it is fitted, and how it samples."""
+
+    kind: Literal["crop"] = "crop"
+    size_px: int = Field(48, ge=16, multiple_of=8)
+    """Side of the windows; larger objects are shrunk to fit, smaller ones painted at their own size."""
+    channels: tuple[int, ...] = Field((24, 48, 96, 128), min_length=2)
+    """Channels of the U-Net's levels, multiples of 8; each level halves the resolution."""
+    fit_steps: int = Field(1000, ge=1)
+    """Optimiser steps of the fit."""
+    fit_batch_size: int = Field(32, ge=1)
+    """Crops a step."""
+    learning_rate: float = Field(5e-4, gt=0.0)
+    """Peak rate of AdamW; it rises over the first twentieth and falls to 0 as a cosine."""
+    flip: bool = True
+    """Crops may be mirrored while fitting: right where an object seen in a mirror is still one of its class."""
+    rotate: bool = True
+    """Crops may be turned by quarter turns while fitting: right for things that are looked at from above."""
+    condition_dropout: float = Field(0.1, ge=0.0, lt=1.0)
+    """Share of the crops that are shown without their class and difficulty, for guidance."""
+    sampling_steps: int = Field(10, ge=1)
+    """Steps of DPM-Solver++ (arXiv 2211.01095)."""
+    guidance: float = Field(1.5, ge=1.0)
+    """Classifier-free guidance (arXiv 2207.12598); 1 is none, and half the time."""
+    batch_size: int = Field(32, ge=1)
+    """Windows painted at a time."""
+
+    @model_validator(mode="after")
+    def _fits_its_levels(self) -> Self:
+        if any(width % 8 for width in self.channels):
+            raise ValueError(f"channels: {self.channels} must be multiples of 8")
+        if self.size_px % 2 ** (len(self.channels) - 1):
+            raise ValueError(f"size_px: {self.size_px} cannot be halved {len(self.channels) - 1} times")
+        return self
+
+
+def build_network(config: CropConfig, num_classes: int) -> "nn.Module":
+    """The denoiser: ``(noisy, known, condition, timestep)`` to v; see ``inputs`` for what is known.
+
+    ``condition`` ``[b]`` is ``condition_index``; the last one stands for none.
+    """
+    from diffusers import UNet2DModel
+
+    levels = len(config.channels)
+    network: nn.Module = UNet2DModel(
+        sample_size=config.size_px,
+        in_channels=8,
+        out_channels=3,
+        block_out_channels=config.channels,
+        down_block_types=("DownBlock2D",) * levels,
+        up_block_types=("UpBlock2D",) * levels,
+        layers_per_block=1,
+        norm_num_groups=8,
+        add_attention=False,
+        num_class_embeds=num_classes * len(DIFFICULTIES) + 1,
+    )
+    return network
+
+
+def condition_index(label: int, difficulty: Difficulty) -> int:
+    """The position of a class and a difficulty in the network's embedding."""
+    return label * len(DIFFICULTIES) + DIFFICULTIES.index(difficulty)
+
+
+def known_input(pixels: Pixels, mask: Mask, box: geometry.Boxes) -> "NDArray[np.float32]":
+    """What the network is shown besides noise, ``[5, S, S]``: the window with its hole at 0, the hole, and the box."""
+    inside = np.zeros(mask.shape, np.float32)
+    left, top, right, bottom = np.rint(box).astype(int)
+    inside[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = 1.0
+    seen = scaled(pixels) * ~mask
+    return np.concatenate([seen, mask[None].astype(np.float32), inside[None]])
+
+
+def scaled(pixels: Pixels) -> "NDArray[np.float32]":
+    """``[S, S, 3]`` uint8 as ``[3, S, S]`` in [-1, 1]."""
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32) / 127.5 - 1
+
+
+def noise_scheduler() -> Any:  # noqa: ANN401 - diffusers is not typed
+    """The forward process: cosine schedule (arXiv 2102.09672), v-prediction."""
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler(
+        num_train_timesteps=NUM_TRAIN_TIMESTEPS, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction"
+    )
+
+
+def save_network(network: "nn.Module", config: CropConfig, classes: tuple[str, ...], uri: str) -> None:
+    """Put the weights of ``network`` at ``uri`` as one of our checkpoints, atomically."""
+    header = Header(family=FAMILY, model=_architecture(config), classes=classes, image_size_px=config.size_px)
+    write_checkpoint(uri, header, network.state_dict())
+
+
+def load_painter(config: CropConfig, classes: tuple[str, ...], uri: str | None) -> "CropPainter":
+    """The painter with the weights at ``uri``. Raises ValueError or FileNotFoundError where they are not its own."""
+    if uri is None:
+        raise ValueError("crop painter: it paints with what was fitted on the run's images, and nothing was")
+    header, tensors = read_checkpoint(uri)
+    wanted = (FAMILY, _architecture(config), classes)
+    if (header.family, header.model, header.classes) != wanted:
+        raise ValueError(f"{uri}: holds {header.family} {header.model} for {header.classes}, but {wanted} is asked for")
+    network = build_network(config, len(classes))
+    network.load_state_dict(tensors)
+    return CropPainter(config, network)
+
+
+def _architecture(config: CropConfig) -> str:
+    return f"unet-{'-'.join(map(str, config.channels))}"
+
+
+class CropPainter:
+    """A fitted network that fills windows; see ``actors.generators.painters.base.Painter``."""
+
+    max_zoom = 1.0
+
+    def __init__(self, config: CropConfig, network: "nn.Module", device: str | None = None) -> None:
+        import torch
+
+        self.config, self.size_px = config, config.size_px
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.network = network.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+
+    def paint(self, windows: Sequence[Window]) -> list[Pixels | None]:
+        """Each window painted, ``[S, S, 3]``; this painter refuses none."""
+        painted: list[Pixels | None] = []
+        for start in range(0, len(windows), self.config.batch_size):
+            painted += self._paint_batch(windows[start : start + self.config.batch_size])
+        return painted
+
+    def _paint_batch(self, windows: Sequence[Window]) -> list[Pixels]:
+        import torch
+        from diffusers import DPMSolverMultistepScheduler
+
+        scheduler = DPMSolverMultistepScheduler.from_config(noise_scheduler().config, final_sigmas_type="zero")
+        scheduler.set_timesteps(self.config.sampling_steps)
+        known = np.stack([known_input(window.pixels, window.mask, window.box) for window in windows])
+        noise = np.stack([_noise(window.seed, self.size_px) for window in windows])
+        conditions = [condition_index(window.label, window.difficulty) for window in windows]
+        with torch.inference_mode():
+            kept, image = torch.from_numpy(known).to(self.device), torch.from_numpy(noise).to(self.device)
+            told = torch.tensor(conditions, device=self.device)
+            for timestep in scheduler.timesteps:
+                image = scheduler.step(self._velocity(image, kept, told, timestep), timestep, image).prev_sample
+            pixels = ((image.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        return list(pixels.permute(0, 2, 3, 1).cpu().numpy())
+
+    def _velocity(self, image: "Tensor", known: "Tensor", told: "Tensor", timestep: "Tensor") -> "Tensor":
+        """V ``[b, 3, S, S]`` under guidance; both branches go through the network as one batch."""
+        import torch
+
+        inputs = torch.cat([image, known], dim=1).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, native_dtypes(self.device)[0]):
+            if self.config.guidance == 1.0:
+                return self.network(inputs, timestep, told).sample.float()
+            untold = torch.full_like(told, self.network.config.num_class_embeds - 1)
+            both = self.network(torch.cat([inputs, inputs]), timestep, torch.cat([told, untold])).sample.float()
+        with_condition, without = both.chunk(2)
+        return without + self.config.guidance * (with_condition - without)
+
+
+def _noise(seed: int, size_px: int) -> "NDArray[np.float32]":
+    return np.random.default_rng(seed).standard_normal((3, size_px, size_px), np.float32)

@@ -1,0 +1,231 @@
+"""Fitting the crop painter: windows around the real training boxes, each with a hole that it learns to fill.
+
+Denoising with v-prediction (arXiv 2202.00512), the loss weighted to the hole; the checkpoint is the exponential moving
+average of the weights. Several workers share each batch, and average their gradients.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from actors import boxes as geometry
+from actors.generators.base import FitData, Worker
+from actors.generators.painters.crop import (
+    NUM_TRAIN_TIMESTEPS,
+    CropConfig,
+    build_network,
+    condition_index,
+    known_input,
+    noise_scheduler,
+    save_network,
+    scaled,
+)
+from actors.generators.window import Mask, frame, hole
+from actors.images import Pixels, read
+from actors.precision import native_dtypes
+from actors.records import Difficulty, LabeledImage
+from actors.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+REACH = 1.25  # windows are cut larger by this, and then shifted and scaled within it
+_OUTSIDE_WEIGHT = 0.1  # of the loss outside the hole, where the answer is in the input
+_EMA_DECAY = 0.995
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Crop:
+    """A real object and what is around it."""
+
+    pixels: Pixels  # [R, R, 3], R = REACH * S
+    holes: Mask  # [R, R]: what would be painted anew
+    box: geometry.Boxes  # [4] px of the crop
+    label: int
+    difficulty: Difficulty
+
+
+def crops(
+    config: CropConfig,
+    images: Sequence[LabeledImage],
+    difficulties: Sequence[Sequence[Difficulty]],
+    context: float,
+    margin: float,
+) -> list[Crop]:
+    """One crop for every real training box that is not ignored; ``difficulties`` has one for each box of each image."""
+    found = []
+    for image, hardness in zip(images, difficulties, strict=True):
+        pixels, annotation = read(image.uri), image.annotation
+        for index in np.flatnonzero(~annotation.ignore):
+            box, others = annotation.boxes[index], np.delete(annotation.boxes, index, axis=0)
+            place = frame(box, REACH * context, round(REACH * config.size_px))
+            size_px = round(REACH * config.size_px)
+            mask = hole(pixels.shape[:2], box, margin, others)
+            found.append(
+                Crop(
+                    pixels=place.cut(pixels, size_px),
+                    holes=place.cut_mask(mask, size_px),
+                    box=place.to_window(box, size_px),
+                    label=int(annotation.labels[index]),
+                    difficulty=hardness[index],
+                )
+            )
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Example:
+    """One fitting example, as the network takes it."""
+
+    image: "NDArray[np.float32]"  # [3, S, S] in [-1, 1]
+    known: "NDArray[np.float32]"  # [5, S, S]
+    condition: int
+    timestep: int
+    noise: "NDArray[np.float32]"  # [3, S, S]
+
+
+class Examples:
+    """Endless examples; the one at a place of a step depends on the seed, the step and the place alone."""
+
+    def __init__(self, config: CropConfig, found: Sequence[Crop], num_classes: int, seed: int) -> None:
+        if not found:
+            raise ValueError("crop painter: there is no box to fit on; it needs at least one that is not ignored")
+        self.config, self.seed, self.none = config, seed, num_classes * len(Difficulty)
+        self.by_class = [group for label in range(num_classes) if (group := [c for c in found if c.label == label])]
+
+    def batch(self, step: int, rank: int = 0, num_workers: int = 1) -> list[Example]:
+        """This worker's examples of a step."""
+        return [self.example(step, place) for place in range(rank, self.config.fit_batch_size, num_workers)]
+
+    def example(self, step: int, place: int) -> Example:
+        """Classes take turns by chance, equally often whatever their share of the boxes."""
+        rng = np.random.default_rng(derive_seed(self.seed, "fit", step, place))
+        group = self.by_class[rng.integers(len(self.by_class))]
+        crop = group[rng.integers(len(group))]
+        pixels, mask, box = _augmented(crop, self.config, rng)
+        dropped = rng.random() < self.config.condition_dropout
+        return Example(
+            image=scaled(pixels),
+            known=known_input(pixels, mask, box),
+            condition=self.none if dropped else condition_index(crop.label, crop.difficulty),
+            timestep=int(rng.integers(NUM_TRAIN_TIMESTEPS)),
+            noise=rng.standard_normal((3, *mask.shape), np.float32),
+        )
+
+
+def _augmented(crop: Crop, config: CropConfig, rng: np.random.Generator) -> tuple[Pixels, Mask, geometry.Boxes]:
+    """A window of the crop: shifted, a little larger or smaller, mirrored and turned."""
+    import cv2
+
+    reach, size_px = len(crop.pixels), config.size_px
+    side = rng.uniform(0.85, 1.15) * size_px
+    x, y = rng.uniform(0, reach - side, 2)
+    matrix = np.array([[size_px / side, 0, -x * size_px / side], [0, size_px / side, -y * size_px / side]])
+    size, border = (size_px, size_px), cv2.BORDER_REFLECT_101
+    pixels = cv2.warpAffine(crop.pixels, matrix, size, flags=cv2.INTER_LINEAR, borderMode=border)
+    mask = cv2.warpAffine(crop.holes.astype(np.uint8), matrix, size, flags=cv2.INTER_NEAREST, borderMode=border) > 0
+    box = (crop.box - np.array([x, y] * 2, np.float32)) * np.float32(size_px / side)
+    turns = int(rng.integers(4)) * config.rotate
+    mirrored = bool(rng.integers(2)) and config.flip
+    for _ in range(turns):  # a quarter turn anticlockwise: (x, y) to (y, S - x)
+        box = np.array([box[1], size_px - box[2], box[3], size_px - box[0]], np.float32)
+    pixels, mask = np.rot90(pixels, turns), np.rot90(mask, turns)
+    if mirrored:
+        box = np.array([size_px - box[2], box[1], size_px - box[0], box[3]], np.float32)
+        pixels, mask = pixels[:, ::-1], mask[:, ::-1]
+    return np.ascontiguousarray(pixels), np.ascontiguousarray(mask), box
+
+
+class CropFit:
+    """See ``actors.generators.base.Fit``."""
+
+    def __init__(self, config: CropConfig, data: FitData, worker: Worker, *, context: float, margin: float) -> None:
+        import torch
+
+        self.config, self.classes, self.worker = config, data.classes, worker
+        self.num_steps, self.batch_size = config.fit_steps, config.fit_batch_size
+        if self.batch_size % worker.num_workers:
+            raise ValueError(f"fit_batch_size ({self.batch_size}) is no multiple of {worker.num_workers} workers")
+        found = crops(config, data.images, data.difficulties, context, margin)
+        self.examples = Examples(config, found, len(data.classes), data.seed)
+        self.device, self.scheduler = torch.device(worker.device), noise_scheduler()
+        torch.manual_seed(derive_seed(data.seed, "fit weights"))
+        self.network = build_network(config, len(data.classes)).to(self.device)
+        self.network.to(memory_format=torch.channels_last)
+        self.average = deepcopy(self.network).requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), config.learning_rate, weight_decay=1e-2)
+
+    def step(self, number: int) -> float:
+        """Forward, backward, update; the weighted loss."""
+        import torch
+
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.learning_rate * _schedule(number, self.num_steps)
+        loss = self._loss(self.examples.batch(number, self.worker.rank, self.worker.num_workers))
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._share_gradients()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        decay = min(_EMA_DECAY, (1 + number) / (10 + number))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
+        return float(loss.detach())
+
+    def state(self) -> dict[str, Any]:
+        """Network, average and optimiser."""
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up where ``state`` was taken."""
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def save(self, uri: str) -> None:
+        """The averaged weights."""
+        save_network(self.average, self.config, self.classes, uri)
+
+    def _loss(self, batch: Sequence[Example]) -> "Tensor":
+        """Mean squared error of v; a pixel in the hole counts fully, one outside by a tenth."""
+        import torch
+
+        def stacked(name: str) -> "Tensor":
+            return torch.from_numpy(np.stack([getattr(one, name) for one in batch])).to(self.device)
+
+        image, known, noise = stacked("image"), stacked("known"), stacked("noise")
+        timesteps, told = stacked("timestep"), stacked("condition")
+        noisy = self.scheduler.add_noise(image, noise, timesteps)
+        target = self.scheduler.get_velocity(image, noise, timesteps)
+        with torch.autocast(self.device.type, native_dtypes(self.device)[0]):
+            inputs = torch.cat([noisy, known], dim=1).contiguous(memory_format=torch.channels_last)
+            predicted = self.network(inputs, timesteps, told).sample.float()
+        weights = known[:, 3:4] * (1 - _OUTSIDE_WEIGHT) + _OUTSIDE_WEIGHT
+        loss: Tensor = ((predicted - target) ** 2 * weights).sum() / (3 * weights.sum())
+        return loss
+
+    def _share_gradients(self) -> None:
+        if self.worker.num_workers == 1:
+            return
+        import torch
+
+        gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        torch.distributed.all_reduce(flat)
+        flat /= self.worker.num_workers
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+def _schedule(step: int, num_steps: int) -> float:
+    """Share of the peak learning rate: a linear rise over the first twentieth, then a cosine down to 0."""
+    rise = max(num_steps // 20, 1)
+    return min((step + 1) / rise, 0.5 * (1 + float(np.cos(np.pi * step / num_steps))))

@@ -1,0 +1,110 @@
+"""Fitting a generator that learns, under Ray Train: on the real training images, once for all runs that would agree."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from actors.generators import GeneratorConfig, open_fit
+from actors.generators.base import FitData, Worker
+from actors.plain import dumps
+from loop.config import HostingConfig
+from loop.training.gang import OnProgress, launch
+from loop.training.job import Outcome, Place, Progress
+from loop.training.memory import Memory
+
+EPOCH_STEPS = 50  # steps whose losses are noted as one figure, and after which the state may be kept
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FitJob:
+    """One fit, whole: equal jobs give equal checkpoints on one kind of hardware."""
+
+    generator: GeneratorConfig
+    data: FitData
+    checkpoint: str  # URI of the checkpoint to write
+    name: str  # unique: a fit of this name in ``storage`` is gone on with
+    storage: str  # folder or URI of what Ray Train keeps while it runs
+
+    def fingerprint(self) -> str:
+        """16 hex digits over all that decides the result."""
+        data = self.data
+        images = [[image.id, image.annotation] for image in data.images]
+        parts = dumps([data.classes, images, data.difficulties, data.seed])
+        return hashlib.sha256(self.generator.model_dump_json().encode() + parts).hexdigest()[:16]
+
+    def located(self, place: Callable[[str], str]) -> "FitJob":
+        """The same job with ``place`` applied to the URIs of what it writes."""
+        return replace(self, checkpoint=place(self.checkpoint), storage=place(self.storage))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitResult:
+    """A finished fit."""
+
+    checkpoint: str
+    steps: int
+    losses: tuple[dict[str, float], ...]  # one entry every ``EPOCH_STEPS``: step, mean loss
+    precision: str
+    launch_s: float
+    training_s: float
+    images_per_s: float
+
+
+def fit(job: FitJob, hosting: HostingConfig, on_progress: OnProgress | None = None) -> FitResult:
+    """Fit ``job`` to its last step and write its checkpoint.
+
+    A fit of the same name that was interrupted is gone on with (Ray only). Ray must have been started. Raises
+    ValueError where there is nothing to fit on, Ray's errors where workers are lost more often than
+    ``hosting.fit.max_failures``.
+    """
+    start = time.perf_counter()
+    outcome = launch(run_fit, job, hosting.fit, hosting, on_progress)
+    return FitResult(
+        checkpoint=job.checkpoint,
+        steps=int(outcome.losses[-1]["step"]),
+        losses=outcome.losses,
+        precision=outcome.precision,
+        launch_s=time.perf_counter() - start - outcome.seconds,
+        training_s=outcome.seconds,
+        images_per_s=outcome.images / max(outcome.seconds, 1e-9),
+    )
+
+
+def run_fit(job: FitJob, place: Place, memory: Memory, progress: OnProgress, num_threads: int) -> Outcome:
+    """What one worker does; the first one writes the checkpoint."""
+    import torch
+
+    from actors.precision import native_dtypes
+
+    torch.set_num_threads(num_threads)
+    device = "cpu" if place.device == "cpu" else f"cuda:{place.device}"
+    running = open_fit(job.generator, job.data, Worker(device=device, rank=place.rank, num_workers=place.num_workers))
+    state = memory.recall()
+    losses: list[dict[str, float]] = state["losses"] if state else []
+    first = int(losses[-1]["step"]) if losses else 0
+    if state:
+        running.restore(state["fit"])
+    began, recent = time.perf_counter(), []
+    for number in range(first, running.num_steps):
+        recent.append(running.step(number))
+        done = number + 1
+        if done % EPOCH_STEPS and done < running.num_steps:
+            continue
+        losses.append({"step": done, "loss": sum(recent) / len(recent)})
+        speed = (done - first) * running.batch_size / (time.perf_counter() - began)
+        if place.rank == 0:
+            progress(Progress(step=done, steps=running.num_steps, loss=losses[-1]["loss"], images_per_s=speed))
+        recent.clear()
+        if done < running.num_steps:
+            memory.keep(lambda: {"fit": running.state(), "losses": list(losses)})
+    seconds = time.perf_counter() - began
+    if place.rank == 0:
+        running.save(job.checkpoint)
+    return Outcome(
+        losses=tuple(losses),
+        seconds=seconds,
+        images=(running.num_steps - first) * running.batch_size,
+        precision=str(native_dtypes(torch.device(device))[0]).removeprefix("torch."),
+        weights={},
+    )

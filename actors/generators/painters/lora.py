@@ -43,10 +43,10 @@ def fuse_lora(pipeline: Pipeline, config: LoraConfig) -> None:
 
 def _read(pipeline: Pipeline, config: LoraConfig) -> tuple[dict[str, "Tensor"], dict[str, float]]:
     """The weights by layer and half, and the alphas of layers or whole networks where the file gives them."""
-    from diffusers.loaders import StableDiffusionLoraLoaderMixin
-    from diffusers.utils import convert_unet_state_dict_to_peft
+    import diffusers
 
-    reader = pipeline if hasattr(pipeline, "lora_state_dict") else StableDiffusionLoraLoaderMixin
+    library: Pipeline = diffusers  # for the type checker
+    reader = pipeline if hasattr(pipeline, "lora_state_dict") else library.loaders.StableDiffusionLoraLoaderMixin
     options: dict[str, Any] = {"weight_name": config.weight_name, "use_safetensors": True}
     if hasattr(pipeline, "unet"):
         options["unet_config"] = pipeline.unet.config
@@ -58,21 +58,19 @@ def _read(pipeline: Pipeline, config: LoraConfig) -> tuple[dict[str, "Tensor"], 
             f"folder, or a hub id which this machine can reach or has in its cache. It said: {error}"
         ) from error
     weights = {key.replace(".lora_linear_layer.", ".lora."): value for key, value in found[0].items()}
-    network_alphas, metadata = found[1] if len(found) == 3 else None, found[-1]
-    return convert_unet_state_dict_to_peft(weights), _alphas(network_alphas or {}, metadata or {})
+    of_layers = found[1] if len(found) == 3 else None  # not every pipeline's reader gives them
+    alphas = _alphas(of_layers or {}, found[-1] or {})
+    return library.utils.convert_unet_state_dict_to_peft(weights), alphas
 
 
-def _alphas(layers: Mapping[str, float], metadata: Mapping[str, Any]) -> dict[str, float]:
+def _alphas(of_layers: Mapping[str, float], metadata: Mapping[str, Any]) -> dict[str, float]:
     """Alphas by layer (kohya) and by network (what PEFT notes in the file's metadata)."""
     special = [key for key in metadata if key.endswith(("_pattern", "use_rslora", "use_dora")) and metadata[key]]
     if special:
         raise ValueError(f"LoRA with {special}: merge it into the model with PEFT, and give the merged model")
-    networks = {key: value for key, value in metadata.items() if key.endswith(".lora_alpha")}
-    renamed = [
-        (key.removesuffix(".alpha").removesuffix(".lora_alpha"), value)
-        for key, value in [*networks.items(), *layers.items()]
-    ]
-    return {key: float(value) for key, value in renamed}
+    of_networks = {key: value for key, value in metadata.items() if key.endswith(".lora_alpha")}
+    given = {**of_networks, **of_layers}
+    return {key.removesuffix(".alpha").removesuffix(".lora_alpha"): float(value) for key, value in given.items()}
 
 
 def _alpha(alphas: Mapping[str, float], layer: str, *, rank: int) -> float:
@@ -89,8 +87,11 @@ def _product(up: "Tensor", down: "Tensor") -> "Tensor":
 
 def _add(pipeline: Pipeline, layer: str, change: "Tensor") -> None:
     network, _, place = layer.partition(".")
+    module: Pipeline = getattr(pipeline, network, None)
+    if not hasattr(module, "text_model"):
+        place = place.removeprefix("text_model.")  # transformers 5 has dropped this level of CLIP's text encoder
     try:
-        weight = getattr(pipeline, network).get_submodule(place).weight
+        weight = module.get_submodule(place).weight
     except AttributeError:
         raise ValueError(f"LoRA: the pipeline has no layer {layer}; was it trained for another model?") from None
     if weight.numel() != change.numel():

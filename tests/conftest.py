@@ -24,6 +24,9 @@ head:
 """
 """A YOLO of five layers: a training step takes 10 ms."""
 
+DETR_LAYERS = LAYERS.replace("Detect, [nc]", "RTDETRDecoder, [nc, 32, 20, 2, 2, 2, 64, 0.0, None, -1, 10]")
+"""The same with queries: 20 of 32 channels, two decoder layers, 10 denoising queries."""
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
@@ -39,6 +42,14 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The YAML of a very small detector."""
     file = tmp_path_factory.mktemp("model") / "small.yaml"
     file.write_text(LAYERS)
+    return file
+
+
+@pytest.fixture(scope="session")
+def small_detr(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The YAML of a very small RT-DETR."""
+    file = tmp_path_factory.mktemp("model") / "small-detr.yaml"
+    file.write_text(DETR_LAYERS)
     return file
 
 
@@ -93,6 +104,7 @@ def easy_config(easy_data: Path, small_model: Path) -> dict[str, Any]:
         "data": {"format": "coco", "root": str(easy_data)},
         "detector": {"model": str(small_model), "image_size_px": 64},
         "mining": {"budget": 12, "score_threshold": 0.1, "iou_threshold": 0.8},
+        "generator": {"kind": "copy_paste"},
         "generation": {"copies": 6},
         "filters": [{"kind": "blank"}, {"kind": "duplicate"}, {"kind": "agreement", "iou_threshold": 0.5}],
         "mixing": {"p": 0.5},

@@ -147,7 +147,7 @@ def location_centres(feats: Sequence["Tensor"]) -> "Tensor":
 
 
 def coverage(centres: "Tensor", ignored: "Tensor") -> "Tensor":
-    """How many of the ignored boxes ``[k, 5]`` hold each of the centres ``[b, a, 2]`` of their own image: ``[b, a]``."""
+    """How many ignored boxes ``[k, 5]`` of its own image hold each of the centres ``[b, a, 2]``: ``[b, a]``."""
     ignored = ignored.to(centres)
     image, middle, half = ignored[:, 0].long(), ignored[:, None, 1:3], ignored[:, None, 3:5] / 2
     inside = ((centres[image] - middle).abs() < half).all(dim=-1)

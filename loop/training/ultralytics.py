@@ -277,7 +277,7 @@ class Training(DetectionTrainer):  # type: ignore[misc] # with "Trainer" in its 
 
 
 def heads(criterion: Any) -> Sequence[DenseLoss]:  # noqa: ANN401 - one of several unrelated classes of ultralytics
-    """The losses of the dense heads: one, or two where the detector is end to end; none for RT-DETR."""
+    """The losses of the dense heads: one, or two where the detector is end to end; none for RT-DETR (queries)."""
     if hasattr(criterion, "one2many"):
         return [criterion.one2many, criterion.one2one]
     return [criterion] if hasattr(criterion, "bce") else []

@@ -15,7 +15,8 @@ from actors.detectors.ultralytics import UltralyticsConfig
 from actors.records import Annotation, LabeledImage
 from loop.config import MixingConfig, TrainingConfig
 from loop.training.job import Place, TrainJob
-from loop.training.worker import NoMemory, start_model
+from loop.training.memory import NoMemory
+from loop.training.worker import start_model
 
 MODEL = "yolo11n.yaml"
 CLASSES = tuple("abcdefgh")

@@ -19,8 +19,9 @@ from actors.detectors.ultralytics import import_ultralytics
 from actors.records import Annotation, LabeledImage
 from loop.config import HostingConfig, MixingConfig, TrainingConfig
 from loop.training.job import Place, Progress, TrainJob
+from loop.training.memory import NoMemory, RayMemory
 from loop.training.trainer import train
-from loop.training.worker import NoMemory, RayMemory, start_model
+from loop.training.worker import start_model
 
 import_ultralytics()
 
@@ -125,6 +126,33 @@ def test_result_tells_what_was_shown(job):
 def test_background_ignore_changes_a_mixed_training(job):
     plan = {"background_ignore": False}
     assert trained_bytes(job()) != trained_bytes(job(plan=plan))
+
+
+def test_background_ignore_changes_a_mixed_training_of_queries_and_no_other(job, small_detr):
+    detr = DetectorConfig(model=str(small_detr), image_size_px=SIZE_PX)
+    ignoring, counting = ({"background_ignore": flag} for flag in (True, False))
+    assert trained_bytes(job(detector=detr, plan=ignoring)) != trained_bytes(job(detector=detr, plan=counting))
+    real_only = {"detector": detr, "p": 0.0}
+    bytes_ = {
+        trained_bytes(job(**real_only, plan=ignoring)),
+        trained_bytes(job(**real_only, plan=counting)),
+        trained_bytes(job(**real_only, plan=counting, pool=())),
+    }
+    assert len(bytes_) == 1
+
+
+def test_queries_learn_nothing_from_synthetic_images_without_boxes_gen2det_section_3_3(
+    job, images, small_detr, tmp_path
+):
+    bare = tuple(replace(image, annotation=Annotation.empty()) for image in images[1])
+    still = {"optimizer": "SGD", "momentum": 0.0, "weight_decay": 0.0, "warmup_epochs": 0.0}
+    detr = DetectorConfig(model=str(small_detr), image_size_px=SIZE_PX)
+    one = job(detector=detr, p=1.0, mode="batch", pool=bare, overrides=still)
+    before = dict(start_model(one)[0].named_parameters())
+    training = set_up(one, tmp_path)
+    training.train()
+    after = dict(training.model.named_parameters())
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 class Notebook:
@@ -232,11 +260,6 @@ def test_a_training_goes_on_from_a_checkpoint_of_the_same_classes(job, tmp_path)
     assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
     with pytest.raises(ValueError, match="but the data set has"):
         start_model(job(start=start, classes=("red", "green", "black")))
-
-
-def test_detr_cannot_ignore_background_and_says_so(job):
-    with pytest.raises(ValueError, match=r"background_ignore: RT-DETR"):
-        train(job(detector=DetectorConfig(model="rtdetr-resnet50.yaml", image_size_px=SIZE_PX)), INLINE)
 
 
 def test_the_state_of_another_training_is_refused(monkeypatch, tmp_path):

@@ -152,8 +152,9 @@ def logit_gradients(model: Any, batch: dict[str, Any]) -> tuple[list[torch.Tenso
 
 
 def test_a_synthetic_image_without_kept_boxes_has_no_gradient_at_all_gen2det_section_3_3(hooked):
-    synthetic = gradients(hooked, batch_of([], synthetic=(True, True), classes=[], images=[]))
-    assert all(bool((gradient == 0).all()) for gradient in synthetic.values())
+    bare = batch_of([], synthetic=(True, True), classes=[], images=[])
+    assert all(bool((gradient == 0).all()) for gradient in gradients(hooked, bare).values())
+    assert float(logit_gradients(hooked, bare)[1]["cls_loss"]) == 0.0
     real = gradients(hooked, batch_of([], synthetic=(False, False), classes=[], images=[]))
     assert any(bool((gradient != 0).any()) for gradient in real.values())
 

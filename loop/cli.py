@@ -34,6 +34,28 @@ def run(configs: Configs, overrides: Overrides = []) -> None:  # noqa: B006 - ty
 
 
 @app.command()
+def ablate(
+    configs: Annotated[
+        list[Path],
+        typer.Argument(metavar="CONFIG... ABLATION", help="YAML files of the run, and last the ablation's."),
+    ],
+    overrides: Overrides = [],  # noqa: B006 - typer copies it
+) -> None:
+    """Run the loop for every arm and seed of an ablation, and compare; started again, it goes on where it stopped.
+
+    Exit status 1 where a run failed.
+    """
+    from loop.ablation_config import load_ablation
+
+    ablation = load_ablation(configs, overrides)
+
+    from loop.ablation import ablate as run_ablation
+    from loop.progress import Reporter
+
+    raise typer.Exit(1 if run_ablation(ablation, Reporter()).failed else 0)
+
+
+@app.command()
 def check(configs: Configs, overrides: Overrides = []) -> None:  # noqa: B006 - typer copies it
     """Show the resolved config, the plan, counts, and what it will take. Starts nothing."""
     from loop.config_files import load

@@ -24,7 +24,7 @@ def pr_curve(loop: Evaluation, control: Evaluation) -> bytes:
     panels += [(name, (name,)) for name in loop.curves]
     num_columns = min(len(panels), MAX_COLUMNS)
     num_rows = -(-len(panels) // num_columns)
-    figure, grid = _panels(num_rows, num_columns, width_in=2.6, height_in=2.5)
+    figure, grid = blank_figure(num_rows, num_columns, width_in=2.6, height_in=2.5)
     for axes, (title, classes) in zip(grid, panels, strict=False):
         for arm, label, colour, x in ((control, "control", CONTROL, 0.62), (loop, "loop", LOOP, 0.27)):
             precision = np.mean([arm.curves[name] for name in classes], axis=0)
@@ -38,12 +38,12 @@ def pr_curve(loop: Evaluation, control: Evaluation) -> bytes:
         axes.set_axis_off()
     figure.supxlabel("recall", fontsize=9, color=INK)
     figure.supylabel("precision at IoU 0.5", fontsize=9, color=INK)
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def ap_curve(rounds: Sequence[RoundSummary]) -> bytes:
     """AP over the rounds in points, loop against control; shaded, the control plus the gain's 95 % interval."""
-    figure, (axes,) = _panels(1, 1, width_in=5.2, height_in=3.0)
+    figure, (axes,) = blank_figure(1, 1, width_in=5.2, height_in=3.0)
     numbers = [one.round for one in rounds]
     ap, control = (100 * np.array([getattr(one, key) for one in rounds]) for key in ("ap", "control_ap"))
     low, high = (control + 100 * np.array([one.gain_ci95[side] for one in rounds]) for side in (0, 1))
@@ -57,7 +57,7 @@ def ap_curve(rounds: Sequence[RoundSummary]) -> bytes:
     axes.set_xlabel("round", fontsize=9, color=INK)
     title = "AP in points; shaded: the control plus the 95 % interval of the gain"
     axes.set_title(title, fontsize=9, color=INK, loc="left")
-    return _png(figure)
+    return png_bytes(figure)
 
 
 def _limits(values: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]") -> tuple[float, float]:
@@ -74,7 +74,8 @@ def _name_ends(axes: "Axes", ends: Sequence[tuple[str, float, str]], x: float) -
         axes.annotate(text, (x, y), (8, 0), textcoords="offset points", color=colour, fontsize=9, va=place)
 
 
-def _panels(num_rows: int, num_columns: int, width_in: float, height_in: float) -> "tuple[Figure, list[Axes]]":
+def blank_figure(num_rows: int, num_columns: int, width_in: float, height_in: float) -> "tuple[Figure, list[Axes]]":
+    """A figure and its empty panels, row by row, in the style of all curves."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -90,7 +91,8 @@ def _panels(num_rows: int, num_columns: int, width_in: float, height_in: float) 
     return figure, list(grid.flat)
 
 
-def _png(figure: "Figure") -> bytes:
+def png_bytes(figure: "Figure") -> bytes:
+    """The figure as a PNG file."""
     buffer = BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

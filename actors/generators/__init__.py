@@ -41,6 +41,7 @@ def open_fit(config: GeneratorConfig, data: FitData, worker: Worker) -> Fit:
         case InpaintConfig(painter=CropConfig() as painter):
             from actors.generators.painters.crop_fit import CropFit
 
-            return CropFit(painter, data, worker, context=config.context, margin=config.margin)
+            options = {"context": config.context, "margin": config.margin}
+            return CropFit(painter, data, worker, **options, flip=config.flip, rotate=config.rotate)
         case _:
             raise ValueError(f"generator {config.kind}: it does not learn, there is nothing to fit")

@@ -16,7 +16,8 @@ from pydantic import Field
 from actors import boxes as geometry
 from actors.config import Config
 from actors.generators import placement
-from actors.generators.cutout import cut, scaled, turned
+from actors.generators.cutout import Cutout, Shape, cut, scaled, turned
+from actors.generators.example import alike, clear, compose, quarter_turns
 from actors.generators.painters import PainterConfig
 from actors.generators.painters.base import Painter, Window
 from actors.generators.painters.crop import CropConfig
@@ -38,6 +39,13 @@ class InpaintConfig(Config):
     """crop: fitted on the run's images; diffusers: any inpainting pipeline; gligen: grounded by boxes, as the paper."""
     difficulty: Difficulty = Difficulty.HARD
     """The variant that a painter which knows the attribute is asked for (DetDiffusion, arXiv 2403.13304)."""
+    cutout: Shape = "object"
+    """What is set into the hole for a painter to start from (those with a strength below 1): an instance along its
+    outline, for things that lie on a background; or its whole box, for marks that belong to what they are on."""
+    flip: bool = True
+    """Instances may be mirrored, in examples and in the fit of a painter that learns."""
+    rotate: bool = True
+    """Instances may be turned by 90, 180 and 270 degrees: right for things that are looked at from above."""
     insert: Share = 0.0
     """Share of the instances painted at a new place of their image, as a further box; 0 is the paper."""
     scale: tuple[float, float] = (0.8, 1.25)
@@ -54,6 +62,7 @@ class InpaintConfig(Config):
 class _Site:
     """One box that is to be painted, and its place in the candidate."""
 
+    example: Cutout  # what the painter starts from
     box: geometry.Boxes  # [4]
     label: int
     index: int  # in the candidate's annotation
@@ -67,6 +76,7 @@ class _Draft:
 
     lineage: Lineage
     canvas: Pixels  # [H, W, 3]
+    start: Pixels  # [H, W, 3]: the canvas with the examples in its holes
     annotation: Annotation
     sites: tuple[_Site, ...]
 
@@ -81,7 +91,9 @@ class Inpaint:
     def __init__(self, config: InpaintConfig, real: Sequence[LabeledImage], painter: Painter) -> None:
         self.config, self.painter = config, painter
         self.images = {image.id: image for image in real}
+        self.instances = _by_class(real)
         self.read = lru_cache(maxsize=64)(read)
+        self.cut = lru_cache(maxsize=1024)(self._cut)
 
     def generate(self, lineages: Sequence[Lineage]) -> list[Candidate]:
         """One candidate per lineage, in order; the windows of all of them are painted together.
@@ -101,40 +113,50 @@ class Inpaint:
         absent = [index for index in lineage.box_indices if not 0 <= index < len(image.annotation)]
         if absent:
             raise ValueError(f"inpaint: {image.id!r} has {len(image.annotation)} boxes, not {absent}")
-        canvas = self.read(image.uri)
-        annotation, indices = self._places(canvas, image.annotation, lineage)
-        sites = tuple(self._site(canvas, annotation, index) for index in indices)
+        canvas, rng = self.read(image.uri), np.random.default_rng(lineage.seed)
+        annotation, painted = image.annotation, []
+        for index in lineage.box_indices:
+            new = self._new_place(canvas, annotation, image, index, rng) if rng.random() < self.config.insert else None
+            if new is not None:
+                annotation = annotation.join(_one_box(new[0], image.annotation.labels[index]))
+            painted.append((index, self._example(image, index, rng)) if new is None else (len(annotation) - 1, new[1]))
+        sites = tuple(self._site(canvas, annotation, index, example) for index, example in painted)
         sites = tuple(site for site in sites if _is_free(site))
         if not sites:
             raise ValueError(f"inpaint: boxes {lineage.box_indices} of {image.id!r} all lie below their neighbours")
-        return _Draft(lineage=lineage, canvas=canvas, annotation=annotation, sites=sites)
-
-    def _places(self, canvas: Pixels, annotation: Annotation, lineage: Lineage) -> tuple[Annotation, list[int]]:
-        """The labels of the candidate, and which of its boxes are to be painted: own ones, and new ones by chance."""
-        rng = np.random.default_rng(lineage.seed)
-        indices = []
-        for index in lineage.box_indices:
-            place = self._new_place(canvas, annotation, index, rng) if rng.random() < self.config.insert else None
-            if place is not None:
-                annotation = annotation.join(_one_box(place, annotation.labels[index]))
-            indices.append(index if place is None else len(annotation) - 1)
-        return annotation, indices
+        start = _start(canvas, sites)
+        return _Draft(lineage=lineage, canvas=canvas, start=start, annotation=annotation, sites=sites)
 
     def _new_place(
-        self, canvas: Pixels, annotation: Annotation, index: int, rng: np.random.Generator
-    ) -> geometry.Boxes | None:
-        """A box ``[4]`` for a variant of an instance, clear of all others, where the surroundings are like its own."""
-        cutout = cut(canvas, annotation.boxes[index], "box")
-        cutout = turned(cutout, flip=bool(rng.integers(2)), quarter_turns=int(rng.integers(4)))
+        self, canvas: Pixels, annotation: Annotation, image: LabeledImage, index: int, rng: np.random.Generator
+    ) -> tuple[geometry.Boxes, Cutout] | None:
+        """A box ``[4]`` for an instance, clear of the others, where the surroundings are like its own; its example."""
+        cutout = self.cut(image.id, index)
+        turns = int(rng.integers(4)) * self.config.rotate
+        cutout = turned(cutout, flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns)
         low, high = np.log(self.config.scale)
         cutout = scaled(cutout, float(np.exp(rng.uniform(low, high))))
         place = placement.find(canvas, cutout, annotation.boxes, placement.Overlap(most=0.0), rng)
         if place is None:
             return None
         box = cutout.box + np.array([place.x, place.y] * 2, np.float32)
-        return geometry.clip(box, canvas.shape[1], canvas.shape[0])
+        return geometry.clip(box, canvas.shape[1], canvas.shape[0]), cutout
 
-    def _site(self, canvas: Pixels, annotation: Annotation, index: int) -> _Site:
+    def _example(self, image: LabeledImage, index: int, rng: np.random.Generator) -> Cutout:
+        """Another instance of the same class, of about the same size and shape; the instance itself where none is."""
+        box, label = image.annotation.boxes[index], image.annotation.labels[index]
+        names, boxes = self.instances[int(label)]
+        found = alike(box, boxes, turn=self.config.rotate)
+        image_id, position = names[found[int(rng.integers(len(found)))]] if found else (image.id, index)
+        cutout = self.cut(image_id, position)
+        turns = quarter_turns(box, cutout.box, rng) if self.config.rotate else 0
+        return turned(cutout, flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns)
+
+    def _cut(self, image_id: str, index: int) -> Cutout:
+        image = self.images[image_id]
+        return cut(self.read(image.uri), image.annotation.boxes[index], self.config.cutout)
+
+    def _site(self, canvas: Pixels, annotation: Annotation, index: int, example: Cutout) -> _Site:
         config, box = self.config, annotation.boxes[index]
         others = np.delete(annotation.boxes, index, axis=0)
         least_px = round(self.painter.size_px / self.painter.max_zoom)
@@ -144,12 +166,13 @@ class Inpaint:
             index=index,
             mask=hole(canvas.shape[:2], box, config.margin, others),
             frame=frame(box, config.context, least_px),
+            example=example,
         )
 
     def _window(self, draft: _Draft, site: _Site) -> Window:
         size_px = self.painter.size_px
         return Window(
-            pixels=site.frame.cut(draft.canvas, size_px),
+            pixels=site.frame.cut(draft.start, size_px),
             mask=site.frame.cut_mask(site.mask, size_px),
             box=site.frame.to_window(site.box, size_px),
             label=site.label,
@@ -176,6 +199,25 @@ class Inpaint:
             lineage=draft.lineage,
             refused="generator: safety_checker" if refused else "",
         )
+
+
+def _by_class(images: Sequence[LabeledImage]) -> dict[int, tuple[list[tuple[str, int]], geometry.Boxes]]:
+    """Image id and position of every instance, and its box ``[n, 4]``, by class; ignored ones left out."""
+    found: dict[int, list[tuple[str, int]]] = {}
+    for image in images:
+        for index in np.flatnonzero(~image.annotation.ignore):
+            found.setdefault(int(image.annotation.labels[index]), []).append((image.id, int(index)))
+    boxes = {image.id: image.annotation.boxes for image in images}
+    return {label: (names, np.stack([boxes[name][index] for name, index in names])) for label, names in found.items()}
+
+
+def _start(canvas: Pixels, sites: Sequence[_Site]) -> Pixels:
+    """The canvas with an example in every hole, and nothing else there."""
+    start = canvas.copy()
+    for site in sites:
+        clear(start, site.mask)
+        compose(start, site.example, site.box, site.mask)
+    return start
 
 
 def _is_free(site: _Site) -> bool:

@@ -102,7 +102,7 @@ def feathered(mask: Mask, width_px: float) -> NDArray[np.float32]:
         return mask.astype(np.float32)
     framed = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_REPLICATE)
     distance = cv2.distanceTransform(framed, cv2.DIST_L2, 5)[1:-1, 1:-1]
-    return np.minimum(distance / np.float32(width_px), 1.0).astype(np.float32)
+    return np.asarray(np.minimum(distance / np.float32(width_px), 1.0), dtype=np.float32)
 
 
 def _fill(mask: Mask, box: geometry.Boxes, *, value: bool) -> None:

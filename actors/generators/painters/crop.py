@@ -33,22 +33,21 @@ class CropConfig(Config):
     """The network, how it is fitted, and how it samples."""
 
     kind: Literal["crop"] = "crop"
-    size_px: int = Field(48, ge=16, multiple_of=8)
+    size_px: int = Field(40, ge=16, multiple_of=8)
     """Side of the windows; larger objects are shrunk to fit, smaller ones painted at their own size."""
-    channels: tuple[int, ...] = Field((24, 48, 96, 128), min_length=2)
+    channels: tuple[int, ...] = Field((32, 64, 96), min_length=2)
     """Channels of the U-Net's levels, multiples of 8; each level halves the resolution."""
-    fit_steps: int = Field(1000, ge=1)
+    fit_steps: int = Field(500, ge=1)
     """Optimiser steps of the fit."""
     fit_batch_size: int = Field(32, ge=1)
     """Crops a step."""
-    learning_rate: float = Field(5e-4, gt=0.0)
+    learning_rate: float = Field(1e-3, gt=0.0)
     """Peak rate of AdamW; it rises over the first twentieth and falls to 0 as a cosine."""
-    flip: bool = True
-    """Crops may be mirrored while fitting: right where an object seen in a mirror is still one of its class."""
-    rotate: bool = True
-    """Crops may be turned by quarter turns while fitting: right for things that are looked at from above."""
     condition_dropout: float = Field(0.1, ge=0.0, lt=1.0)
     """Share of the crops that are shown without their class and difficulty, for guidance."""
+    strength: float = Field(0.6, gt=0.0, le=1.0)
+    """How far back towards noise the example in a window is taken before it is drawn anew (SDEdit, arXiv 2108.01073):
+    1 is from noise alone, which takes a long fit; less keeps more of the example."""
     sampling_steps: int = Field(10, ge=1)
     """Steps of DPM-Solver++ (arXiv 2211.01095)."""
     guidance: float = Field(1.5, ge=1.0)
@@ -73,7 +72,7 @@ def build_network(config: CropConfig, num_classes: int) -> "nn.Module":
     from diffusers import UNet2DModel
 
     levels = len(config.channels)
-    network: nn.Module = UNet2DModel(
+    network: Any = UNet2DModel(  # type: ignore[no-untyped-call]
         sample_size=config.size_px,
         in_channels=8,
         out_channels=3,
@@ -85,7 +84,8 @@ def build_network(config: CropConfig, num_classes: int) -> "nn.Module":
         add_attention=False,
         num_class_embeds=num_classes * len(DIFFICULTIES) + 1,
     )
-    return network
+    built: nn.Module = network
+    return built
 
 
 def condition_index(label: int, difficulty: Difficulty) -> int:
@@ -111,7 +111,7 @@ def noise_scheduler() -> Any:  # noqa: ANN401 - diffusers is not typed
     """The forward process: cosine schedule (arXiv 2102.09672), v-prediction."""
     from diffusers import DDPMScheduler
 
-    return DDPMScheduler(
+    return DDPMScheduler(  # type: ignore[no-untyped-call]
         num_train_timesteps=NUM_TRAIN_TIMESTEPS, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction"
     )
 
@@ -139,17 +139,30 @@ def _architecture(config: CropConfig) -> str:
     return f"unet-{'-'.join(map(str, config.channels))}"
 
 
+def sampling_timesteps(config: CropConfig) -> list[int]:
+    """Falling timesteps, evenly spaced from ``strength`` of the whole range."""
+    first = last_timestep(config)
+    return [round(float(step)) for step in np.linspace(first, 0, config.sampling_steps + 1)[:-1]]
+
+
+def last_timestep(config: CropConfig) -> int:
+    """The noisiest timestep that the painter ever sees, and is fitted for."""
+    return max(round(config.strength * NUM_TRAIN_TIMESTEPS) - 1, config.sampling_steps)
+
+
 class CropPainter:
     """A fitted network that fills windows; see ``actors.generators.painters.base.Painter``."""
 
     max_zoom = 1.0
 
-    def __init__(self, config: CropConfig, network: "nn.Module", device: str | None = None) -> None:
+    def __init__(self, config: CropConfig, network: Any, device: str | None = None) -> None:  # noqa: ANN401 - of diffusers
         import torch
 
         self.config, self.size_px = config, config.size_px
+        self.num_conditions = network.config.num_class_embeds - 1
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.network = network.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+        self.network = network.eval().requires_grad_(False).to(self.device)
+        self.network.to(memory_format=torch.channels_last)
 
     def paint(self, windows: Sequence[Window]) -> list[Pixels | None]:
         """Each window painted, ``[S, S, 3]``; this painter refuses none."""
@@ -162,13 +175,16 @@ class CropPainter:
         import torch
         from diffusers import DPMSolverMultistepScheduler
 
-        scheduler = DPMSolverMultistepScheduler.from_config(noise_scheduler().config, final_sigmas_type="zero")
-        scheduler.set_timesteps(self.config.sampling_steps)
+        settings = {**noise_scheduler().config, "final_sigmas_type": "zero"}
+        scheduler: Any = DPMSolverMultistepScheduler.from_config(settings)  # type: ignore[no-untyped-call]
+        scheduler.set_timesteps(timesteps=sampling_timesteps(self.config))
         known = np.stack([known_input(window.pixels, window.mask, window.box) for window in windows])
+        examples = np.stack([scaled(window.pixels) for window in windows])
         noise = np.stack([_noise(window.seed, self.size_px) for window in windows])
         conditions = [condition_index(window.label, window.difficulty) for window in windows]
         with torch.inference_mode():
-            kept, image = torch.from_numpy(known).to(self.device), torch.from_numpy(noise).to(self.device)
+            kept, example, grain = (torch.from_numpy(array).to(self.device) for array in (known, examples, noise))
+            image = noise_scheduler().add_noise(example, grain, scheduler.timesteps[:1])
             told = torch.tensor(conditions, device=self.device)
             for timestep in scheduler.timesteps:
                 image = scheduler.step(self._velocity(image, kept, told, timestep), timestep, image).prev_sample
@@ -179,14 +195,21 @@ class CropPainter:
         """V ``[b, 3, S, S]`` under guidance; both branches go through the network as one batch."""
         import torch
 
-        inputs = torch.cat([image, known], dim=1).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, native_dtypes(self.device)[0]):
-            if self.config.guidance == 1.0:
-                return self.network(inputs, timestep, told).sample.float()
-            untold = torch.full_like(told, self.network.config.num_class_embeds - 1)
-            both = self.network(torch.cat([inputs, inputs]), timestep, torch.cat([told, untold])).sample.float()
+        inputs = torch.cat([image, known], dim=1)
+        if self.config.guidance == 1.0:
+            return self._denoise(inputs, timestep, told)
+        untold = torch.full_like(told, self.num_conditions)
+        both = self._denoise(torch.cat([inputs, inputs]), timestep, torch.cat([told, untold]))
         with_condition, without = both.chunk(2)
         return without + self.config.guidance * (with_condition - without)
+
+    def _denoise(self, inputs: "Tensor", timestep: "Tensor", told: "Tensor") -> "Tensor":
+        import torch
+
+        with torch.autocast(self.device.type, native_dtypes(self.device)[0]):
+            velocity = self.network(inputs.contiguous(memory_format=torch.channels_last), timestep, told).sample
+        result: Tensor = velocity.float()
+        return result
 
 
 def _noise(seed: int, size_px: int) -> "NDArray[np.float32]":

@@ -14,11 +14,11 @@ import numpy as np
 from actors import boxes as geometry
 from actors.generators.base import FitData, Worker
 from actors.generators.painters.crop import (
-    NUM_TRAIN_TIMESTEPS,
     CropConfig,
     build_network,
     condition_index,
     known_input,
+    last_timestep,
     noise_scheduler,
     save_network,
     scaled,
@@ -52,7 +52,7 @@ class Crop:
 def crops(
     config: CropConfig,
     images: Sequence[LabeledImage],
-    difficulties: Sequence[Sequence[Difficulty]],
+    difficulties: Sequence[tuple[Difficulty, ...]],
     context: float,
     margin: float,
 ) -> list[Crop]:
@@ -71,7 +71,7 @@ def crops(
                     holes=place.cut_mask(mask, size_px),
                     box=place.to_window(box, size_px),
                     label=int(annotation.labels[index]),
-                    difficulty=hardness[index],
+                    difficulty=hardness[int(index)],
                 )
             )
     return found
@@ -91,10 +91,13 @@ class Example:
 class Examples:
     """Endless examples; the one at a place of a step depends on the seed, the step and the place alone."""
 
-    def __init__(self, config: CropConfig, found: Sequence[Crop], num_classes: int, seed: int) -> None:
+    def __init__(
+        self, config: CropConfig, found: Sequence[Crop], num_classes: int, seed: int, *, flip: bool, rotate: bool
+    ) -> None:
         if not found:
             raise ValueError("crop painter: there is no box to fit on; it needs at least one that is not ignored")
         self.config, self.seed, self.none = config, seed, num_classes * len(Difficulty)
+        self.flip, self.rotate = flip, rotate
         self.by_class = [group for label in range(num_classes) if (group := [c for c in found if c.label == label])]
 
     def batch(self, step: int, rank: int = 0, num_workers: int = 1) -> list[Example]:
@@ -106,34 +109,42 @@ class Examples:
         rng = np.random.default_rng(derive_seed(self.seed, "fit", step, place))
         group = self.by_class[rng.integers(len(self.by_class))]
         crop = group[rng.integers(len(group))]
-        pixels, mask, box = _augmented(crop, self.config, rng)
+        pixels, mask, box = _shifted(crop, self.config.size_px, rng)
+        turns, mirrored = int(rng.integers(4)) * self.rotate, bool(rng.integers(2)) and self.flip
+        pixels, mask, box = _turned(pixels, mask, box, turns, mirrored=mirrored)
         dropped = rng.random() < self.config.condition_dropout
         return Example(
             image=scaled(pixels),
             known=known_input(pixels, mask, box),
             condition=self.none if dropped else condition_index(crop.label, crop.difficulty),
-            timestep=int(rng.integers(NUM_TRAIN_TIMESTEPS)),
+            timestep=int(rng.integers(last_timestep(self.config) + 1)),
             noise=rng.standard_normal((3, *mask.shape), np.float32),
         )
 
 
-def _augmented(crop: Crop, config: CropConfig, rng: np.random.Generator) -> tuple[Pixels, Mask, geometry.Boxes]:
-    """A window of the crop: shifted, a little larger or smaller, mirrored and turned."""
+def _shifted(crop: Crop, size_px: int, rng: np.random.Generator) -> tuple[Pixels, Mask, geometry.Boxes]:
+    """A window of the crop, a little larger or smaller than painting would take, and not in its middle."""
     import cv2
 
-    reach, size_px = len(crop.pixels), config.size_px
     side = rng.uniform(0.85, 1.15) * size_px
-    x, y = rng.uniform(0, reach - side, 2)
-    matrix = np.array([[size_px / side, 0, -x * size_px / side], [0, size_px / side, -y * size_px / side]])
+    x, y = rng.uniform(0, len(crop.pixels) - side, 2)
+    factor = size_px / side
+    matrix = np.array([[factor, 0, -x * factor], [0, factor, -y * factor]])
     size, border = (size_px, size_px), cv2.BORDER_REFLECT_101
     pixels = cv2.warpAffine(crop.pixels, matrix, size, flags=cv2.INTER_LINEAR, borderMode=border)
-    mask = cv2.warpAffine(crop.holes.astype(np.uint8), matrix, size, flags=cv2.INTER_NEAREST, borderMode=border) > 0
-    box = (crop.box - np.array([x, y] * 2, np.float32)) * np.float32(size_px / side)
-    turns = int(rng.integers(4)) * config.rotate
-    mirrored = bool(rng.integers(2)) and config.flip
-    for _ in range(turns):  # a quarter turn anticlockwise: (x, y) to (y, S - x)
+    mask = cv2.warpAffine(crop.holes.astype(np.uint8), matrix, size, flags=cv2.INTER_NEAREST, borderMode=border)
+    box = (crop.box - np.array([x, y] * 2, np.float32)) * np.float32(factor)
+    return np.asarray(pixels, np.uint8), mask > 0, box
+
+
+def _turned(
+    pixels: Pixels, mask: Mask, box: geometry.Boxes, quarter_turns: int, *, mirrored: bool
+) -> tuple[Pixels, Mask, geometry.Boxes]:
+    """A window ``[S, S]`` turned anticlockwise, then mirrored, its box with it."""
+    size_px = len(mask)
+    for _ in range(quarter_turns):  # (x, y) goes to (y, S - x)
         box = np.array([box[1], size_px - box[2], box[3], size_px - box[0]], np.float32)
-    pixels, mask = np.rot90(pixels, turns), np.rot90(mask, turns)
+    pixels, mask = np.rot90(pixels, quarter_turns), np.rot90(mask, quarter_turns)
     if mirrored:
         box = np.array([size_px - box[2], box[1], size_px - box[0], box[3]], np.float32)
         pixels, mask = pixels[:, ::-1], mask[:, ::-1]
@@ -143,7 +154,17 @@ def _augmented(crop: Crop, config: CropConfig, rng: np.random.Generator) -> tupl
 class CropFit:
     """See ``actors.generators.base.Fit``."""
 
-    def __init__(self, config: CropConfig, data: FitData, worker: Worker, *, context: float, margin: float) -> None:
+    def __init__(
+        self,
+        config: CropConfig,
+        data: FitData,
+        worker: Worker,
+        *,
+        context: float,
+        margin: float,
+        flip: bool,
+        rotate: bool,
+    ) -> None:
         import torch
 
         self.config, self.classes, self.worker = config, data.classes, worker
@@ -151,7 +172,7 @@ class CropFit:
         if self.batch_size % worker.num_workers:
             raise ValueError(f"fit_batch_size ({self.batch_size}) is no multiple of {worker.num_workers} workers")
         found = crops(config, data.images, data.difficulties, context, margin)
-        self.examples = Examples(config, found, len(data.classes), data.seed)
+        self.examples = Examples(config, found, len(data.classes), data.seed, flip=flip, rotate=rotate)
         self.device, self.scheduler = torch.device(worker.device), noise_scheduler()
         torch.manual_seed(derive_seed(data.seed, "fit weights"))
         self.network = build_network(config, len(data.classes)).to(self.device)

@@ -1,4 +1,4 @@
-"""Grounded inpainting by box and phrase: GLIGEN (arXiv 2301.07093, Sec. 3), as Gen2Det (arXiv 2312.04566, Sec. 3.1).
+"""Grounded inpainting by box and phrase: GLIGEN (arXiv 2301.07093, Sec. 4), as Gen2Det (arXiv 2312.04566, Sec. 3.1).
 
 Gen2Det names no checkpoint for its frozen generator; GLIGEN's inpainting model is the public one of that kind.
 
@@ -35,10 +35,11 @@ class GligenConfig(PipelineConfig):
 
     kind: Literal["gligen"] = "gligen"
     model: str = "masterful/gligen-1-4-inpainting-text-box"
+    """Hub id or local folder of GLIGEN's inpainting model by text and box; weights in safetensors only."""
     guidance: float = Field(7.5, ge=0.0)
     """Weight of prompt, phrase and box against none of them; up to 1 there is no guidance."""
     grounded_frac: float = Field(1.0, ge=0.0, le=1.0)
-    """Share of the steps, the first ones, in which box and phrase speak (scheduled sampling)."""
+    """Share of the steps, the first ones, in which box and phrase speak (scheduled sampling, Eq. 10)."""
 
 
 class GligenPainter(PipelinePainter):

@@ -176,6 +176,8 @@ def load_pipeline(from_pretrained: Callable[..., Pipeline], config: PipelineConf
     Raises FileNotFoundError where the weights cannot be had, ValueError for a scheduler or LoRA that does not fit.
     """
     pipeline = _load(from_pretrained, config)
+    if not all(hasattr(pipeline, part) for part in ("vae", "image_processor", "scheduler")):
+        raise ValueError(f"{config.model!r} is a {type(pipeline).__name__}; give a latent diffusion model of one stage")
     pipeline.set_progress_bar_config(disable=True)
     if config.scheduler:
         pipeline.scheduler = _scheduler(config.scheduler, pipeline.scheduler)

@@ -7,17 +7,23 @@ import os
 import shutil
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from actors.generators.inpaint import Inpaint, InpaintConfig
+from actors.generators.painters import build_painter
 from actors.generators.painters.base import Window
 from actors.generators.painters.diffusers_inpaint import DiffusersConfig, DiffusersPainter
 from actors.generators.painters.gligen import GligenConfig, GligenPainter
-from actors.records import Difficulty
+from actors.generators.painters.pipelines import load_pipeline
+from actors.precision import native_dtypes
+from actors.records import Annotation, Difficulty, LabeledImage, Lineage
 
 torch.set_num_threads(1)
 
@@ -207,6 +213,25 @@ def test_painting_changes_no_parameter(kind, painters, checkpoints):
     assert digest(loaded) == before
 
 
+@both_kinds
+def test_inpainting_with_it_leaves_what_lies_outside_the_box(kind, checkpoints, tmp_path):
+    model = {"kind": kind, "model": str(checkpoints / kind), "size_px": SIZE_PX, "steps": 2, "dtype": "float32"}
+    config = InpaintConfig(painter=model)
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    annotation = Annotation(
+        boxes=np.array([[20, 30, 60, 70]], np.float32), labels=np.array([1]), ignore=np.zeros(1, np.bool_)
+    )
+    image = LabeledImage(id="a", uri=str(tmp_path / "a.png"), width=120, height=90, annotation=annotation)
+    inpaint = Inpaint(config, [image], build_painter(config.painter, CLASSES, None))
+    lineage = Lineage(round=0, image_id="a", box_indices=(0,), generator="inpaint", seed=3)
+    (candidate,) = inpaint.generate([lineage])
+    changed = (candidate.pixels != pixels).any(axis=2)
+    assert changed[35:65, 25:55].mean() > 0.9
+    assert not changed[candidate.painted < 0].any()
+    assert not candidate.refused
+
+
 def modules(pipeline):
     return [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
 
@@ -330,9 +355,12 @@ def test_a_scheduler_that_does_not_fit(name, build):
 
 
 @both_kinds
-def test_reduced_precision_paints(kind, build):
-    painter = build(kind, dtype="bfloat16")
-    assert {weight.dtype for module in modules(painter.pipeline) for weight in module.parameters()} == {torch.bfloat16}
+@pytest.mark.parametrize("dtype", ["bfloat16", "auto"])
+def test_precision(kind, dtype, build):
+    painter = build(kind, dtype=dtype)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    expected = native_dtypes(device)[0] if dtype == "auto" else torch.bfloat16
+    assert {weight.dtype for module in modules(painter.pipeline) for weight in module.parameters()} == {expected}
     picture = painter.paint(WINDOWS[:1])[0]
     assert picture.std() > 1
 
@@ -408,7 +436,6 @@ def test_lora_that_is_not_there(build, tmp_path):
 def test_gligen_paints_what_the_pipelines_own_call_paints(painters, monkeypatch):
     """On the same noise and one window, whose box ends at latent cells; the call takes no more."""
     from diffusers.utils.torch_utils import randn_tensor
-    from PIL import Image
 
     painter, one = painters["gligen"], window(7)
     ours = painter.paint([one])
@@ -456,6 +483,12 @@ def test_a_checkpoint_that_is_not_gligens_inpainting(build):
 
 
 # --- what cannot be had
+
+
+def test_a_pipeline_of_another_build():
+    staged = SimpleNamespace(scheduler=None)
+    with pytest.raises(ValueError, match="'x' is a SimpleNamespace; give a latent diffusion model of one stage"):
+        load_pipeline(lambda *_, **__: staged, DiffusersConfig(model="x"))
 
 
 def test_a_text_to_image_checkpoint_inpaints_with_its_own_networks(build):

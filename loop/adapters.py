@@ -24,7 +24,7 @@ from actors.storage import exclusive, read_arrays, read_record, write_arrays, wr
 from loop.state import Fate
 
 if TYPE_CHECKING:
-    from actors.filters.base import State
+    from actors.filters.base import Embed, OpenEmbed, State
 
 NUM_CANVASES: Final = 32  # real pictures that a judge keeps at hand; several candidates share one
 NOTHING_SEEN = Detections(
@@ -103,6 +103,12 @@ class Remembered:
         return self.folder / f"{row['id']}.npz"
 
 
+def open_detector_embed(config: DetectorConfig, checkpoint: str, size_px: int) -> "Embed":
+    """A detector's features of pictures, each resized to ``size_px`` on its longer side."""
+    detector = load_detector(config.model_copy(update={"image_size_px": size_px}), checkpoint)
+    return lambda pictures: detector.features(pictures).numpy()
+
+
 class Judge:
     """Judges an inspected candidate and writes it down: its picture, then its record, which makes it whole.
 
@@ -110,14 +116,21 @@ class Judge:
     """
 
     def __init__(
-        self, configs: Sequence[FilterConfig], rejected_boxes: RejectedBoxes, states: str, real: str, folder: str
+        self,
+        configs: Sequence[FilterConfig],
+        rejected_boxes: RejectedBoxes,
+        states: str,
+        real: str,
+        folder: str,
+        open_embed: "OpenEmbed | None" = None,
     ) -> None:
         """``states`` is the URI of what the filters learnt from the real images, ``folder`` the round's.
 
-        ``real`` is the URI of the real training images' records, the canvases among them.
+        ``real`` is the URI of the real training images' records, the canvases among them; ``open_embed`` opens the
+        current detector, for filters that look through its eyes.
         """
         learnt: dict[str, State] = read_record(UPath(states), dict)
-        self.filters = build_filters(configs, learnt)
+        self.filters = build_filters(configs, learnt, open_embed)
         self.rejected_boxes: RejectedBoxes = rejected_boxes
         self.real = {image.id: image for image in read_record(UPath(real), tuple[LabeledImage, ...])}
         self.read = lru_cache(NUM_CANVASES)(images.read)

@@ -45,7 +45,8 @@ def run(config: LoopConfig, reporter: Reporter) -> UPath:
     with engine(config.hosting):
         write_record(folder.train_records, data.splits["train"])
         held_out = (*data.splits["val"], *data.splits.get("test", ()))
-        fit = partial(fit_filters, config.filters if config.rounds else (), data.splits["train"], held_out)
+        filters = config.filters if config.rounds else ()
+        fit = partial(fit_filters, filters, data.splits["train"], held_out, data.classes)
         states = once(folder.filter_states, dict, lambda: _in_an_actor(fit, config.hosting))
         for kind, state in states.items():
             for remark in state.get("remarks", ()):
@@ -192,7 +193,8 @@ def _in_an_actor(function: Callable[[], Result], hosting: HostingConfig) -> Resu
         return function()
     import ray
 
-    options = {"num_cpus": hosting.judge.num_cpus, "scheduling_strategy": "DEFAULT"}  # not within a trial's own CPUs
+    needs = {"num_cpus": hosting.judge.num_cpus, "num_gpus": hosting.judge.num_gpus}
+    options = {**needs, "scheduling_strategy": "DEFAULT"}  # not within a trial's own CPUs
     result: Result = ray.get(ray.remote(_call).options(**options).remote(function))
     return result
 

@@ -123,7 +123,8 @@ def generate_and_judge(loop: Loop, state: State, generator: str | None, lineages
     with loop.reporter.stage("generate and judge", len(todo)) as progress:
         candidates = stages.generate(todo, config, records, classes, generator, shared)
         inspected = stages.inspect(candidates, config, state.detector, shared)
-        judged = stages.judge(inspected, config, str(loop.folder.filter_states), records, str(place))
+        states = str(loop.folder.filter_states)
+        judged = stages.judge(inspected, config, state.detector, states, records, str(place))
         collected = stages.collect(judged, config.hosting, _counting(progress))
     _record_failures(collected.rows, place, config.generation.max_failed_share * len(lineages))
     kept, dropped = (loop.folder.sample_ids(number, fate) for fate in Fate)

@@ -20,7 +20,7 @@ from actors.detectors import DetectorConfig
 from actors.hosting import Host, OpenComponent
 from actors.records import Detections, LabeledImage, Lineage
 from actors.rows import Row, lineage_row, read_detections
-from loop.adapters import Generate, Inspect, Judge, Remembered
+from loop.adapters import Generate, Inspect, Judge, Remembered, open_detector_embed
 from loop.config import HostingConfig, LoopConfig, RoleConfig
 from loop.state import Cost
 
@@ -90,12 +90,13 @@ def _remembered(opener: OpenComponent, shared: UPath | None, stage: str) -> Open
     return opener if shared is None else partial(Remembered, opener, str(shared / stage))
 
 
-def judge(inspected: Stream, config: LoopConfig, states: str, real: str, folder: str) -> Stream:
+def judge(inspected: Stream, config: LoopConfig, checkpoint: str, states: str, real: str, folder: str) -> Stream:
     """Samples on disk below the round's ``folder``, judged by filters whose learnt states lie at ``states``.
 
-    The records of the real training images lie at ``real``.
+    The records of the real training images lie at ``real``, the current detector's weights at ``checkpoint``.
     """
-    opener = partial(Judge, config.filters, config.rejected_boxes, states, real, folder)
+    embed = partial(open_detector_embed, config.detector, checkpoint)
+    opener = partial(Judge, config.filters, config.rejected_boxes, states, real, folder, embed)
     drawn = ("pixels", "painted", "drawn", "canvas", "refused")
     known = ("annotation_boxes", "annotation_labels", "annotation_ignore", "seen_boxes", "seen_labels", "seen_scores")
     return inspected.then(Stage(name="judge", open_component=opener, role=config.hosting.judge, forgets=drawn + known))

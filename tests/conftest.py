@@ -38,6 +38,39 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def aesthetic_head() -> Path:
+    """The published aesthetic predictor's head, in the folder named by DETLOOP_WEIGHTS; tests skip without it."""
+    folder = os.environ.get("DETLOOP_WEIGHTS")
+    file = Path(folder or "", "sac+logos+ava1-l14-linearMSE.pth")
+    if not folder or not file.is_file():
+        pytest.skip(f"set DETLOOP_WEIGHTS to a folder with {file.name} to run this test")
+    return file
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an untrained CLIP for open_clip: pictures of 32 px, embeddings of 768 numbers, as ViT-L/14 has."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    model = {
+        "embed_dim": 768,
+        "vision_cfg": {"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16},
+        "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    }
+    folder = tmp_path_factory.mktemp("clip")
+    (folder / "tiny-clip.json").write_text(json.dumps(model))
+    open_clip.add_model_config(folder / "tiny-clip.json")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        weights = open_clip.create_model("tiny-clip").state_dict()
+    save_file(weights, folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": {}}))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The YAML of a very small detector."""
     file = tmp_path_factory.mktemp("model") / "small.yaml"

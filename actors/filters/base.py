@@ -1,8 +1,12 @@
 """What the loop asks of a filter."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from actors.images import Pixels
 from actors.records import Inspected, Verdict
 
 State = Mapping[str, Any]
@@ -12,6 +16,12 @@ A filter that measures the real images first has a static method ``fit(config, t
 ``held_out`` (val and test) is for refusing leaks, nothing else. The state of the others is empty. What a user should
 know of the real images goes under ``remarks``, a list of sentences; the run says them.
 """
+
+Embed = Callable[[Sequence[Pixels]], NDArray[np.float32]]
+"""One feature vector for each picture: ``[n, d]``. A picture's vector does not depend on the others."""
+
+OpenEmbed = Callable[[int], Embed]
+"""Opens the current detector as an ``Embed`` that resizes pictures to this many px on their longer side."""
 
 
 class Filter(Protocol):

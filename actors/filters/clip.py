@@ -1,10 +1,11 @@
 """Models of open_clip: pictures and prompts as unit vectors in one space."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from actors.images import Pixels
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Item = TypeVar("Item")
 
 LOCAL_DIR = "local-dir:"
 
@@ -41,15 +44,16 @@ class Clip:
 
     def __init__(self, config: ClipConfig) -> None:
         """Raises FileNotFoundError where weights are not to be had, ValueError where they do not fit the model."""
-        import open_clip
         import torch
+        from open_clip.transform import PreprocessCfg, image_transform_v2
 
         self._name = config.weights if config.weights.startswith(LOCAL_DIR) else config.model
         self._batch_size = config.batch_size
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model = _load(config).eval().requires_grad_(False).to(self._device)
-        preprocess = open_clip.PreprocessCfg(**self._model.visual.preprocess_cfg)
-        self._transform: Any = open_clip.image_transform_v2(preprocess, is_train=False)
+        preprocess = PreprocessCfg(**self._model.visual.preprocess_cfg)
+        self._transform: Any = image_transform_v2(preprocess, is_train=False)
+        self.input_px = int(np.min(preprocess.size))  # what the shorter side of a picture is resized to
 
     @cached_property
     def identity(self) -> str:
@@ -60,10 +64,16 @@ class Clip:
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
-    def embed_images(self, images: Sequence[Pixels]) -> Embeddings:
+    @cached_property
+    def width(self) -> int:
+        """Numbers in an embedding."""
+        return len(self.embed_images([np.zeros((32, 32, 3), np.uint8)])[0])
+
+    def embed_images(self, images: Iterable[Pixels]) -> Embeddings:
         """Unit vectors ``[n, d]`` of pictures ``[H, W, 3]`` uint8 RGB, preprocessed as the model's makers say.
 
-        That is, for most models, the shorter side resized to the input's and the middle square taken.
+        That is, for most models, the shorter side resized to the input's and the middle square taken. Pictures are
+        taken batch by batch, so they need not be in memory all at once.
         """
         import torch
 
@@ -80,9 +90,10 @@ class Clip:
         with torch.inference_mode():
             return _unit([self._model.encode_text(tokenizer(part).to(self._device)) for part in self._parts(texts)])
 
-    def _parts(self, items: Sequence[Any]) -> Iterator[list[Any]]:
-        for start in range(0, len(items), self._batch_size):
-            yield list(items[start : start + self._batch_size])
+    def _parts(self, items: Iterable[Item]) -> Iterator[list[Item]]:
+        rest = iter(items)
+        while part := list(islice(rest, self._batch_size)):
+            yield part
 
 
 @lru_cache(maxsize=2)

@@ -138,7 +138,7 @@ def test_blank_threshold_is_a_share_of_the_lowest_real_contrast(real):
 
 
 def duplicate_verdict(real, candidate, held_out=()):
-    states = json.loads(json.dumps(fit_filters([DuplicateConfig()], real, held_out)))
+    states = json.loads(json.dumps(fit_filters([DuplicateConfig()], real, held_out, ())))
     (filter_,) = build_filters([DuplicateConfig()], states)
     ((verdict,),) = filter_.judge([candidate])
     return verdict
@@ -177,7 +177,7 @@ def test_training_image_with_something_new_in_a_drawn_box_is_kept(real):
 
 
 def test_pairs_that_leak_already_are_reported(real):
-    state = fit_filters([DuplicateConfig()], real[:5], real[4:])["duplicate"]
+    state = fit_filters([DuplicateConfig()], real[:5], real[4:], ())["duplicate"]
     assert state["remarks"] == ["training image 04.png is a near-duplicate of held-out 04.png"]
 
 
@@ -259,8 +259,8 @@ ALL = (BlankConfig(), DuplicateConfig(), NaturalnessConfig(patch_px=32), Agreeme
 
 
 def test_verdicts_do_not_depend_on_the_batch_and_fits_not_on_the_order(real):
-    states = fit_filters(ALL, real[:6], real[6:])
-    assert json.loads(json.dumps(fit_filters(ALL, real[5::-1], real[:5:-1]))) == states
+    states = fit_filters(ALL, real[:6], real[6:], ())
+    assert json.loads(json.dumps(fit_filters(ALL, real[5::-1], real[:5:-1], ()))) == states
     batch = [inspected(texture(seed), TWO_BOXES, seen=[([0, 0, 10, 10], 0, 0.5)]) for seed in (3, 20, 21, 7)]
     together = judge(build_filters(ALL, states), batch)
     alone = [judged for one in batch for judged in judge(build_filters(ALL, states), [one])]
@@ -311,7 +311,7 @@ def test_niqe_ranks_degraded_real_images_below_clean_ones(real_data, name):
 def test_real_held_out_images_are_neither_blank_nor_duplicates(real_data, name):
     configs = (BlankConfig(), DuplicateConfig())
     train, held_out = real_images(real_data, name)
-    filters = build_filters(configs, fit_filters(configs, train, []))
+    filters = build_filters(configs, fit_filters(configs, train, [], ()))
     judged = judge(filters, [inspected(read(image.uri)) for image in held_out])
     dropped = [entry.dropped for entry in judged if entry.dropped]
     assert len(dropped) <= 1, dropped  # BCCD's 00037 (val) shows the same field as 00038 (train)

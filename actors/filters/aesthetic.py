@@ -1,0 +1,140 @@
+"""Aesthetic score at the mean of the real images: the image filter of Gen2Det (arXiv 2312.04566, Sec. 3.2).
+
+The score is the LAION aesthetic predictor's: a CLIP embedding of length one, and linear layers. Where that has nothing
+to say (few people have rated smears and circuit boards), a head fitted on the spot can take its place.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from actors.config import Config
+from actors.filters.base import State
+from actors.filters.clip import Clip, ClipConfig, open_model
+from actors.filters.discriminant import Floats
+from actors.filters.quality_head import HOW_TO_GET, Head, degrade, fit_head, read_head
+from actors.images import Pixels, read
+from actors.records import WHOLE_IMAGE, Inspected, LabeledImage, Verdict
+from actors.seeds import derive_seed
+
+FITTED = "fitted"
+
+
+class AestheticConfig(Config):
+    """How good a picture must look, by the score of a head on a CLIP embedding; higher is better."""
+
+    kind: Literal["aesthetic"] = "aesthetic"
+    head: str = ""
+    """The published predictor's file (sac+logos+ava1-l14-linearMSE.pth; path or URI), or ``fitted``: a linear head
+    that tells the run's real images from blurred, noisy, compressed and shuffled versions of them."""
+    clip: ClipConfig = ClipConfig()
+    """The CLIP model. The published predictor is for ViT-L-14 with OpenAI's weights, the default."""
+    quantile: float | None = Field(None, ge=0.0, le=1.0)
+    """Threshold at this quantile of the real images' scores; without it, at their mean, as in Gen2Det, which drops
+    about half of the pictures that are as good as the real ones."""
+    max_images: int = Field(1000, ge=2)
+    """Real training images measured, the first by id."""
+
+    @field_validator("head")
+    @classmethod
+    def _is_named(cls, head: str) -> str:
+        if not head:
+            raise ValueError(f"the aesthetic score needs one: {HOW_TO_GET}")
+        return head
+
+
+class Aesthetic:
+    """One verdict an image: ``unaesthetic`` if its score lies below the threshold.
+
+    Pictures that were scored before, by the same model, have the score they had; so the mean of the real images'
+    scores is the threshold to the last bit. Scores of new ones depend on the batch by less than 1e-4.
+    """
+
+    def __init__(self, config: AestheticConfig, state: State) -> None:
+        self.config, self._state = config, state
+        self.threshold = float(state["threshold"])
+        self._known: dict[str, float] = dict(state["scores"])
+
+    @staticmethod
+    def fit(config: AestheticConfig, train: Sequence[LabeledImage], held_out: Sequence[LabeledImage]) -> State:
+        """The real training images' scores by content, the threshold, and the head where it is fitted.
+
+        With ``head: fitted``, a real image's score is by a head that has not seen it. Raises ValueError without
+        training images (two for a fitted head), and FileNotFoundError where weights or head are not to be had.
+        """
+        del held_out
+        measured = sorted(train, key=lambda image: image.id)[: config.max_images]
+        if len(measured) < (2 if config.head == FITTED else 1):
+            raise ValueError(f"aesthetic: {len(measured)} real training images are too few to measure")
+        clip = open_model(config.clip)
+        head, scores = _fit(clip, measured) if config.head == FITTED else _measure(clip, config.head, measured)
+        threshold = scores.mean() if config.quantile is None else np.quantile(scores, config.quantile)
+        keys = [content_hash(read(image.uri)) for image in measured]
+        return {
+            "threshold": float(threshold),
+            "model": clip.identity + head.identity,
+            "scores": dict(zip(keys, scores.tolist(), strict=True)),
+            "head": head.plain() if config.head == FITTED else None,
+        }
+
+    @cached_property
+    def _model(self) -> tuple[Clip, Head]:
+        clip, fitted = open_model(self.config.clip), self._state["head"]
+        head = Head.from_plain(fitted) if fitted else read_head(self.config.head, clip.width)
+        if clip.identity + head.identity != self._state["model"]:
+            raise ValueError(
+                f"aesthetic: {self.config.clip.weights} or {self.config.head} has changed since the run's real images "
+                "were scored with it; bring back the file, or start a run of another name"
+            )
+        return clip, head
+
+    def judge(self, batch: Sequence[Inspected]) -> list[tuple[Verdict, ...]]:
+        """One verdict on each whole picture."""
+        keys = [content_hash(inspected.candidate.pixels) for inspected in batch]
+        new = {
+            key: inspected.candidate.pixels
+            for key, inspected in zip(keys, batch, strict=True)
+            if key not in self._known
+        }
+        if new:
+            clip, head = self._model
+            scores = head.scores(clip.embed_images(new.values()))
+            self._known.update(zip(new, scores.tolist(), strict=True))
+        return [(self._verdict(self._known[key]),) for key in keys]
+
+    def _verdict(self, score: float) -> Verdict:
+        keep = score >= self.threshold
+        reason = "" if keep else "unaesthetic"
+        return Verdict(
+            filter="aesthetic", box=WHOLE_IMAGE, keep=keep, score=score, threshold=self.threshold, reason=reason
+        )
+
+
+def content_hash(pixels: Pixels) -> str:
+    """SHA-256 of ``[H, W, 3]`` uint8 pixels and their shape: equal pictures in whatever file are equal."""
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).tobytes())
+    return digest.hexdigest()
+
+
+def _measure(clip: Clip, uri: str, images: Sequence[LabeledImage]) -> tuple[Head, Floats]:
+    """The head in the file ``uri``, and its score of each image."""
+    head = read_head(uri, clip.width)
+    return head, head.scores(clip.embed_images(read(image.uri) for image in images))
+
+
+def _fit(clip: Clip, images: Sequence[LabeledImage]) -> tuple[Head, Floats]:
+    embeddings = clip.embed_images(_with_degraded(images, clip.input_px)).reshape(len(images), -1, clip.width)
+    return fit_head(embeddings[:, 0], embeddings[:, 1:])
+
+
+def _with_degraded(images: Sequence[LabeledImage], input_px: int) -> Iterator[Pixels]:
+    """Each image, followed by its degraded versions."""
+    for image in images:
+        pixels = read(image.uri)
+        yield pixels
+        yield from degrade(pixels, derive_seed("degrade", image.id), input_px)

@@ -1,0 +1,206 @@
+"""Is it still the class that was asked for? Zero-shot CLIP (arXiv 2103.00020, Sec. 3.1), or the detector's features.
+
+A generator that is pushed towards hard instances drifts towards wrong ones: what the detector does not find may be a
+hard object or none of that class at all. This filter asks a second opinion of each drawn box's crop. Its bar is what
+the real objects of the class themselves reach, so that hard ones pass as often as real hard ones do.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
+from itertools import islice
+from typing import Literal, Protocol
+
+import numpy as np
+from pydantic import Field
+
+from actors.config import Config
+from actors.filters.base import OpenEmbed, State
+from actors.filters.clip import ClipConfig, Embeddings, open_model
+from actors.filters.crops import choose, cut, window
+from actors.filters.discriminant import Discriminant, Floats, Labels, cross_fitted, margins
+from actors.images import Pixels
+from actors.records import Inspected, LabeledImage, Verdict
+
+NUM_AT_ONCE = 64  # crops in memory at a time
+
+
+class AlignmentConfig(Config):
+    """Each drawn box's crop must look like its own class, held against the other classes and the background."""
+
+    kind: Literal["alignment"] = "alignment"
+    features: Literal["clip", "detector"] = "detector"
+    """Whose eyes: CLIP's, which knows words but perhaps not the domain, or those of the round's own detector."""
+    margin: float = Field(0.0, ge=0.0)
+    """How much nearer another class may be: a difference of cosines with clip, of log-likelihoods with detector."""
+    real_quantile: float | None = Field(0.1, ge=0.0, le=1.0)
+    """The bar of a class is lowered to this quantile of its real crops' own scores where that is lower: about this
+    share of them at most would be refused. Without it, the margin holds for every class."""
+    context_frac: float = Field(0.0, ge=0.0, le=2.0)
+    """Surroundings in a crop on each side, as a share of the box's longer side. Crops are square."""
+    max_crops_per_class: int = Field(100, ge=2)
+    """Real crops of each class, and of background, that are looked at."""
+    crop_px: int = Field(128, ge=32, multiple_of=32)
+    """With detector: the longer side that crops are resized to. Best near the objects' size in training."""
+    clip: ClipConfig = ClipConfig()
+    """With clip: the model."""
+    templates: tuple[str, ...] = Field(("a photo of a {}.", "a close-up photo of a {}."), min_length=1)
+    """With clip: prompts of a class, its name in place of the braces; their embeddings are averaged."""
+    background: tuple[str, ...] = Field(("a photo of nothing in particular.", "a blurry background."), min_length=1)
+    """With clip: prompts that stand for no object, each for itself."""
+
+
+class Looks(Protocol):
+    """How much a crop looks like each class."""
+
+    thresholds: list[float]  # [num_classes]: least margin of the own class over the best other
+
+    def scores(self, crops: Sequence[Pixels]) -> Floats:
+        """``[n, num_classes + k]`` of pictures; the columns behind the classes are background."""
+        ...
+
+
+class Alignment:
+    """One verdict for each drawn box that is not flagged ignore: ``wrong_class``, ``background``, or kept.
+
+    The score is what the crop's own class scores above the best other; kept if it reaches its class's threshold. A
+    class without real crops, or without anything to hold it against, is not judged; the state's remarks say so.
+    With clip, scores depend on the batch by less than 1e-5; with detector, not at all.
+    """
+
+    def __init__(self, config: AlignmentConfig, state: State, open_embed: OpenEmbed | None = None) -> None:
+        self.config = config
+        self._open_looks: Callable[[], Looks]
+        if config.features == "clip":
+            self._open_looks = partial(_Prompts, config, state["classes"], state["thresholds"])
+        elif open_embed is None:
+            raise ValueError("alignment: features: detector needs a detector; hand open_embed to build_filters")
+        else:
+            self._open_looks = partial(_Detector, config, state, open_embed)
+        self.num_classes = len(state["classes"])
+        self._judged = _comparable(state["crops"], self.num_classes, config)
+
+    @staticmethod
+    def fit(config: AlignmentConfig, train: Sequence[LabeledImage], classes: Sequence[str]) -> State:
+        """Which real crops drawn ones are held against, and with clip what CLIP makes of them.
+
+        Raises ValueError without class names; with clip, FileNotFoundError without weights.
+        """
+        if not classes:
+            raise ValueError("alignment: needs the names of the classes")
+        crops = choose(train, len(classes), config.max_crops_per_class)
+        judged = _comparable(crops, len(classes), config)
+        remarks = [
+            f"{name}: no real crops to compare with; its drawn boxes are not judged"
+            for label, name in enumerate(classes)
+            if label not in judged
+        ]
+        state = {"classes": list(classes), "crops": crops, "remarks": remarks}
+        return {**state, "thresholds": _clip_thresholds(config, state)} if config.features == "clip" else state
+
+    @cached_property
+    def _looks(self) -> Looks:
+        return self._open_looks()
+
+    def judge(self, batch: Sequence[Inspected]) -> list[tuple[Verdict, ...]]:
+        """Verdicts on the drawn boxes of each candidate, in the annotation's order."""
+        asked = [(position, int(box)) for position, one in enumerate(batch) for box in self._boxes(one)]
+        verdicts: list[list[Verdict]] = [[] for _ in batch]
+        for start in range(0, len(asked), NUM_AT_ONCE):
+            part = asked[start : start + NUM_AT_ONCE]
+            candidates = [(batch[position].candidate, box) for position, box in part]
+            crops = [window(c.pixels, c.annotation.boxes[box], self.config.context_frac) for c, box in candidates]
+            labels = np.array([c.annotation.labels[box] for c, box in candidates])
+            for (position, box), label, scores in zip(part, labels, self._looks.scores(crops), strict=True):
+                verdicts[position].append(self._verdict(box, int(label), scores))
+        return [tuple(found) for found in verdicts]
+
+    def _boxes(self, inspected: Inspected) -> Labels:
+        """Positions of the boxes that are judged."""
+        annotation = inspected.candidate.annotation
+        comparable = np.isin(annotation.labels, self._judged)
+        return np.flatnonzero(inspected.candidate.drawn & ~annotation.ignore & comparable)
+
+    def _verdict(self, box: int, label: int, scores: Floats) -> Verdict:
+        score = float(margins(scores[None], np.array([label]))[0])
+        threshold = float(self._looks.thresholds[label])
+        keep = score >= threshold
+        others = np.where(np.arange(len(scores)) == label, -np.inf, scores)
+        reason = "background" if others.argmax() >= self.num_classes else "wrong_class"
+        return Verdict(
+            filter="alignment",
+            box=box,
+            keep=keep,
+            score=score,
+            threshold=threshold,
+            reason="" if keep else reason,
+        )
+
+
+class _Prompts:
+    """Cosines of a crop with the prompts of each class and of the background."""
+
+    def __init__(self, config: AlignmentConfig, classes: Sequence[str], thresholds: list[float]) -> None:
+        self.thresholds = thresholds
+        self._clip = open_model(config.clip)
+        names = [name.replace("_", " ") for name in classes]
+        prompts = [self._mean([template.format(name) for template in config.templates]) for name in names]
+        self._prompts = np.stack([*prompts, *self._clip.embed_texts(config.background)]).astype(np.float64)
+
+    def _mean(self, texts: Sequence[str]) -> Embeddings:
+        mean = self._clip.embed_texts(texts).mean(axis=0)
+        return np.asarray(mean / np.linalg.norm(mean), np.float32)
+
+    def scores(self, crops: Sequence[Pixels] | Iterator[Pixels]) -> Floats:
+        return np.asarray(self._clip.embed_images(crops) @ self._prompts.T)
+
+
+class _Detector:
+    """Class Gaussians in a detector's features, fitted on the real crops and on background."""
+
+    def __init__(self, config: AlignmentConfig, state: State, open_embed: OpenEmbed) -> None:
+        self._embed = open_embed(config.crop_px)
+        crops, num_classes = state["crops"], len(state["classes"])
+        features = self._features(cut(crops, config.context_frac))
+        labels = np.array([crop["label"] for crop in crops])
+        self._discriminant = Discriminant.fitted(features, labels, num_classes + 1)
+        own = cross_fitted(features, labels, [crop["image"] for crop in crops], num_classes + 1)
+        self.thresholds = _thresholds(config, margins(own, labels), labels, num_classes)
+
+    def scores(self, crops: Sequence[Pixels]) -> Floats:
+        return self._discriminant.scores(self._features(iter(crops)))
+
+    def _features(self, pictures: Iterator[Pixels]) -> Floats:
+        parts = []
+        while part := list(islice(pictures, NUM_AT_ONCE)):
+            parts.append(self._embed(part).astype(np.float64))
+        return np.concatenate(parts)
+
+
+def _comparable(crops: Sequence[State], num_classes: int, config: AlignmentConfig) -> list[int]:
+    """The classes that can be judged: they have real crops, and something else has, or has prompts."""
+    present = {int(crop["label"]) for crop in crops}
+    if config.features == "detector" and len(present) < 2:
+        return []
+    return sorted(present - {num_classes})
+
+
+def _clip_thresholds(config: AlignmentConfig, state: State) -> list[float]:
+    num_classes = len(state["classes"])
+    crops = [crop for crop in state["crops"] if crop["label"] < num_classes]
+    if not crops:
+        return [-config.margin] * num_classes
+    labels = np.array([crop["label"] for crop in crops])
+    scores = _Prompts(config, state["classes"], []).scores(cut(crops, config.context_frac))
+    return _thresholds(config, margins(scores, labels), labels, num_classes)
+
+
+def _thresholds(config: AlignmentConfig, own: Floats, labels: Labels, num_classes: int) -> list[float]:
+    """The bar of each class, from the margins ``[n]`` of real crops; those that could not be measured do not count."""
+    bars = []
+    for label in range(num_classes):
+        measured = own[(labels == label) & np.isfinite(own)]
+        bar = -config.margin
+        if config.real_quantile is not None and len(measured):
+            bar = min(bar, float(np.quantile(measured, config.real_quantile)))
+        bars.append(bar)
+    return bars

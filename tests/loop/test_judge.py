@@ -1,16 +1,24 @@
 """The judging actor: what it writes of a candidate one of whose boxes is rejected, by policy."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
+import torch
 from upath import UPath
 
 from actors import rows
+from actors.detectors.ultralytics import UltralyticsConfig, architecture, save_checkpoint
+from actors.filters import fit_filters
 from actors.filters.agreement import AgreementConfig
+from actors.filters.alignment import AlignmentConfig
 from actors.images import encode_png, read
 from actors.records import Annotation, Candidate, Detections, LabeledImage, Lineage, Sample
 from actors.storage import read_record, write_record
-from loop.adapters import Judge
-from loop.config import LoopConfig
+from loop.adapters import NOTHING_SEEN, Judge, open_detector_embed
+from loop.config import DataConfig, LoopConfig
+from loop.data.importing import import_data
 from loop.plan import describe
 
 SOURCE = np.random.default_rng(0).integers(0, 200, (16, 16, 3), np.uint8)
@@ -105,3 +113,43 @@ def test_the_plan_says_when_background_ignore_is_not_needed():
     assert "background_ignore is not needed" not in describe(
         config(rejected_boxes="restore", training={"background_ignore": False})
     )
+
+
+def test_alignment_looks_through_the_rounds_detector(easy_data, small_model, tmp_path):
+    """Even an untrained detector's features tell red boxes from blue ones."""
+    data = import_data(DataConfig(format="coco", root=str(easy_data)), UPath(easy_data), 0)
+    detector, filters = UltralyticsConfig(model=str(small_model), image_size_px=64), (AlignmentConfig(crop_px=32),)
+    checkpoint = str(tmp_path / "detector.safetensors")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        save_checkpoint(architecture(detector, len(data.classes)), detector, data.classes, checkpoint)
+    train, val = (data.splits[split] for split in ("train", "val"))
+    write_record(UPath(tmp_path / "train.json"), (*train, *val))
+    write_record(UPath(tmp_path / "filters.json"), fit_filters(filters, train, (), data.classes))
+    judge = Judge(
+        filters,
+        "ignore",
+        str(tmp_path / "filters.json"),
+        str(tmp_path / "train.json"),
+        str(tmp_path / "round"),
+        partial(open_detector_embed, detector, checkpoint),
+    )
+    right = judge([all_drawn(image, image.annotation.labels, seed=0) for image in val])
+    wrong = judge([all_drawn(image, 1 - image.annotation.labels, seed=1) for image in val])
+    assert sum(not row["dropped"] for row in right) >= len(val) - 1
+    assert sum(bool(row["dropped"]) for row in wrong) >= len(val) - 1
+
+
+def all_drawn(image, labels, seed):
+    """A real image as a candidate, all of its boxes drawn, under other labels."""
+    pixels = read(image.uri)
+    candidate = Candidate(
+        pixels=pixels,
+        annotation=replace(image.annotation, labels=labels),
+        drawn=np.ones(len(labels), np.bool_),
+        painted=np.full(pixels.shape[:2], -1, np.int16),
+        canvas=image.id,
+        lineage=Lineage(round=1, image_id=image.id, box_indices=(0,), generator="g", seed=seed),
+    )
+    lineage = rows.lineage_row(candidate.lineage)
+    return {**lineage, **rows.candidate_columns(candidate), **rows.detections_columns(NOTHING_SEEN)}

@@ -25,7 +25,7 @@ class DiffusersConfig(PipelineConfig):
     guidance: float | None = Field(None, ge=0.0)
     """Weight of the prompt; default: the pipeline's own."""
     strength: float = Field(1.0, gt=0.0, le=1.0)
-    """How much noise the hole starts from: 1 repaints it, less keeps some of what was there."""
+    """How far back towards noise the hole is taken: 1 is all the way, less keeps some of the example set into it."""
 
 
 class DiffusersPainter(PipelinePainter):

@@ -8,7 +8,7 @@ the real objects of the class themselves reach, so that hard ones pass as often 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from itertools import islice
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -21,6 +21,7 @@ from actors.filters.discriminant import Discriminant, Floats, Labels, cross_fitt
 from actors.images import Pixels
 from actors.records import Inspected, LabeledImage, Verdict
 
+Template = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]
 NUM_AT_ONCE = 64  # crops in memory at a time
 
 
@@ -43,7 +44,7 @@ class AlignmentConfig(Config):
     """With detector: the longer side that crops are resized to. Best near the objects' size in training."""
     clip: ClipConfig = ClipConfig()
     """With clip: the model."""
-    templates: tuple[str, ...] = Field(("a photo of a {}.", "a close-up photo of a {}."), min_length=1)
+    templates: tuple[Template, ...] = Field(("a photo of a {}.", "a close-up photo of a {}."), min_length=1)
     """With clip: prompts of a class, its name in place of the braces; their embeddings are averaged."""
     background: tuple[str, ...] = Field(("a photo of nothing in particular.", "a blurry background."), min_length=1)
     """With clip: prompts that stand for no object, each for itself."""
@@ -188,7 +189,7 @@ def _clip_thresholds(config: AlignmentConfig, state: State) -> list[float]:
     num_classes = len(state["classes"])
     crops = [crop for crop in state["crops"] if crop["label"] < num_classes]
     if not crops:
-        return [-config.margin] * num_classes
+        return [0.0 - config.margin] * num_classes
     labels = np.array([crop["label"] for crop in crops])
     scores = _Prompts(config, state["classes"], []).scores(cut(crops, config.context_frac))
     return _thresholds(config, margins(scores, labels), labels, num_classes)
@@ -199,7 +200,7 @@ def _thresholds(config: AlignmentConfig, own: Floats, labels: Labels, num_classe
     bars = []
     for label in range(num_classes):
         measured = own[(labels == label) & np.isfinite(own)]
-        bar = -config.margin
+        bar = 0.0 - config.margin  # and not -0.0
         if config.real_quantile is not None and len(measured):
             bar = min(bar, float(np.quantile(measured, config.real_quantile)))
         bars.append(bar)

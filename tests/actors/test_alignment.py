@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from actors.filters import build_filters, fit_filters
 from actors.filters.alignment import Alignment, AlignmentConfig
@@ -221,6 +222,12 @@ def test_clip_bars_are_a_quantile_of_the_real_crops_scores(real, clip_config):
     assert thresholds == pytest.approx(np.minimum(np.quantile(scores, 0.2, axis=0), 0.0), abs=1e-5)
     kept = np.array([[verdict.keep for verdict in verdicts] for verdicts in filter_.judge(boxes)])
     assert (kept.sum(axis=0) >= 8).all()
+
+
+@pytest.mark.parametrize("template", ["a photo", "a {} and a {}", "a {name}"])
+def test_a_template_has_one_place_for_the_name(template):
+    with pytest.raises(ValidationError, match="templates"):
+        AlignmentConfig(templates=(template,))
 
 
 def test_clip_needs_no_detector(real, clip_config):

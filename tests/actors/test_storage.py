@@ -11,7 +11,16 @@ import pytest
 from upath import UPath
 
 from actors.records import Annotation, Detections
-from actors.storage import read_detections, read_record, write_bytes, write_detections, write_record
+from actors.storage import (
+    exclusive,
+    read_arrays,
+    read_detections,
+    read_record,
+    write_arrays,
+    write_bytes,
+    write_detections,
+    write_record,
+)
 from loop.config import ConfigError, LoopConfig
 from loop.state import Fate, RunFolder, once
 
@@ -146,3 +155,65 @@ def test_a_run_folder_of_another_config_is_refused_with_the_keys(root):
 
 def test_a_round_without_samples_has_none(root):
     assert RunFolder.claim(config(root)).samples(1, Fate.KEPT) == ()
+
+
+def test_arrays_and_plain_values_come_back_as_what_they_were(root):
+    values = {"boxes": np.zeros((0, 4), np.float32), "flags": np.array([True]), "name": "a/b.png", "none": "", "s": 0.5}
+    write_arrays(root / "one.npz", values)
+    read = read_arrays(root / "one.npz")
+    assert {name: type(value) for name, value in read.items()} == {name: type(value) for name, value in values.items()}
+    assert (read["boxes"].shape, read["boxes"].dtype, read["flags"].dtype) == ((0, 4), np.float32, np.bool_)
+    assert (read["name"], read["none"], read["s"]) == ("a/b.png", "", 0.5)
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        write_arrays(root / "two.npz", {"objects": np.array([None, {}], dtype=object)})
+
+
+WAITING = """\
+import sys
+from upath import UPath
+from actors.storage import exclusive
+with exclusive(UPath(sys.argv[1])):
+    print("in", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_what_is_exclusive_is_entered_by_one_at_a_time_and_a_killed_one_does_not_block_it(tmp_path):
+    path = tmp_path / "shared" / "place"
+    command = [sys.executable, "-c", WAITING, str(path)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603 - our own
+    assert holder.stdout.readline() == "in\n"
+    entered = threading.Event()
+
+    def enter():
+        with exclusive(UPath(path)):
+            entered.set()
+
+    waiting = [threading.Thread(target=enter, daemon=True) for _ in range(3)]
+    for one in waiting:
+        one.start()
+    assert not entered.wait(0.3)
+    holder.kill()
+    for one in waiting:
+        one.join(timeout=10)
+    assert entered.is_set()
+    assert not [one for one in waiting if one.is_alive()]
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_counter_behind_exclusive_loses_no_step(tmp_path):
+    """Eight threads, whose lock file is taken away by each that leaves: whoever waits must not hold a dead one."""
+    file = tmp_path / "count"
+    file.write_text("0")
+
+    def step():
+        for _ in range(50):
+            with exclusive(UPath(file)):
+                file.write_text(str(int(file.read_text()) + 1))
+
+    threads = [threading.Thread(target=step) for _ in range(8)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert file.read_text() == "400"

@@ -9,10 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from actors import boxes as geometry
-from actors.generators.cutout import Cutout
+from actors.generators import placement
+from actors.generators.cutout import Cutout, bounds
 from actors.generators.window import Mask
 from actors.images import Pixels
 
+_SEAM_PX = 6  # width of the surroundings that a like place must have
+_MAX_SHIFT = 20.0  # grey levels
 _LIKE = 1.5  # an example's sides and shape may differ from the box's by this factor
 
 
@@ -32,35 +35,50 @@ def quarter_turns(box: geometry.Boxes, example: geometry.Boxes, rng: np.random.G
     return int(rng.integers(2)) * 2 + int(wide != example_wide)
 
 
-def clear(canvas: Pixels, mask: Mask) -> None:
-    """Take away what is in the hole ``[H, W]``: the surroundings are drawn on into it (Telea, 2004), in place."""
+def clear(canvas: Pixels, mask: Mask, occupied: geometry.Boxes, rng: np.random.Generator) -> None:
+    """Take away what is in the hole ``[H, W]``, in place, by what is in a like place of the same image.
+
+    Like is a place whose surroundings are those of the hole, clear of the ``occupied`` boxes ``[n, 4]``. Where there is
+    none, the surroundings are drawn on into the hole (Telea, Journal of Graphics Tools, 2004).
+    """
     import cv2
 
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
+    if not mask.any():
         return
-    part = (slice(max(rows[0] - 8, 0), rows[-1] + 9), slice(max(columns[0] - 8, 0), columns[-1] + 9))
-    region = np.ascontiguousarray(canvas[part])
-    canvas[part] = cv2.inpaint(region, mask[part].astype(np.uint8), 3, cv2.INPAINT_TELEA)
+    left, top, right, bottom = (int(side) for side in bounds(mask))
+    x, y = max(left - _SEAM_PX, 0), max(top - _SEAM_PX, 0)
+    part = (slice(y, bottom + _SEAM_PX), slice(x, right + _SEAM_PX))
+    region, inside = np.ascontiguousarray(canvas[part]), np.ascontiguousarray(mask[part])
+    box = np.array([left - x, top - y, right - x, bottom - y], np.float32)
+    around = Cutout(pixels=region, core=inside, box=box, margin_px=_SEAM_PX, at_border=np.zeros((3, 3), np.bool_))
+    place = placement.find(canvas, around, occupied, placement.Overlap(most=0.0), rng)
+    if place is None:
+        canvas[part] = cv2.inpaint(region, inside.astype(np.uint8), 3, cv2.INPAINT_TELEA)
+        return
+    like = canvas[place.y : place.y + around.height, place.x : place.x + around.width].copy()
+    weight = around.alpha()[..., None]
+    canvas[part] = np.clip(np.rint(region * (1 - weight) + like * weight), 0, 255).astype(np.uint8)
 
 
 def compose(canvas: Pixels, cutout: Cutout, box: geometry.Boxes, mask: Mask) -> None:
     """Set a cutout into the hole ``mask`` ``[H, W]`` so that its object fills ``box`` ``[4]``, in place.
 
-    Its colours are moved by the median difference of the surroundings.
+    Its colours are moved by the median difference of the surroundings, a little at most: light differs from image to
+    image, but an object on a darker ground is not itself darker.
     """
     import cv2
 
     size = (canvas.shape[1], canvas.shape[0])
     factors = (box[2:] - box[:2]) / np.maximum(cutout.box[2:] - cutout.box[:2], 1.0)
-    shift = box[:2] - factors * cutout.box[:2]
-    matrix = np.array([[factors[0], 0, shift[0]], [0, factors[1], shift[1]]], np.float64)
+    offset = box[:2] - factors * cutout.box[:2]
+    matrix = np.array([[factors[0], 0, offset[0]], [0, factors[1], offset[1]]], np.float64)
     pixels = cv2.warpAffine(np.ascontiguousarray(cutout.pixels), matrix, size).astype(np.float32)
     alpha = cv2.warpAffine(cutout.alpha(), matrix, size) * mask
     shown = cv2.warpAffine(np.ones(cutout.core.shape, np.float32), matrix, size) > 0.99
     core = cv2.warpAffine(cutout.core.astype(np.float32), matrix, size) > 0
     around = shown & ~core
     if around.any():
-        pixels += np.median(canvas[around].astype(np.float32) - pixels[around], axis=0)
+        shift = np.median(canvas[around].astype(np.float32) - pixels[around], axis=0)
+        pixels += np.clip(shift, -_MAX_SHIFT, _MAX_SHIFT)
     weight = alpha[..., None]
     canvas[:] = np.clip(np.rint(canvas * (1 - weight) + pixels * weight), 0, 255).astype(np.uint8)

@@ -124,7 +124,7 @@ class Inpaint:
         sites = tuple(site for site in sites if _is_free(site))
         if not sites:
             raise ValueError(f"inpaint: boxes {lineage.box_indices} of {image.id!r} all lie below their neighbours")
-        start = _start(canvas, sites)
+        start = _start(canvas, sites, annotation.boxes, rng)
         return _Draft(lineage=lineage, canvas=canvas, start=start, annotation=annotation, sites=sites)
 
     def _new_place(
@@ -186,6 +186,8 @@ class Inpaint:
         touched = np.full(canvas.shape[:2], -1, np.int16)
         for site, pixels in zip(draft.sites, painted, strict=True):
             if pixels is not None:
+                if self.painter.varies:
+                    pixels = site.frame.sharpened(pixels, draft.start)  # noqa: PLW2901
                 site.frame.paste(canvas, pixels, feathered(site.mask, self.config.feather_px))
                 drawn[site.index] = True
                 touched[site.mask] = site.index
@@ -211,11 +213,11 @@ def _by_class(images: Sequence[LabeledImage]) -> dict[int, tuple[list[tuple[str,
     return {label: (names, np.stack([boxes[name][index] for name, index in names])) for label, names in found.items()}
 
 
-def _start(canvas: Pixels, sites: Sequence[_Site]) -> Pixels:
-    """The canvas with an example in every hole, and nothing else there."""
+def _start(canvas: Pixels, sites: Sequence[_Site], occupied: geometry.Boxes, rng: np.random.Generator) -> Pixels:
+    """The canvas with an example in every hole, and nothing else there; ``occupied`` ``[n, 4]`` are all the boxes."""
     start = canvas.copy()
     for site in sites:
-        clear(start, site.mask)
+        clear(start, site.mask, occupied, rng)
         compose(start, site.example, site.box, site.mask)
     return start
 

@@ -50,15 +50,27 @@ class Frame:
 
         Pixels where alpha is 0 are left alone.
         """
-        import cv2
-
-        method = cv2.INTER_AREA if self.side < len(painted) else cv2.INTER_CUBIC
-        if self.side != len(painted):
-            painted = np.asarray(cv2.resize(painted, (self.side, self.side), interpolation=method), dtype=np.uint8)
         inside, source = self._inside(canvas.shape[0], canvas.shape[1])
         region, weight = canvas[inside], alpha[inside][..., None]
-        mixed = np.rint(region * (1 - weight) + painted[source].astype(np.float32) * weight)
+        mixed = np.rint(region * (1 - weight) + self._resized(painted)[source] * weight)
         region[:] = np.where(weight > 0, np.clip(mixed, 0, 255), region).astype(np.uint8)
+
+    def sharpened(self, painted: Pixels, start: Pixels) -> Pixels:
+        """A painted window ``[S, S, 3]`` at the image's resolution, ``[side, side, 3]``.
+
+        What shrinking the window of ``start`` ``[H, W, 3]``, from which it was painted, took away is put back.
+        """
+        whole = self.cut(start, self.side).astype(np.float32)
+        lost = whole - self._resized(self.cut(start, len(painted)))
+        return np.clip(np.rint(self._resized(painted) + lost), 0, 255).astype(np.uint8)
+
+    def _resized(self, window: Pixels) -> NDArray[np.float32]:
+        """A window ``[S, S, 3]`` at the image's resolution, ``[side, side, 3]``."""
+        import cv2
+
+        method = cv2.INTER_AREA if self.side < len(window) else cv2.INTER_CUBIC
+        resized = cv2.resize(window.astype(np.float32), (self.side, self.side), interpolation=method)
+        return np.asarray(resized, dtype=np.float32)
 
     def _inside(self, height: int, width: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
         """The part of the image that the window shows, and where in the window it is."""

@@ -29,6 +29,7 @@ class Painter(Protocol):
 
     size_px: int  # S, the side of the windows that it takes
     max_zoom: float  # the most that a small object may be enlarged into its window
+    varies: bool  # whether what it paints is a variant of what the window held, rather than painted from noise alone
 
     def paint(self, windows: Sequence[Window]) -> list[Pixels | None]:
         """Each window painted, ``[S, S, 3]``, or None where the painter refuses (a safety checker's black picture).

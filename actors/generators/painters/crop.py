@@ -33,11 +33,11 @@ class CropConfig(Config):
     """The network, how it is fitted, and how it samples."""
 
     kind: Literal["crop"] = "crop"
-    size_px: int = Field(40, ge=16, multiple_of=8)
+    size_px: int = Field(48, ge=16, multiple_of=8)
     """Side of the windows; larger objects are shrunk to fit, smaller ones painted at their own size."""
-    channels: tuple[int, ...] = Field((32, 64, 96), min_length=2)
+    channels: tuple[int, ...] = Field((16, 32, 64, 96), min_length=2)
     """Channels of the U-Net's levels, multiples of 8; each level halves the resolution."""
-    fit_steps: int = Field(500, ge=1)
+    fit_steps: int = Field(400, ge=1)
     """Optimiser steps of the fit."""
     fit_batch_size: int = Field(32, ge=1)
     """Crops a step."""
@@ -45,7 +45,7 @@ class CropConfig(Config):
     """Peak rate of AdamW; it rises over the first twentieth and falls to 0 as a cosine."""
     condition_dropout: float = Field(0.1, ge=0.0, lt=1.0)
     """Share of the crops that are shown without their class and difficulty, for guidance."""
-    strength: float = Field(0.6, gt=0.0, le=1.0)
+    strength: float = Field(0.3, gt=0.0, le=1.0)
     """How far back towards noise the example in a window is taken before it is drawn anew (SDEdit, arXiv 2108.01073):
     1 is from noise alone, which takes a long fit; less keeps more of the example."""
     sampling_steps: int = Field(10, ge=1)
@@ -159,6 +159,7 @@ class CropPainter:
         import torch
 
         self.config, self.size_px = config, config.size_px
+        self.varies = config.strength < 1.0
         self.num_conditions = network.config.num_class_embeds - 1
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.network = network.eval().requires_grad_(False).to(self.device)

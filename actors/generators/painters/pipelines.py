@@ -100,7 +100,7 @@ class PipelinePainter(ABC):
         self.pipeline = pipeline
         self.classes = classes
         self.size_px = config.size_px
-        self.max_zoom = config.max_zoom
+        self.max_zoom, self.varies = config.max_zoom, False
         self.batch_size = config.batch_size
         self._templates = [config.prompts.get(name, config.prompt) for name in classes]
 

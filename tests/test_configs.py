@@ -86,7 +86,10 @@ def test_the_fingerprint_of_a_section_does_not_see_the_others():
         ("mining.policy=worst", ["mining.policy:", "'hardest', 'balanced' or 'random'", "seen: 'worst'"]),
         ("mixing.p=2", ["mixing.p:", "less than or equal to 1", "seen: 2"]),
         ("detector.kind=yolo", ["detector.kind:", "'ultralytics'", "seen: 'yolo'"]),
-        ("filters=[{kind: blnk}]", ["filters.0.kind:", "'aesthetic', 'agreement', 'alignment', 'blank', 'duplicate'", "seen: 'blnk'"]),
+        (
+            "filters=[{kind: blnk}]",
+            ["filters.0.kind:", "'aesthetic', 'agreement', 'alignment', 'blank', 'duplicate'", "seen: 'blnk'"],
+        ),
         ("filters=[{}]", ["filters.0.kind: required"]),
         ("filters=[{kind: blank}, {kind: blank}]", ["filters: a filter may be named once"]),
         ("mining=3", ["mining:", "seen: 3"]),

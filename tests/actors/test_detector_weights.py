@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from actors.detectors.checkpoint import Header, read_checkpoint, write_checkpoint
+from actors.checkpoint import Header, read_checkpoint, write_checkpoint
 from actors.detectors.ultralytics import (
     UltralyticsConfig,
     architecture,

@@ -1,0 +1,182 @@
+"""Inpainting (Gen2Det, arXiv 2312.04566, Sec. 3.1): labels are copied, and nothing but the holes is touched."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from actors.generators.cutout import cut
+from actors.generators.example import alike, clear, compose
+from actors.generators.inpaint import Inpaint, InpaintConfig
+from actors.records import Annotation, LabeledImage, Lineage
+
+COLOUR = 201  # what the painter below paints
+
+
+class Paints:
+    """Fills every window with one colour; ``refuses`` those of a label."""
+
+    size_px, max_zoom, varies = 16, 1.0, False
+
+    def __init__(self, refuses=None):
+        self.refuses, self.windows = refuses, []
+
+    def paint(self, windows):
+        self.windows += windows
+        full = np.full((self.size_px, self.size_px, 3), COLOUR, np.uint8)
+        return [None if window.label == self.refuses else full for window in windows]
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """An image with three boxes: two that touch, one apart. Its left half is dark, its right half light."""
+
+    def write(*boxes, labels=None, name="a.png"):
+        rng = np.random.default_rng(len(name))
+        pixels = np.where(np.arange(96)[None, :, None] < 48, 40, 150) + rng.integers(0, 12, (80, 96, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / name)
+        annotation = Annotation(
+            boxes=np.array(boxes, np.float32),
+            labels=np.array(labels or [0] * len(boxes), np.int64),
+            ignore=np.zeros(len(boxes), bool),
+        )
+        return LabeledImage(id=name, uri=str(tmp_path / name), width=96, height=80, annotation=annotation)
+
+    return write
+
+
+def lineage(image, *indices, seed=1):
+    return Lineage(round=1, image_id=image.id, box_indices=indices, generator="inpaint", seed=seed)
+
+
+def pixels_of(image):
+    return np.asarray(Image.open(image.uri).convert("RGB"))
+
+
+def test_labels_are_copied_and_pixels_outside_the_hole_are_the_images(scene):
+    """Gen2Det, Sec. 3.1: labels are the source's; pixels outside the boxes stay as they were, bit for bit."""
+    image = scene((10, 10, 26, 22), (60, 40, 80, 70), labels=[1, 0])
+    candidate = Inpaint(InpaintConfig(margin=0.0), [image], Paints()).generate([lineage(image, 1)])[0]
+    assert (candidate.annotation.boxes == image.annotation.boxes).all()
+    assert candidate.annotation.labels.tolist() == [1, 0]
+    assert candidate.drawn.tolist() == [False, True]
+    inside = np.zeros((80, 96), bool)
+    inside[40:70, 60:80] = True
+    assert (candidate.pixels[~inside] == pixels_of(image)[~inside]).all()
+    assert (candidate.pixels[44:66, 64:76] == COLOUR).all()
+    assert ((candidate.painted == 1) == inside).all()
+
+
+def test_a_neighbour_keeps_its_pixels(scene):
+    image = scene((10, 10, 30, 30), (24, 10, 44, 30))
+    candidate = Inpaint(InpaintConfig(), [image], Paints()).generate([lineage(image, 0)])[0]
+    assert (candidate.pixels[10:30, 24:44] == pixels_of(image)[10:30, 24:44]).all()
+    assert (candidate.pixels[14:26, 13:20] == COLOUR).all()
+
+
+def test_a_box_that_lies_below_its_neighbours_is_left_as_it_is(scene):
+    image = scene((10, 10, 30, 30), (8, 8, 26, 32), (60, 10, 70, 20))
+    candidate = Inpaint(InpaintConfig(), [image], Paints()).generate([lineage(image, 0, 2)])[0]
+    assert candidate.drawn.tolist() == [False, False, True]
+    with pytest.raises(ValueError, match="all lie below their neighbours"):
+        Inpaint(InpaintConfig(), [image], Paints()).generate([lineage(image, 0)])
+
+
+def test_an_inserted_box_is_added_clear_of_all_others(scene):
+    image = scene((10, 10, 26, 26), (60, 40, 76, 60), labels=[2, 0])
+    painter = Paints()
+    generator = Inpaint(InpaintConfig(insert=1.0, margin=0.0), [image], painter)
+    for seed in range(5):
+        candidate = generator.generate([lineage(image, 0, seed=seed)])[0]
+        added = candidate.annotation.boxes[2]
+        assert candidate.annotation.labels.tolist() == [2, 0, 2]
+        assert candidate.drawn.tolist() == [False, False, True]
+        for left, top, right, bottom in image.annotation.boxes:
+            assert added[0] >= right or added[2] <= left or added[1] >= bottom or added[3] <= top
+        outside = candidate.painted < 0
+        assert (candidate.pixels[outside] == pixels_of(image)[outside]).all()
+    assert {window.label for window in painter.windows} == {2}
+
+
+def test_insertion_finds_surroundings_like_the_instances_own(scene):
+    """The instance lies on the dark half, and so does every new place."""
+    image = scene((10, 30, 22, 42))
+    generator = Inpaint(InpaintConfig(insert=1.0, scale=(1.0, 1.0)), [image], Paints())
+    lefts = [generator.generate([lineage(image, 0, seed=seed)])[0].annotation.boxes[1, 0] for seed in range(8)]
+    assert max(lefts) < 48
+
+
+def test_what_the_painter_refuses_stays_the_images_and_is_said(scene):
+    image = scene((10, 10, 26, 22), (60, 40, 80, 70), labels=[1, 0])
+    candidate = Inpaint(InpaintConfig(), [image], Paints(refuses=1)).generate([lineage(image, 0, 1)])[0]
+    assert candidate.refused == "generator: safety_checker"
+    assert candidate.drawn.tolist() == [False, True]
+    assert (candidate.pixels[5:25, 5:30] == pixels_of(image)[5:25, 5:30]).all()
+
+
+def test_the_same_lineage_gives_the_same_candidate_whatever_the_batch(scene):
+    images = [scene((10, 10, 26, 22), (60, 40, 80, 70), name=f"{n}.png") for n in range(3)]
+    config = InpaintConfig(insert=0.5)
+    alone = [Inpaint(config, images, Paints()).generate([lineage(image, 0, 1)])[0] for image in images]
+    together = Inpaint(config, images, Paints()).generate([lineage(image, 0, 1) for image in images])
+    for one, other in zip(alone, together, strict=True):
+        assert (one.pixels == other.pixels).all()
+        assert (one.annotation.boxes == other.annotation.boxes).all()
+
+
+def test_lineages_that_name_what_is_not_there(scene):
+    image = scene((10, 10, 26, 22))
+    generator = Inpaint(InpaintConfig(), [image], Paints())
+    with pytest.raises(ValueError, match=r"has 1 boxes, not \[3\]"):
+        generator.generate([lineage(image, 3)])
+    with pytest.raises(ValueError, match=r"'b\.png' is no training image"):
+        generator.generate([Lineage(round=1, image_id="b.png", box_indices=(0,), generator="inpaint", seed=0)])
+
+
+def test_a_painter_starts_from_another_instance_of_the_class_in_the_box(scene):
+    """Gen2Det, Sec. 3.1: a different instance of the same class in the same box."""
+    image, other = scene((20, 20, 40, 40), name="a.png"), scene((20, 20, 40, 40), name="bb.png")
+    pixels = pixels_of(other).copy()
+    pixels[20:40, 20:40] = (250, 20, 20)
+    Image.fromarray(pixels).save(other.uri)
+    painter = Paints()
+    generator = Inpaint(InpaintConfig(cutout="box"), [image, other], painter)
+    reds = []
+    for seed in range(12):
+        generator.generate([lineage(image, 0, seed=seed)])
+        window = painter.windows[-1]
+        left, top, right, bottom = window.box.round().astype(int)
+        reds.append(window.pixels[(top + bottom) // 2, (left + right) // 2].tolist())
+    assert any(red[0] > 180 and red[1] < 60 for red in reds)  # the other image's red one
+    assert any(red[0] < 80 for red in reds)  # its own grey one
+
+
+def test_examples_are_alike_in_size_and_shape():
+    box = np.array([0, 0, 20, 10], np.float32)
+    others = np.array([[0, 0, 22, 9], [5, 5, 15, 25], [0, 0, 60, 30], [0, 0, 20, 20]], np.float32)
+    assert alike(box, others, turn=False) == [0]
+    assert alike(box, others, turn=True) == [0, 1]
+
+
+def test_clearing_a_hole_takes_a_like_place_of_the_image():
+    """A striped ground goes on through the hole, in step."""
+    canvas = np.where(np.arange(80)[None, :, None] // 4 % 2, 60, 180).repeat(60, axis=0).repeat(3, axis=2)
+    canvas = canvas.astype(np.uint8)
+    truth, mask = canvas.copy(), np.zeros((60, 80), bool)
+    mask[20:36, 30:46] = True
+    canvas[mask] = (255, 0, 0)
+    clear(canvas, mask, np.array([[30, 20, 46, 36]], np.float32), np.random.default_rng(0))
+    assert np.abs(canvas.astype(int) - truth).max() <= 1
+
+
+def test_composing_fills_the_box_and_keeps_to_the_hole():
+    source = np.full((40, 40, 3), 100, np.uint8)
+    source[10:30, 10:30] = (0, 200, 0)
+    cutout = cut(source, np.array([10, 10, 30, 30], np.float32), "box")
+    canvas, mask = np.full((60, 60, 3), 110, np.uint8), np.zeros((60, 60), bool)
+    mask[20:50, 20:50] = True
+    compose(canvas, cutout, np.array([25, 25, 35, 45], np.float32), mask)
+    assert canvas[35, 30].tolist() == [10, 210, 10]  # moved by the surroundings' difference, 10
+    assert (canvas[~mask] == 110).all()
+    green = np.argwhere(canvas[..., 1] > 180)
+    assert (np.abs(green.min(axis=0) - [25, 25]) <= 1).all()
+    assert (np.abs(green.max(axis=0) - [44, 34]) <= 1).all()

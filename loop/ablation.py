@@ -126,8 +126,8 @@ def _run_missing(ablation: Ablation, parent: str, reporter: Reporter) -> dict[st
     """Run the trials without a result. Why one failed, by the name of its run."""
     todo = [trial for trial in ablation.trials if not _result_file(ablation.folder, trial.config.name).exists()]
     num_all, hosting = len(ablation.trials), ablation.base.hosting
-    shape = f"{len(ablation.arms)} arms x {len(ablation.config.seeds)} seeds"
-    reporter.say(f"{ablation.config.name}: {shape}, {num_all - len(todo)} of {num_all} runs finished")
+    shape = f"arms: {len(ablation.arms)}, seeds: {len(ablation.config.seeds)}"
+    reporter.say(f"{ablation.config.name}: {shape}; {num_all - len(todo)} of {num_all} runs finished")
     reporter.say(f"what they say: {ablation.folder / 'logs'}")
     if not todo:
         return {}
@@ -184,8 +184,9 @@ def _resources(hosting: HostingConfig) -> dict[str, float]:
     """What Tune sets aside for one trial: all of an inline run, or next to nothing where stages have their own."""
     if hosting.engine == "ray":
         return {"cpu": DRIVER_CPUS}
-    gpus = max(role.num_gpus for role in (hosting.generate, hosting.inspect, hosting.judge, hosting.train))
-    return {"cpu": hosting.train.num_cpus} | ({"gpu": gpus} if gpus else {})
+    trainers = (hosting.fit, hosting.train)
+    gpus = max(role.num_gpus for role in (hosting.generate, hosting.inspect, hosting.judge, *trainers))
+    return {"cpu": max(role.num_cpus for role in trainers)} | ({"gpu": gpus} if gpus else {})
 
 
 def _follow(reporter: Reporter, num_trials: int) -> Any:  # noqa: ANN401 - a Tune callback

@@ -61,7 +61,7 @@ def probe(folder, *arguments):
 @pytest.mark.parametrize(
     ("arguments", "status", "parts"),
     [
-        (["--help"], 0, ["run", "check", "init", "export", "ui", "data"]),
+        (["--help"], 0, ["run", "ablate", "check", "init", "export", "ui", "data"]),
         (
             ["run", QUICKSTART, "--set", "mining.policy=worst"],
             2,

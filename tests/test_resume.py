@@ -106,6 +106,7 @@ def config(small_model, tmp_path_factory):
         "data": {"format": "world", "world": {"train": 6, "val": 4}},
         "detector": {"model": str(small_model), "image_size_px": 64},
         "mining": {"budget": 8},
+        "generator": {"kind": "copy_paste"},
         "generation": {"copies": 4},
         "filters": [{"kind": "blank"}, {"kind": "duplicate"}, {"kind": "naturalness", "quantile": 0.2}],
         "mixing": {"p": 0.5},

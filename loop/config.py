@@ -69,8 +69,10 @@ class MiningConfig(Config):
     """beta: a box is easy if such a detection has an IoU above this with it."""
     match_class: bool = True
     """Only detections of the box's own class count (the paper leaves it open)."""
-    policy: Literal["hardest", "balanced", "random"] = "hardest"
-    """How the budget is spent: lowest score first; in turns over the classes; or blindly, as the ablation's zero."""
+    policy: Literal["hardest", "balanced", "ranked", "random"] = "hardest"
+    """How the budget is spent: on hard instances, lowest score first; the same in turns over the classes; likewise, and
+    when no hard ones are left on the least sure of the easy ones (a detector finds most of what it was trained on);
+    or blindly, as the ablation's zero."""
     budget: int = Field(40, ge=1)
     """Instances taken a round."""
 

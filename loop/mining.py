@@ -48,18 +48,24 @@ def select(instances: Iterable[Instance], config: MiningConfig, seed: int) -> tu
 
     * hardest: hard ones by rising best_score, then rising best_iou; ties by image id and index.
     * balanced: in turns over the classes (by class index), hardest first within each.
+    * ranked: as balanced, and then the easy ones in the same order.
     * random: drawn without regard to difficulty, easy ones too, by ``seed`` alone (give each round its own).
 
-    Where there are fewer hard instances than budget, all of them are taken and the rest of the budget is not spent:
-    the tuple is shorter than ``config.budget``, nothing is repeated and no easy instance fills up.
+    Nothing is repeated: where there are fewer instances than budget (hard ones, unless ranked or random), all of them
+    are taken and the rest of the budget is not spent.
     """
     everything = sorted(instances, key=_identity)
     if config.policy == "random":
         order = np.random.default_rng(derive_seed(seed, "mining")).permutation(len(everything))
         return tuple(everything[position] for position in order[: config.budget])
-    hard = sorted((i for i in everything if i.difficulty is Difficulty.HARD), key=_hardness)
+    hard, easy = (
+        sorted((one for one in everything if one.difficulty is difficulty), key=_hardness)
+        for difficulty in (Difficulty.HARD, Difficulty.EASY)
+    )
     if config.policy == "balanced":
         hard = _in_turns(hard)
+    if config.policy == "ranked":
+        hard = [*_in_turns(hard), *_in_turns(easy)]
     return tuple(hard[: config.budget])
 
 

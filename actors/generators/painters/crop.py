@@ -41,16 +41,16 @@ class CropConfig(Config):
     """Optimiser steps of the fit."""
     fit_batch_size: int = Field(32, ge=1)
     """Crops a step."""
-    learning_rate: float = Field(1e-3, gt=0.0)
+    learning_rate: float = Field(2e-3, gt=0.0)
     """Peak rate of AdamW; it rises over the first twentieth and falls to 0 as a cosine."""
     condition_dropout: float = Field(0.1, ge=0.0, lt=1.0)
     """Share of the crops that are shown without their class and difficulty, for guidance."""
-    strength: float = Field(0.3, gt=0.0, le=1.0)
+    strength: float = Field(0.12, gt=0.0, le=1.0)
     """How far back towards noise the example in a window is taken before it is drawn anew (SDEdit, arXiv 2108.01073):
     1 is from noise alone, which takes a long fit; less keeps more of the example."""
-    sampling_steps: int = Field(10, ge=1)
+    sampling_steps: int = Field(3, ge=1)
     """Steps of DPM-Solver++ (arXiv 2211.01095)."""
-    guidance: float = Field(1.5, ge=1.0)
+    guidance: float = Field(1.0, ge=1.0)
     """Classifier-free guidance (arXiv 2207.12598); 1 is none, and half the time."""
     batch_size: int = Field(32, ge=1)
     """Windows painted at a time."""

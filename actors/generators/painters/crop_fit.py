@@ -215,7 +215,10 @@ class CropFit:
         save_network(self.average, self.config, self.classes, uri)
 
     def _loss(self, batch: Sequence[Example]) -> "Tensor":
-        """Mean squared error of v; a pixel in the hole counts fully, one outside by a tenth."""
+        """Mean squared error of the clean picture that v stands for: with little noise there is little to win.
+
+        A pixel in the hole counts fully, one outside by a tenth.
+        """
         import torch
 
         def stacked(name: str) -> "Tensor":
@@ -228,7 +231,8 @@ class CropFit:
         with torch.autocast(self.device.type, native_dtypes(self.device)[0]):
             inputs = torch.cat([noisy, known], dim=1).contiguous(memory_format=torch.channels_last)
             predicted = self.network(inputs, timesteps, told).sample.float()
-        weights = known[:, 3:4] * (1 - _OUTSIDE_WEIGHT) + _OUTSIDE_WEIGHT
+        noise_power = 1 - self.scheduler.alphas_cumprod.to(self.device)[timesteps][:, None, None, None]
+        weights = (known[:, 3:4] * (1 - _OUTSIDE_WEIGHT) + _OUTSIDE_WEIGHT) * noise_power
         loss: Tensor = ((predicted - target) ** 2 * weights).sum() / (3 * weights.sum())
         return loss
 

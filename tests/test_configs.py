@@ -80,7 +80,7 @@ def test_the_fingerprint_of_a_section_does_not_see_the_others():
             ["hosting.train.num_cpu: unknown key", "max_failures, num_cpus, num_gpus, num_workers"],
         ),
         ("detector.modle=x", ["detector.modle: unknown key", "image_size_px, kind,", "model"]),
-        ("generator.foo=3", ["generator.foo: unknown key", "max_overlap, modes,"]),
+        ("generator.foo=3", ["generator.foo: unknown key", "margin, painter,"]),
         ("filters=[{kind: blank}, {kind: agreement, iou: 1}]", ["filters.1.iou: unknown key", "kind, match_class,"]),
         ("mining.budget=zero", ["mining.budget:", "valid integer", "seen: 'zero'"]),
         ("mining.policy=worst", ["mining.policy:", "'hardest', 'balanced', 'ranked' or 'random'", "seen: 'worst'"]),
@@ -156,7 +156,7 @@ def test_later_files_win_and_overrides_win_over_files(tmp_path):
     later = tmp_path / "later.yaml"
     later.write_text("mining: {budget: 7}\nfilters: [{kind: blank}]\n")
     config = load([QUICKSTART, later], ["mixing.p=0.5", "mixing.mode=share"])
-    assert (config.mining.budget, config.mining.policy) == (7, "balanced")  # a mapping merges
+    assert (config.mining.budget, config.mining.policy) == (7, "ranked")  # a mapping merges
     assert [one.kind for one in config.filters] == ["blank"]  # a list replaces
     assert (config.mixing.p, config.mixing.mode) == (0.5, "share")
 
@@ -182,7 +182,7 @@ def test_differences_name_the_keys():
     old, new = load([QUICKSTART]), load([QUICKSTART], ["mining.budget=7", "filters=[]", "seed=3"])
     lines = differences(old.science(), new.science())
     assert [line.split(":")[0] for line in lines] == ["filters", "mining.budget", "seed"]
-    assert lines[1] == "mining.budget: 60 -> 7"
+    assert lines[1] == "mining.budget: 100 -> 7"
 
 
 def sections(section=LoopConfig):

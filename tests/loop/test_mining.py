@@ -42,6 +42,12 @@ def test_balanced_takes_in_turns_over_the_classes():
     assert names(taken) == ["a0", "c0", "a1", "a2"]
 
 
+def test_ranked_goes_on_with_the_least_sure_of_the_easy_ones():
+    sure = (*FIELD, instance("d", 0, 0, score=0.5), instance("d", 1, 0, score=0.4))
+    taken = select(sure, MiningConfig(policy="ranked", budget=7), seed=0)
+    assert names(taken) == ["a0", "c0", "a1", "a2", "b0", "d1", "c1"]
+
+
 def test_random_is_blind_to_difficulty_and_depends_on_the_seed_alone():
     config = MiningConfig(policy="random", budget=3)
     field = [instance("a", index, score=index / 20) for index in range(20)]

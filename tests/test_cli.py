@@ -91,6 +91,7 @@ def test_the_console_script_is_there():
 def test_check_says_what_a_run_would_do_and_starts_nothing(detloop, tmp_path):
     root = tmp_path / "runs"
     changes = (
+        "rounds=2",
         "training.start=previous",
         "training.steps=80",
         "generation.copies=3",
@@ -101,7 +102,7 @@ def test_check_says_what_a_run_would_do_and_starts_nothing(detloop, tmp_path):
     assert status == 0
     assert f"{root}/quickstart (new), fingerprint " in said
     assert re.search(r"trainings +5 of 80 steps", said)  # two rounds, and three controls
-    assert re.search(r"draw up to 90 candidates \(copy_paste\) for 4 filters", said)
+    assert re.search(r"draw up to 90 candidates \(inpaint\) for 3 filters", said)
     resolved = yaml.safe_load(said[said.index("\nname: ") :])
     assert resolved["mining"]["score_threshold"] == 0.3
     assert not root.exists()

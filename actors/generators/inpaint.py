@@ -5,7 +5,7 @@ at once with a grounded diffusion model; here each box is painted in a window ar
 so that a small object is not lost in latent space. Beyond the paper, an instance may be painted at a new place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Literal
@@ -28,7 +28,8 @@ from actors.seeds import derive_seed
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
-_LEAST_FREE = 0.5  # of a box must be its own: what neighbours cover is theirs, and stays
+_BORDER_PX = 2  # annotators place a cut-off side this near to the image's border
+_LEAST_FREE = 0.85  # of a box must be its own: what neighbours cover is theirs, and stays
 
 
 class InpaintConfig(Config):
@@ -47,7 +48,8 @@ class InpaintConfig(Config):
     rotate: bool = True
     """Instances may be turned by 90, 180 and 270 degrees: right for things that are looked at from above."""
     insert: Share = 0.0
-    """Share of the instances painted at a new place of their image, as a further box; 0 is the paper."""
+    """Share of the instances painted at a new place of their image, as a further box; 0 is the paper. Above 0, those
+    that neighbours or the image's border cut into go there too."""
     scale: tuple[float, float] = (0.8, 1.25)
     """Range of the factor between an inserted box and the mined one."""
     context: float = Field(1.5, ge=1.0)
@@ -84,21 +86,22 @@ class _Draft:
 class Inpaint:
     """Paints a lineage's mined instances anew, in their own boxes or at new places of their image.
 
-    Pixels outside the holes stay the image's. A box keeps out of its neighbours' pixels; one that shares more than half
-    of its own with them is left as it is. The annotation is the image's, then one box for each inserted instance.
+    Pixels outside the holes stay the image's. A box keeps out of its neighbours' pixels; one that shares more than a
+    sixth of its own with them is left as it is. The annotation is the image's, then one box for each inserted instance.
     """
 
     def __init__(self, config: InpaintConfig, real: Sequence[LabeledImage], painter: Painter) -> None:
         self.config, self.painter = config, painter
         self.images = {image.id: image for image in real}
-        self.instances = _by_class(real)
+        self.whole = {image.id: _whole(image) for image in real}
+        self.instances = _by_class(real, self.whole)
         self.read = lru_cache(maxsize=64)(read)
         self.cut = lru_cache(maxsize=1024)(self._cut)
 
     def generate(self, lineages: Sequence[Lineage]) -> list[Candidate]:
         """One candidate per lineage, in order; the windows of all of them are painted together.
 
-        Raises ValueError where a lineage names an image or box that is not there, or none of its boxes can be painted.
+        Raises ValueError where a lineage names an image or box that is not there.
         """
         drafts = [self._draft(lineage) for lineage in lineages]
         windows = [self._window(draft, site) for draft in drafts for site in draft.sites]
@@ -116,14 +119,13 @@ class Inpaint:
         canvas, rng = self.read(image.uri), np.random.default_rng(lineage.seed)
         annotation, painted = image.annotation, []
         for index in lineage.box_indices:
-            new = self._new_place(canvas, annotation, image, index, rng) if rng.random() < self.config.insert else None
+            moves = rng.random() < self.config.insert or (self.config.insert > 0 and not self.whole[image.id][index])
+            new = self._new_place(canvas, annotation, image, index, rng) if moves else None
             if new is not None:
                 annotation = annotation.join(_one_box(new[0], image.annotation.labels[index]))
             painted.append((index, self._example(image, index, rng)) if new is None else (len(annotation) - 1, new[1]))
         sites = tuple(self._site(canvas, annotation, index, example) for index, example in painted)
         sites = tuple(site for site in sites if _is_free(site))
-        if not sites:
-            raise ValueError(f"inpaint: boxes {lineage.box_indices} of {image.id!r} all lie below their neighbours")
         start = _start(canvas, sites, annotation.boxes, rng)
         return _Draft(lineage=lineage, canvas=canvas, start=start, annotation=annotation, sites=sites)
 
@@ -131,7 +133,7 @@ class Inpaint:
         self, canvas: Pixels, annotation: Annotation, image: LabeledImage, index: int, rng: np.random.Generator
     ) -> tuple[geometry.Boxes, Cutout] | None:
         """A box ``[4]`` for an instance, clear of the others, where the surroundings are like its own; its example."""
-        cutout = self.cut(image.id, index)
+        cutout = self.cut(image.id, index) if self.whole[image.id][index] else self._example(image, index, rng)
         turns = int(rng.integers(4)) * self.config.rotate
         cutout = turned(cutout, flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns)
         low, high = np.log(self.config.scale)
@@ -143,9 +145,9 @@ class Inpaint:
         return geometry.clip(box, canvas.shape[1], canvas.shape[0]), cutout
 
     def _example(self, image: LabeledImage, index: int, rng: np.random.Generator) -> Cutout:
-        """Another instance of the same class, of about the same size and shape; the instance itself where none is."""
-        box, label = image.annotation.boxes[index], image.annotation.labels[index]
-        names, boxes = self.instances[int(label)]
+        """A whole instance of the same class, of about the same size and shape; the instance itself where none is."""
+        box, label = image.annotation.boxes[index], int(image.annotation.labels[index])
+        names, boxes = self.instances.get(label, ([], geometry.empty()))
         found = alike(box, boxes, turn=self.config.rotate)
         image_id, position = names[found[int(rng.integers(len(found)))]] if found else (image.id, index)
         cutout = self.cut(image_id, position)
@@ -191,7 +193,9 @@ class Inpaint:
                 site.frame.paste(canvas, pixels, feathered(site.mask, self.config.feather_px))
                 drawn[site.index] = True
                 touched[site.mask] = site.index
-        refused = sum(pixels is None for pixels in painted)
+        refused = "generator: safety_checker" if any(pixels is None for pixels in painted) else ""
+        if not painted:
+            refused = "generator: below_its_neighbours"
         return Candidate(
             pixels=canvas,
             annotation=draft.annotation,
@@ -199,15 +203,28 @@ class Inpaint:
             painted=touched,
             canvas=draft.lineage.image_id,
             lineage=draft.lineage,
-            refused="generator: safety_checker" if refused else "",
+            refused=refused,
         )
 
 
-def _by_class(images: Sequence[LabeledImage]) -> dict[int, tuple[list[tuple[str, int]], geometry.Boxes]]:
-    """Image id and position of every instance, and its box ``[n, 4]``, by class; ignored ones left out."""
+def _whole(image: LabeledImage) -> Mask:
+    """Which instances ``[n]`` are whole: neither cut off by the image's border nor mixed up with a neighbour."""
+    boxes = image.annotation.boxes
+    limits = np.array([image.width, image.height], np.float32) - _BORDER_PX
+    inside = (boxes[:, :2] >= _BORDER_PX).all(axis=1) & (boxes[:, 2:] <= limits).all(axis=1)
+    shared = geometry.intersections(boxes, boxes)
+    np.fill_diagonal(shared, 0.0)
+    free = shared.sum(axis=1) <= (1 - _LEAST_FREE) * geometry.areas(boxes)
+    return np.asarray(inside & free & ~image.annotation.ignore)
+
+
+def _by_class(
+    images: Sequence[LabeledImage], whole: Mapping[str, Mask]
+) -> dict[int, tuple[list[tuple[str, int]], geometry.Boxes]]:
+    """Image id and position of every whole instance, and its box ``[n, 4]``, by class."""
     found: dict[int, list[tuple[str, int]]] = {}
     for image in images:
-        for index in np.flatnonzero(~image.annotation.ignore):
+        for index in np.flatnonzero(whole[image.id]):
             found.setdefault(int(image.annotation.labels[index]), []).append((image.id, int(index)))
     boxes = {image.id: image.annotation.boxes for image in images}
     return {label: (names, np.stack([boxes[name][index] for name, index in names])) for label, names in found.items()}

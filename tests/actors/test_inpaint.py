@@ -67,9 +67,9 @@ def test_labels_are_copied_and_pixels_outside_the_hole_are_the_images(scene):
 
 
 def test_a_neighbour_keeps_its_pixels(scene):
-    image = scene((10, 10, 30, 30), (24, 10, 44, 30))
+    image = scene((10, 10, 30, 30), (28, 10, 44, 30))
     candidate = Inpaint(InpaintConfig(), [image], Paints()).generate([lineage(image, 0)])[0]
-    assert (candidate.pixels[10:30, 24:44] == pixels_of(image)[10:30, 24:44]).all()
+    assert (candidate.pixels[10:30, 28:44] == pixels_of(image)[10:30, 28:44]).all()
     assert (candidate.pixels[14:26, 13:20] == COLOUR).all()
 
 
@@ -77,8 +77,23 @@ def test_a_box_that_lies_below_its_neighbours_is_left_as_it_is(scene):
     image = scene((10, 10, 30, 30), (8, 8, 26, 32), (60, 10, 70, 20))
     candidate = Inpaint(InpaintConfig(), [image], Paints()).generate([lineage(image, 0, 2)])[0]
     assert candidate.drawn.tolist() == [False, False, True]
-    with pytest.raises(ValueError, match="all lie below their neighbours"):
-        Inpaint(InpaintConfig(), [image], Paints()).generate([lineage(image, 0)])
+    alone = Inpaint(InpaintConfig(), [image], Paints()).generate([lineage(image, 0)])[0]
+    assert alone.refused == "generator: below_its_neighbours"
+    assert (alone.pixels == pixels_of(image)).all()
+
+
+def test_with_insertion_a_box_below_its_neighbours_is_painted_elsewhere(scene):
+    image = scene((10, 10, 30, 30), (8, 8, 26, 32), (60, 10, 80, 30))
+    candidate = Inpaint(InpaintConfig(insert=1e-9), [image], Paints()).generate([lineage(image, 0)])[0]
+    assert candidate.drawn.tolist() == [False, False, False, True]
+
+
+def test_examples_are_whole_instances(scene):
+    """Neither cut off by the image's border nor mixed up with a neighbour."""
+    cut_off, mixed_up = scene((0, 20, 20, 40), name="a.png"), scene((40, 20, 60, 40), (50, 20, 70, 40), name="bb.png")
+    good = scene((40, 20, 60, 40), name="ccc.png")
+    generator = Inpaint(InpaintConfig(), [cut_off, mixed_up, good], Paints())
+    assert generator.instances[0][0] == [("ccc.png", 0)]
 
 
 def test_an_inserted_box_is_added_clear_of_all_others(scene):

@@ -7,12 +7,15 @@ fit in.
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from actors import boxes as geometry
 from actors.generators import placement
 from actors.generators.cutout import Cutout, bounds
 from actors.generators.window import Mask
 from actors.images import Pixels
+
+Floats = NDArray[np.float32]
 
 _SEAM_PX = 6  # width of the surroundings that a like place must have
 _MAX_SHIFT = 20.0  # grey levels
@@ -60,12 +63,29 @@ def clear(canvas: Pixels, mask: Mask, occupied: geometry.Boxes, rng: np.random.G
     canvas[part] = np.clip(np.rint(region * (1 - weight) + like * weight), 0, 255).astype(np.uint8)
 
 
+def seam(canvas: Pixels, cutout: Cutout, box: geometry.Boxes) -> float:
+    """Root mean square difference, grey levels, of a cutout's surroundings and the canvas's around ``box`` ``[4]``."""
+    warped, alpha, around = _warped(canvas, cutout, box)
+    del alpha
+    return float(np.sqrt(np.mean((canvas[around] - warped[around]) ** 2))) if around.any() else np.inf
+
+
 def compose(canvas: Pixels, cutout: Cutout, box: geometry.Boxes, mask: Mask) -> None:
     """Set a cutout into the hole ``mask`` ``[H, W]`` so that its object fills ``box`` ``[4]``, in place.
 
     Its colours are moved by the median difference of the surroundings, a little at most: light differs from image to
     image, but an object on a darker ground is not itself darker.
     """
+    pixels, alpha, around = _warped(canvas, cutout, box)
+    if around.any():
+        shift = np.median(canvas[around].astype(np.float32) - pixels[around], axis=0)
+        pixels += np.clip(shift, -_MAX_SHIFT, _MAX_SHIFT)
+    weight = (alpha * mask)[..., None]
+    canvas[:] = np.clip(np.rint(canvas * (1 - weight) + pixels * weight), 0, 255).astype(np.uint8)
+
+
+def _warped(canvas: Pixels, cutout: Cutout, box: geometry.Boxes) -> tuple[Floats, Floats, Mask]:
+    """A cutout on the canvas's grid, its object filling ``box``: pixels, weights, and where its surroundings are."""
     import cv2
 
     size = (canvas.shape[1], canvas.shape[0])
@@ -73,12 +93,7 @@ def compose(canvas: Pixels, cutout: Cutout, box: geometry.Boxes, mask: Mask) -> 
     offset = box[:2] - factors * cutout.box[:2]
     matrix = np.array([[factors[0], 0, offset[0]], [0, factors[1], offset[1]]], np.float64)
     pixels = cv2.warpAffine(np.ascontiguousarray(cutout.pixels), matrix, size).astype(np.float32)
-    alpha = cv2.warpAffine(cutout.alpha(), matrix, size) * mask
+    alpha = cv2.warpAffine(cutout.alpha(), matrix, size)
     shown = cv2.warpAffine(np.ones(cutout.core.shape, np.float32), matrix, size) > 0.99
     core = cv2.warpAffine(cutout.core.astype(np.float32), matrix, size) > 0
-    around = shown & ~core
-    if around.any():
-        shift = np.median(canvas[around].astype(np.float32) - pixels[around], axis=0)
-        pixels += np.clip(shift, -_MAX_SHIFT, _MAX_SHIFT)
-    weight = alpha[..., None]
-    canvas[:] = np.clip(np.rint(canvas * (1 - weight) + pixels * weight), 0, 255).astype(np.uint8)
+    return pixels, np.asarray(alpha, np.float32), np.asarray(shown & ~core)

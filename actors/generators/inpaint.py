@@ -17,7 +17,7 @@ from actors import boxes as geometry
 from actors.config import Config
 from actors.generators import placement
 from actors.generators.cutout import Cutout, Shape, cut, scaled, turned
-from actors.generators.example import alike, clear, compose, quarter_turns
+from actors.generators.example import alike, clear, compose, quarter_turns, seam
 from actors.generators.painters import PainterConfig
 from actors.generators.painters.base import Painter, Window
 from actors.generators.painters.crop import CropConfig
@@ -28,6 +28,7 @@ from actors.seeds import derive_seed
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
+_NUM_EXAMPLES = 12  # whole boxes tried as an example
 _BORDER_PX = 2  # annotators place a cut-off side this near to the image's border
 _LEAST_FREE = 0.85  # of a box must be its own: what neighbours cover is theirs, and stays
 
@@ -123,7 +124,9 @@ class Inpaint:
             new = self._new_place(canvas, annotation, image, index, rng) if moves else None
             if new is not None:
                 annotation = annotation.join(_one_box(new[0], image.annotation.labels[index]))
-            painted.append((index, self._example(image, index, rng)) if new is None else (len(annotation) - 1, new[1]))
+            painted.append(
+                (index, self._example(canvas, image, index, rng)) if new is None else (len(annotation) - 1, new[1])
+            )
         sites = tuple(self._site(canvas, annotation, index, example) for index, example in painted)
         sites = tuple(site for site in sites if _is_free(site))
         start = _start(canvas, sites, annotation.boxes, rng)
@@ -133,7 +136,7 @@ class Inpaint:
         self, canvas: Pixels, annotation: Annotation, image: LabeledImage, index: int, rng: np.random.Generator
     ) -> tuple[geometry.Boxes, Cutout] | None:
         """A box ``[4]`` for an instance, clear of the others, where the surroundings are like its own; its example."""
-        cutout = self.cut(image.id, index) if self.whole[image.id][index] else self._example(image, index, rng)
+        cutout = self.cut(image.id, index) if self.whole[image.id][index] else self._example(canvas, image, index, rng)
         turns = int(rng.integers(4)) * self.config.rotate
         cutout = turned(cutout, flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns)
         low, high = np.log(self.config.scale)
@@ -144,15 +147,22 @@ class Inpaint:
         box = cutout.box + np.array([place.x, place.y] * 2, np.float32)
         return geometry.clip(box, canvas.shape[1], canvas.shape[0]), cutout
 
-    def _example(self, image: LabeledImage, index: int, rng: np.random.Generator) -> Cutout:
-        """A whole instance of the same class, of about the same size and shape; the instance itself where none is."""
+    def _example(self, canvas: Pixels, image: LabeledImage, index: int, rng: np.random.Generator) -> Cutout:
+        """A whole instance of the same class, of about the same size and shape; the instance itself where none is.
+
+        One that comes with its whole box is the best of a few: its surroundings are to be those of the box.
+        """
         box, label = image.annotation.boxes[index], int(image.annotation.labels[index])
         names, boxes = self.instances.get(label, ([], geometry.empty()))
         found = alike(box, boxes, turn=self.config.rotate)
-        image_id, position = names[found[int(rng.integers(len(found)))]] if found else (image.id, index)
-        cutout = self.cut(image_id, position)
-        turns = quarter_turns(box, cutout.box, rng) if self.config.rotate else 0
-        return turned(cutout, flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns)
+        tries = _NUM_EXAMPLES if self.config.cutout == "box" else 1
+        drawn = []
+        for _ in range(tries):
+            image_id, position = names[found[int(rng.integers(len(found)))]] if found else (image.id, index)
+            cutout = self.cut(image_id, position)
+            turns = quarter_turns(box, cutout.box, rng) if self.config.rotate else 0
+            drawn.append(turned(cutout, flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns))
+        return drawn[0] if tries == 1 else min(drawn, key=lambda one: seam(canvas, one, box))
 
     def _cut(self, image_id: str, index: int) -> Cutout:
         image = self.images[image_id]

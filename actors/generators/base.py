@@ -48,7 +48,7 @@ class Fit(Protocol):
     batch_size: int  # examples a step, over all workers
 
     def step(self, number: int) -> float:
-        """One optimiser step, the ``number``-th from 0; its loss over this worker's examples."""
+        """One optimiser step, the ``number``-th from 0; its loss over all workers' examples."""
         ...
 
     def state(self) -> dict[str, Any]:

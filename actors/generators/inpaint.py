@@ -122,11 +122,11 @@ class Inpaint:
         for index in lineage.box_indices:
             moves = rng.random() < self.config.insert or (self.config.insert > 0 and not self.whole[image.id][index])
             new = self._new_place(canvas, annotation, image, index, rng) if moves else None
-            if new is not None:
-                annotation = annotation.join(_one_box(new[0], image.annotation.labels[index]))
-            painted.append(
-                (index, self._example(canvas, image, index, rng)) if new is None else (len(annotation) - 1, new[1])
-            )
+            if new is None:
+                painted.append((index, self._example(canvas, image, index, rng)))
+                continue
+            annotation = annotation.join(_one_box(new[0], image.annotation.labels[index]))
+            painted.append((len(annotation) - 1, new[1]))
         sites = tuple(self._site(canvas, annotation, index, example) for index, example in painted)
         sites = tuple(site for site in sites if _is_free(site))
         start = _start(canvas, sites, annotation.boxes, rng)

@@ -181,7 +181,7 @@ class CropFit:
         self.optimizer = torch.optim.AdamW(self.network.parameters(), config.learning_rate, weight_decay=1e-2)
 
     def step(self, number: int) -> float:
-        """Forward, backward, update; the weighted loss."""
+        """Forward, backward, update; the weighted loss over all workers' examples."""
         import torch
 
         for group in self.optimizer.param_groups:
@@ -194,7 +194,7 @@ class CropFit:
         self.optimizer.step()
         decay = min(_EMA_DECAY, (1 + number) / (10 + number))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
-        return float(loss.detach())
+        return float(self._mean(loss.detach()))
 
     def state(self) -> dict[str, Any]:
         """Network, average and optimiser."""
@@ -233,7 +233,7 @@ class CropFit:
             predicted = self.network(inputs, timesteps, told).sample.float()
         noise_power = 1 - self.scheduler.alphas_cumprod.to(self.device)[timesteps][:, None, None, None]
         weights = (known[:, 3:4] * (1 - _OUTSIDE_WEIGHT) + _OUTSIDE_WEIGHT) * noise_power
-        loss: Tensor = ((predicted - target) ** 2 * weights).sum() / (3 * weights.sum())
+        loss: Tensor = ((predicted - target) ** 2 * weights).sum() / (3 * self._mean(weights.sum()))
         return loss
 
     def _share_gradients(self) -> None:
@@ -242,12 +242,19 @@ class CropFit:
         import torch
 
         gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        torch.distributed.all_reduce(flat)
-        flat /= self.worker.num_workers
+        flat = self._mean(torch.cat([gradient.flatten() for gradient in gradients]))
         parts = torch.split(flat, [gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
+
+    def _mean(self, value: "Tensor") -> "Tensor":
+        """The mean over the workers."""
+        if self.worker.num_workers == 1:
+            return value
+        import torch
+
+        torch.distributed.all_reduce(value)
+        return value / self.worker.num_workers
 
 
 def _schedule(step: int, num_steps: int) -> float:

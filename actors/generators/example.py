@@ -1,7 +1,6 @@
-"""Examples: what a hole holds before it is painted - a real instance of the class, cut out and set into it.
+"""Examples: a real instance set into the hole, for a painter to start from instead of noise (SDEdit, arXiv 2108.01073).
 
-A painter that starts from less than pure noise (``strength`` below 1; SDEdit, arXiv 2108.01073) varies it and makes it
-fit in.
+A painter whose ``strength`` is below 1 takes it back towards noise, varies it and makes it fit in.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,7 @@
-"""The crop painter: a small diffusion inpainter in pixel space, fitted on the run's own real crops.
+"""Crop painter: diffusion (DDPM, arXiv 2006.11239; v, 2202.00512; guidance, 2207.12598), told what is hard (2403.13304).
 
-Diffusion after DDPM (arXiv 2006.11239) with v-prediction (arXiv 2202.00512), told the class and how hard the object
-was for the detector (DetDiffusion, arXiv 2403.13304, Sec. 3.2). It downloads nothing and needs no foundation model that
-knows the domain, which boards, smears and X-rays rarely have.
+A small inpainter in pixel space, fitted on the run's own real crops. It downloads nothing and needs no foundation model
+that knows the domain, which boards, smears and X-rays rarely have.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
-"""Fitting the crop painter: windows around the real training boxes, each with a hole that it learns to fill.
+"""Fitting the crop painter (DDPM, arXiv 2006.11239, Algorithm 1): real boxes in windows, with holes to fill.
 
-Denoising with v-prediction (arXiv 2202.00512), the loss weighted to the hole; the checkpoint is the exponential moving
-average of the weights. Several workers share each batch, and average their gradients.
+The checkpoint is the exponential moving average of the weights. Several workers share each batch, and average their
+gradients.
 """
 
 from collections.abc import Sequence

@@ -58,6 +58,8 @@ def fit(job: FitJob, hosting: HostingConfig, on_progress: OnProgress | None = No
     ValueError where there is nothing to fit on, Ray's errors where workers are lost more often than
     ``hosting.fit.max_failures``.
     """
+    if all(image.annotation.ignore.all() for image in job.data.images):
+        raise ValueError(f"nothing to fit on: {len(job.data.images)} training images, and no box that is not ignored")
     start = time.perf_counter()
     outcome = launch(run_fit, job, hosting.fit, hosting, on_progress)
     return FitResult(

@@ -1,0 +1,167 @@
+"""Fitting a generator: the same weights wherever it runs and whoever dies, made once for all runs that would agree."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+
+import numpy as np
+import psutil
+import pytest
+
+from actors.generators.base import FitData
+from actors.generators.inpaint import InpaintConfig
+from actors.images import encode_png
+from actors.records import Annotation, Difficulty, LabeledImage
+from loop import arms
+from loop.arms import Trainings
+from loop.config import HostingConfig, LoopConfig
+from loop.driver import import_real
+from loop.progress import Reporter
+from loop.training import gang
+from loop.training.fit import EPOCH_STEPS, FitJob, fit
+from loop.training.job import Progress
+
+INLINE = HostingConfig(engine="inline")
+PAINTER = {"kind": "crop", "size_px": 16, "channels": (8, 16), "fit_batch_size": 4}
+CLASSES = ("blue", "red")
+
+
+def picture(file: Path, seed: int, *, ignore: bool = False) -> LabeledImage:
+    """A blue and a red box on grey noise."""
+    pixels = np.random.default_rng(seed).normal(110, 8, (40, 60, 3))
+    boxes = np.array([[6, 8, 18, 22], [36, 12, 50, 24]], np.float32) + seed
+    for (left, top, right, bottom), colour in zip(boxes.astype(int), ((30, 40, 230), (235, 50, 50)), strict=True):
+        pixels[top:bottom, left:right] = colour
+    file.write_bytes(encode_png(pixels.clip(0, 255).astype(np.uint8)))
+    annotation = Annotation(boxes=boxes, labels=np.arange(2), ignore=np.full(2, ignore))
+    return LabeledImage(id=file.name, uri=str(file), width=60, height=40, annotation=annotation)
+
+
+@pytest.fixture
+def job(tmp_path) -> Callable[..., FitJob]:
+    """A fit on two images, with settings of the painter by name."""
+
+    def make(*, ignore: bool = False, **settings: Any) -> FitJob:
+        images = tuple(picture(tmp_path / f"{seed}.png", seed, ignore=ignore) for seed in range(2))
+        difficulties = ((Difficulty.EASY, Difficulty.HARD),) * 2
+        return FitJob(
+            generator=InpaintConfig.model_validate({"painter": PAINTER | settings}),
+            data=FitData(classes=CLASSES, images=images, difficulties=difficulties, seed=3),
+            checkpoint=str(tmp_path / "generator.safetensors"),
+            name="fit",
+            storage=str(tmp_path / "fit"),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def ray_session():
+    ray = pytest.importorskip("ray")
+    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+def kill_a_worker() -> bool:
+    """SIGKILL one training worker of this process's own Ray."""
+    for process in psutil.Process().children(recursive=True):
+        if process.name().startswith("ray::RayTrainW"):
+            process.kill()
+            return True
+    return False
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_ray_gives_the_bytes_of_this_process_even_when_a_worker_is_killed(job, monkeypatch):
+    monkeypatch.setattr(gang, "POLL_S", 0.1)  # to hear of the fit before it is over
+    long = job(fit_steps=5 * EPOCH_STEPS)
+    alone = fit(long, INLINE)
+    expected = Path(long.checkpoint).read_bytes()
+    Path(long.checkpoint).unlink()
+    killed = []
+
+    def interfere(progress: Progress) -> None:
+        if not killed and progress.step > EPOCH_STEPS:
+            killed.append(kill_a_worker())
+
+    result = fit(long, HostingConfig(fit={"keep_every_s": 0.0}), interfere)
+    assert killed == [True]
+    assert Path(long.checkpoint).read_bytes() == expected
+    assert result.losses == alone.losses
+    assert [entry["step"] for entry in result.losses] == [EPOCH_STEPS * part for part in range(1, 6)]
+    shown = [round(one.images_per_s * one.training_s) for one in (alone, result)]  # in the last attempt
+    assert shown[0] == 5 * EPOCH_STEPS * 4
+    assert 0 < shown[1] < shown[0]  # it went on from the state that was kept
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_two_workers_make_the_steps_of_one(job, tmp_path):
+    """Each takes every other place of a batch; loss and gradients are over both. Sums round otherwise: 1 %."""
+    one = job(fit_steps=2 * EPOCH_STEPS)
+    two = replace(one, name="two", checkpoint=str(tmp_path / "two.safetensors"))
+    curves = [fit(one, INLINE), fit(two, HostingConfig(fit={"num_workers": 2}))]
+    first, second = ([entry["loss"] for entry in curve.losses] for curve in curves)
+    assert len(first) == 2
+    assert second == pytest.approx(first, rel=0.01)
+    assert first[1] < 0.8 * first[0]  # there was something to learn
+    assert Path(two.checkpoint).exists()
+
+
+@pytest.mark.parametrize("hosting", [INLINE, HostingConfig(fit={"num_workers": 2})], ids=["inline", "ray"])
+def test_a_fit_without_a_box_is_told_and_not_tried(hosting, job):
+    with pytest.raises(ValueError, match="nothing to fit on: 2 training images, and no box that is not ignored"):
+        fit(job(ignore=True), hosting)
+
+
+def test_the_fingerprint_is_over_what_decides_the_weights(job):
+    one = job(fit_steps=6)
+    same = replace(one, checkpoint="elsewhere", name="other", storage="elsewhere")
+    hard = ((Difficulty.HARD, Difficulty.HARD),) * 2
+    others = [
+        job(fit_steps=7),
+        replace(one, data=replace(one.data, seed=4)),
+        replace(one, data=replace(one.data, difficulties=hard)),
+        replace(one, data=replace(one.data, images=one.data.images[:1], difficulties=hard[:1])),
+        replace(one, data=replace(one.data, classes=("red", "blue"))),
+    ]
+    prints = [other.fingerprint() for other in others]
+    assert same.fingerprint() == one.fingerprint()
+    assert len({one.fingerprint(), *prints}) == 1 + len(others)
+
+
+def test_runs_of_one_root_share_a_fit_and_others_do_not(easy_config, tmp_path, monkeypatch):
+    jobs: list[FitJob] = []
+
+    def spy(job: FitJob, *rest: Any) -> Any:
+        jobs.append(job)
+        return fit(job, *rest)
+
+    monkeypatch.setattr(arms, "fit", spy)
+
+    def fitted(name: str, hardness: Difficulty = Difficulty.HARD, seed: int = 0, **settings: Any) -> Path:
+        painter = PAINTER | {"fit_steps": 3} | settings
+        changes = {
+            "name": name,
+            "root": str(tmp_path),
+            "seed": seed,
+            "generator": {"kind": "inpaint", "painter": painter},
+        }
+        config = LoopConfig.model_validate(easy_config | changes)
+        data = import_real(config)
+        difficulties = tuple((hardness,) * len(image.annotation) for image in data.splits["train"])
+        return Path(Trainings(config=config, data=data, reporter=Reporter()).fit(difficulties).checkpoint)
+
+    first = fitted("first")
+    content = first.read_bytes()
+    assert fitted("second") == first
+    assert len(jobs) == 1
+    others = [fitted("easy", Difficulty.EASY), fitted("seed", seed=1), fitted("longer", fit_steps=4)]
+    assert len(jobs) == len({first, *others}) == 4
+    assert len({one.read_bytes() for one in others} | {content}) == 4
+    assert first.read_bytes() == content
+    assert first.parent.parent == tmp_path / "fits"

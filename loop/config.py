@@ -171,7 +171,8 @@ class TrainRoleConfig(Config):
 
 
 class HostingConfig(Config):
-    """Where things run, and nothing else: no key here but train.num_workers changes a result."""
+    """Where things run, and nothing else: no key here changes a result but train.num_workers and, in its last digits,
+    fit.num_workers."""
 
     engine: Literal["ray", "inline"] = "ray"
     """inline runs every stage in this process, for a debugger."""
@@ -185,7 +186,7 @@ class HostingConfig(Config):
     generate: RoleConfig = RoleConfig()
     inspect: RoleConfig = RoleConfig()
     judge: RoleConfig = RoleConfig()
-    fit: TrainRoleConfig = TrainRoleConfig()
+    fit: TrainRoleConfig = TrainRoleConfig(num_workers=2)
     train: TrainRoleConfig = TrainRoleConfig()
 
 

@@ -1,4 +1,4 @@
-"""Crop painter: diffusion (DDPM, arXiv 2006.11239; v, 2202.00512; guidance, 2207.12598), told what is hard (2403.13304).
+"""Crop painter: diffusion (DDPM, arXiv 2006.11239; v, 2202.00512; guidance, 2207.12598) told what is hard (2403.13304).
 
 A small inpainter in pixel space, fitted on the run's own real crops. It downloads nothing and needs no foundation model
 that knows the domain, which boards, smears and X-rays rarely have.

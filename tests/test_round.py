@@ -207,6 +207,74 @@ def test_p_of_zero_equals_the_real_only_run_bit_for_bit_and_its_control_is_not_t
     assert figures(real_only)[0]["gain"] == 0
 
 
+PAINTER = {"kind": "crop", "size_px": 16, "channels": [8, 16], "fit_steps": 6, "fit_batch_size": 4}
+
+
+@pytest.fixture(scope="module")
+def inpainted(folder, easy_config):
+    """The folder of a round with a painter that was fitted first, and the digest of its weights as they were then."""
+    fitted, fit = [], arms.fit
+
+    def spy(job, *rest):
+        result = fit(job, *rest)
+        fitted.append(digest(Path(result.checkpoint)))
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(arms, "fit", spy)
+        changes = {"generator": {"kind": "inpaint", "painter": PAINTER}, "rejected_boxes": "ignore"}
+        run_folder, _ = start(easy_config, folder.parent, name="inpainted", rounds=1, **changes)
+    return run_folder, fitted
+
+
+def kept_samples(run_folder):
+    return [read(file) for file in (run_folder / "rounds/001/kept").glob("*.json")]
+
+
+def test_the_generator_is_fitted_once_and_frozen_from_then_on_gen2det_section_3_1(inpainted):
+    run_folder, fitted = inpainted
+    (checkpoint,) = (run_folder.parent / "fits").glob("*/generator.safetensors")
+    assert [digest(checkpoint)] == fitted
+
+
+def test_inpainting_changes_the_holes_alone_gen2det_section_3_1(inpainted, easy_data):
+    changed = []
+    for sample in kept_samples(inpainted[0]):
+        picture = np.asarray(Image.open(inpainted[0] / "rounds/001" / sample["uri"]), np.int16)
+        source = np.asarray(Image.open(easy_data / "train" / Path(sample["lineage"]["image_id"]).name), np.int16)
+        outside = np.ones((64, 64), bool)
+        for (left, top, right, bottom), drawn in zip(sample["proposed"]["boxes"], sample["drawn"], strict=True):
+            if drawn:
+                pad_x, pad_y = (0.1 * side + 1 for side in (right - left, bottom - top))  # margin, to whole pixels
+                rows, columns = (
+                    slice(max(int(top - pad_y), 0), int(bottom + pad_y)),
+                    slice(max(int(left - pad_x), 0), int(right + pad_x)),
+                )
+                outside[rows, columns] = False
+        difference = np.abs(picture - source).max(axis=2)
+        assert not difference[outside].any()
+        changed.append(int((difference[~outside] > 0).sum()))
+    assert min(changed) > 50
+
+
+def test_labels_are_the_sources_and_only_ever_removed_gen2det_section_3_2(inpainted, easy_data):
+    content = read(easy_data / "annotations/train.json")
+    names = {image["id"]: image["file_name"] for image in content["images"]}
+    true = {name: Counter() for name in names.values()}
+    for box in content["annotations"]:
+        x, y, width, height = box["bbox"]
+        true[names[box["image_id"]]][box["category_id"] - 1, x, y, x + width, y + height] += 1
+
+    def labels(annotation):
+        return Counter((label, *box) for label, box in zip(annotation["labels"], annotation["boxes"], strict=True))
+
+    samples = kept_samples(inpainted[0])
+    for sample in samples:
+        assert labels(sample["proposed"]) == true[Path(sample["lineage"]["image_id"]).name]
+        assert labels(sample["annotation"]) <= labels(sample["proposed"])
+    assert sum(len(sample["annotation"]["boxes"]) < 2 for sample in samples) > 0  # some were removed
+
+
 def test_arms_that_go_on_start_from_their_own_last_checkpoint(easy_config, new_root, monkeypatch):
     jobs = []
     train = arms.train

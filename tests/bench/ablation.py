@@ -1,0 +1,127 @@
+"""What an ablation saves, and whether a killed one ends the same: ``python tests/bench/ablation.py [--steps 80]``.
+
+Four arms and three seeds of a shrunken quickstart, three times over: as twelve separate ``detloop run`` with a storage
+root each; as ``detloop ablate``; and as ``detloop ablate`` killed in the middle and started again. The times and their
+ratio go into ``results/ablation.json``; the tables of the last two must be equal byte for byte.
+"""
+
+import argparse
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+RESULTS = Path(__file__).parent / "results" / "ablation.json"
+QUICKSTART = ROOT / "configs" / "quickstart.yaml"
+SEEDS = (0, 1, 2)
+ARMS: dict[str, dict[str, Any]] = {
+    "restore": {},
+    "ignore": {"rejected_boxes": "ignore", "training.background_ignore": True},
+    "p=0.1": {"mixing.p": 0.1},
+    "unfiltered": {"filters": []},
+}
+TABLES = ("table.md", "table.csv", "rows.json")
+
+
+def detloop(*arguments: str) -> subprocess.Popen[bytes]:
+    """A process of its own, one thread a CPU's worth of work, its output thrown away."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    command = [str(Path(sys.executable).with_name("detloop")), *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)  # noqa: S603 - our own
+
+
+def timed(process: subprocess.Popen[bytes]) -> float:
+    """Seconds until a process has ended well."""
+    start = time.perf_counter()
+    if status := process.wait():
+        raise SystemExit(f"{process.args}: exit status {status}")
+    return time.perf_counter() - start
+
+
+def overrides(steps: int, root: Path) -> list[str]:
+    """The quickstart, shrunken: short trainings, few validation images."""
+    keys = {
+        "training.steps": steps,
+        "training.epoch_steps": steps // 2,
+        "data.world.val": 40,
+        "generator.painter.fit_steps": steps,
+        "root": root,
+    }
+    return [part for key, value in keys.items() for part in ("--set", f"{key}={value}")]
+
+
+def separate(folder: Path, steps: int) -> float:
+    """Seconds of twelve runs, one after the other, that know nothing of each other."""
+    seconds = 0.0
+    for number, (arm, seed) in enumerate((arm, seed) for arm in ARMS for seed in SEEDS):
+        file = folder / f"{number}.yaml"
+        file.write_text(yaml.safe_dump(nested(ARMS[arm]) | {"seed": seed}))
+        seconds += timed(detloop("run", str(QUICKSTART), str(file), *overrides(steps, folder / str(number))))
+    return seconds
+
+
+def nested(dotted: dict[str, Any]) -> dict[str, Any]:
+    """The tree of keys that are at most two deep."""
+    tree: dict[str, Any] = {}
+    for key, value in dotted.items():
+        section, _, name = key.partition(".")
+        tree |= {section: {**tree.get(section, {}), name: value}} if name else {key: value}
+    return tree
+
+
+def ablation(folder: Path, steps: int) -> subprocess.Popen[bytes]:
+    """The same runs as one ablation below ``folder``, started."""
+    folder.mkdir(exist_ok=True)
+    file = folder / "bench.yaml"
+    file.write_text(yaml.safe_dump({"name": "bench", "seeds": list(SEEDS), "arms": ARMS}, sort_keys=False))
+    inline = ["--set", "hosting.engine=inline"]
+    return detloop("ablate", str(QUICKSTART), str(file), *overrides(steps, folder), *inline)
+
+
+def killed_and_resumed(folder: Path, steps: int, after_s: float) -> None:
+    """An ablation that dies, with all its processes, after so many seconds, and is started again."""
+    process = ablation(folder, steps)
+    time.sleep(after_s)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    timed(ablation(folder, steps))
+
+
+def main() -> None:
+    """Measure, compare, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=80)
+    steps = parser.parse_args().steps
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        together_s = timed(ablation(folder / "whole", steps))
+        killed_and_resumed(folder / "killed", steps, together_s / 2)
+        tables = [
+            [(folder / one / "ablations/bench" / name).read_bytes() for name in TABLES] for one in ("whole", "killed")
+        ]
+        separate_s = separate(folder, steps)
+    found = {
+        "steps": steps,
+        "separate_s": round(separate_s, 1),
+        "ablation_s": round(together_s, 1),
+        "ratio": round(together_s / separate_s, 3),
+        "killed_ends_in_the_same_table": tables[0] == tables[1],
+        "cpus": os.cpu_count(),
+        "machine": platform.machine(),
+    }
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

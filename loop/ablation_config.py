@@ -119,15 +119,16 @@ class Ablation:
         return {"seeds": list(self.config.seeds), "arms": of_arms}
 
 
-def load_ablation(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> Ablation:
+def load_ablation(files: Sequence[str | Path], overrides: Sequence[str] = (), seeds: Sequence[int] = ()) -> Ablation:
     """The ablation of the last of ``files``, over the run config of those before it and of ``--set`` overrides.
 
-    Raises ConfigError, naming file or arm, key, value and choices.
+    ``seeds`` take the place of the file's own. Raises ConfigError, naming file or arm, key, value and choices.
     """
     *runs, question = files
     if not runs:
         raise ConfigError(f"{question}: give the run's config first, then the ablation's")
-    config = validate(AblationConfig, read_tree([question]), str(question))
+    own = [f"seeds={list(seeds)}"] if seeds else []
+    config = validate(AblationConfig, read_tree([question], own), str(question))
     tree = read_tree(runs, overrides)
     base = validate(LoopConfig, tree, " + ".join(map(str, runs)))
     base = base.model_copy(update={"root": str(UPath(base.root).absolute())})

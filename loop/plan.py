@@ -6,8 +6,11 @@ from dataclasses import dataclass
 import yaml
 from upath import UPath
 
+from actors.config import Need
+from actors.generators import fit_size
 from actors.storage import read_record
 from loop.config import LoopConfig
+from loop.data.formats.base import is_local
 from loop.data.importing import import_data
 from loop.state import RunFolder
 from loop.training.job import TrainResult
@@ -22,6 +25,7 @@ class Counts:
 
     images: Mapping[str, int]  # by split
     pixels: float  # of an image, mean
+    boxes: int | None = None  # in the training images, ignored ones left out; None before the world is rendered
     note: str = ""  # what the import left out
 
 
@@ -42,10 +46,12 @@ def describe(config: LoopConfig) -> str:
         f"rejected boxes: {config.rejected_boxes}",
         " ": f"train {training.steps} steps of {training.batch_size} images at {config.detector.image_size_px} px, "
         f"p = {config.mixing.p:g}; evaluate on {counts.images['val']} images",
+        **_fit(config, counts),
         "trainings": f"{num_trainings} of {training.steps} steps, controls counted in (those trained before are kept)",
         **_advice(config),
         "disk": f"up to {disk_mb:.0f} MB of candidates",
         "time": _time(config, num_trainings),
+        **_needs(config),
     }
     text = "\n".join(f"{key:<12} {value}" for key, value in rows.items())
     return f"{text}\n\n{yaml.safe_dump(config.model_dump(mode='json'), sort_keys=False)}"
@@ -60,6 +66,32 @@ def _advice(config: LoopConfig) -> dict[str, str]:
     return {}
 
 
+def _fit(config: LoopConfig, counts: Counts) -> dict[str, str]:
+    size = fit_size(config.generator)
+    if size is None or not config.rounds:
+        return {}
+    steps, batch_size = size
+    boxes = "the real boxes" if counts.boxes is None else f"{counts.boxes} real boxes"
+    return {"fit": f"the generator first, {steps} steps of {batch_size} on {boxes} (a fit done before is kept)"}
+
+
+def _needs(config: LoopConfig) -> dict[str, str]:
+    """What has to be there, or to be downloaded, before a run of ``config`` can do all its stages."""
+    if not config.rounds:
+        return {}
+    needs = [*config.generator.needs(), *(need for one in config.filters for need in one.needs())]
+    lines = dict.fromkeys(f"{need.what}: {need.place} ({_whereabouts(need)})" for need in needs)
+    return {"needs": f"\n{'':<13}".join(lines)} if lines else {}
+
+
+def _whereabouts(need: Need) -> str:
+    if need.is_release:
+        return "downloaded on first use, where no cache has it"
+    if not is_local(UPath(need.place)):
+        return "remote, not looked at"
+    return "is there" if UPath(need.place).exists() else "MISSING"
+
+
 def _count(config: LoopConfig) -> Counts:
     if config.data.format == "world":
         from loop.data.world import HEIGHT_PX, WIDTH_PX
@@ -71,8 +103,9 @@ def _count(config: LoopConfig) -> Counts:
     images = {split: len(members) for split, members in data.splits.items()}
     train = data.splits["train"]
     pixels = sum(image.width * image.height for image in train) / max(len(train), 1)
+    boxes = sum(int((~image.annotation.ignore).sum()) for image in train)
     dropped = f"; {len(data.report.dropped)} boxes or images left out (detloop data validate says which)"
-    return Counts(images=images, pixels=pixels, note=dropped if data.report.dropped else "")
+    return Counts(images=images, pixels=pixels, boxes=boxes, note=dropped if data.report.dropped else "")
 
 
 def _time(config: LoopConfig, num_trainings: int) -> str:

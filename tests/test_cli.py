@@ -108,6 +108,45 @@ def test_check_says_what_a_run_would_do_and_starts_nothing(detloop, tmp_path):
     assert not root.exists()
 
 
+def test_check_says_what_is_fitted_first(detloop, easy_data):
+    painter = "generator.painter={kind: crop, fit_steps: 70, fit_batch_size: 8}"
+    arguments = ("check", CONFIGS / "bccd.yaml", "--set", "data.format=coco", "--set", f"data.root={easy_data}")
+    status, said, _ = detloop(*arguments, "--set", "generator.kind=inpaint", "--set", painter)
+    assert status == 0
+    assert re.search(r"fit +the generator first, 70 steps of 8 on 16 real boxes", said)
+    for other in ("generator={kind: copy_paste}", "rounds=0"):
+        assert "\nfit " not in detloop(*arguments, "--set", other)[1]
+
+
+def test_check_names_the_weights_that_a_run_needs_and_whether_they_are_there(detloop, easy_data, tmp_path):
+    there = tmp_path / "lora.safetensors"
+    there.touch()
+    aesthetic = "{kind: aesthetic, head: /nowhere/head.pth}"
+    alignment = "{kind: alignment, features: clip, clip: {weights: 's3://bucket/clip.pt'}}"
+    changes = (
+        f"data.root={easy_data}",
+        f"generator.painter.lora.path={there}",
+        f"filters=[{aesthetic}, {alignment}]",
+    )
+    status, said, _ = detloop("check", CONFIGS / "gen2det.yaml", *(part for one in changes for part in ("--set", one)))
+    needs = said[said.index("\nneeds") : said.index("\n\n")].removeprefix("\nneeds").splitlines()
+    download = "(downloaded on first use, where no cache has it)"
+    assert status == 0
+    assert [line.strip() for line in needs] == [
+        f"weights of the painter: masterful/gligen-1-4-inpainting-text-box {download}",
+        f"LoRA: {there} (is there)",
+        "aesthetic head: /nowhere/head.pth (MISSING)",
+        f"CLIP weights of ViT-L-14-quickgelu: openai {download}",
+        "CLIP weights: s3://bucket/clip.pt (remote, not looked at)",
+    ]
+    plain = ("--set", "generator={kind: copy_paste}", "--set", "filters=[{kind: aesthetic, head: fitted}]")
+    status, said, _ = detloop(
+        "check", CONFIGS / "bccd.yaml", "--set", f"data.root={easy_data}", "--set", "data.format=coco", *plain
+    )
+    assert said.count(download) == 1  # CLIP's
+    assert "\nneeds" not in detloop("check", QUICKSTART)[1]
+
+
 @pytest.mark.parametrize("name", ["bccd", "deeppcb"])
 def test_init_writes_a_config_that_check_accepts(detloop, real_data, tmp_path, name):
     out = tmp_path / "mine.yaml"

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from actors.config import Config
+from actors.config import Config, Need
 from actors.filters.base import State
 from actors.filters.clip import Clip, ClipConfig, open_model
 from actors.filters.discriminant import Floats
@@ -45,6 +45,11 @@ class AestheticConfig(Config):
         if not head:
             raise ValueError(f"the aesthetic score needs one: {HOW_TO_GET}")
         return head
+
+    def needs(self) -> tuple[Need, ...]:
+        """The head, where it is a file, and CLIP's weights."""
+        head = () if self.head == FITTED else (Need(what="aesthetic head", place=self.head, is_release=False),)
+        return head + self.clip.needs()
 
 
 class Aesthetic:

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Protocol
 import numpy as np
 from pydantic import Field
 
-from actors.config import Config
+from actors.config import Config, Need
 from actors.filters.base import OpenEmbed, State
 from actors.filters.clip import ClipConfig, Embeddings, open_model
 from actors.filters.crops import choose, cut, window
@@ -48,6 +48,10 @@ class AlignmentConfig(Config):
     """With clip: prompts of a class, its name in place of the braces; their embeddings are averaged."""
     background: tuple[str, ...] = Field(("a photo of nothing in particular.", "a blurry background."), min_length=1)
     """With clip: prompts that stand for no object, each for itself."""
+
+    def needs(self) -> tuple[Need, ...]:
+        """CLIP's weights, where it looks with them."""
+        return self.clip.needs() if self.features == "clip" else ()
 
 
 class Looks(Protocol):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from actors.config import Config
+from actors.config import Config, Need
 from actors.images import Pixels
 
 if TYPE_CHECKING:
@@ -37,6 +37,13 @@ class ClipConfig(Config):
     file of tensors, or local-dir:FOLDER with open_clip_config.json and the weights beside it."""
     batch_size: int = Field(16, ge=1)
     """Pictures shown to the model at a time; results differ by rounding only, less than 1e-5 in each component."""
+
+    def needs(self) -> tuple[Need, ...]:
+        """The weights. Names of releases have no suffix, local files have one."""
+        place = self.weights.removeprefix(LOCAL_DIR)
+        is_release = place == self.weights and not Path(place).suffix
+        what = f"CLIP weights of {self.model}" if is_release else "CLIP weights"
+        return (Need(what=what, place=place, is_release=is_release),)
 
 
 class Clip:

@@ -32,7 +32,16 @@ def build_generator(
 
 def learns(config: GeneratorConfig) -> bool:
     """Whether the generator is fitted on the real images before it draws."""
-    return isinstance(config, InpaintConfig) and isinstance(config.painter, CropConfig)
+    return fit_size(config) is not None
+
+
+def fit_size(config: GeneratorConfig) -> tuple[int, int] | None:
+    """Steps of the fit, and examples a step; None where the generator does not learn."""
+    match config:
+        case InpaintConfig(painter=CropConfig() as painter):
+            return painter.fit_steps, painter.fit_batch_size
+        case _:
+            return None
 
 
 def open_fit(config: GeneratorConfig, data: FitData, worker: Worker) -> Fit:

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from actors import boxes as geometry
-from actors.config import Config
+from actors.config import Config, Need
 from actors.generators import placement
 from actors.generators.cutout import Cutout, Shape, cut, scaled, turned
 from actors.generators.example import alike, clear, compose, quarter_turns, seam
@@ -59,6 +59,10 @@ class InpaintConfig(Config):
     """The hole reaches beyond the box by this share of its sides, for shadows and seams."""
     feather_px: float = Field(2.0, ge=0.0)
     """Width over which the painted pixels fade in, inside the hole."""
+
+    def needs(self) -> tuple[Need, ...]:
+        """The painter's."""
+        return self.painter.needs()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

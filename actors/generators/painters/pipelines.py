@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from actors.config import Config
+from actors.config import Config, Need
 from actors.generators.painters.base import Window
 from actors.generators.painters.lora import LoraConfig, Pipeline, fuse_lora
 from actors.images import Pixels
@@ -65,6 +65,11 @@ class PipelineConfig(Config):
     max_zoom: float = Field(8.0, ge=1.0)
     """The most that a small object is enlarged into its window."""
 
+    def needs(self) -> tuple[Need, ...]:
+        """The checkpoint, and the low-rank weights."""
+        places = {"weights of the painter": self.model} | ({"LoRA": self.lora.path} if self.lora else {})
+        return tuple(Need(what=what, place=place, is_release=is_hub_id(place)) for what, place in places.items())
+
     @field_validator("prompt")
     @classmethod
     def _fields_of_prompt(cls, prompt: str) -> str:
@@ -74,6 +79,12 @@ class PipelineConfig(Config):
     @classmethod
     def _fields_of_prompts(cls, prompts: dict[str, str]) -> dict[str, str]:
         return {name: _check_fields(prompt) for name, prompt in prompts.items()}
+
+
+def is_hub_id(place: str) -> bool:
+    """Whether ``place`` names a repository on the hub: it is not there, and not written as a path or a file."""
+    path = Path(place)
+    return not (path.exists() or path.is_absolute() or place.startswith((".", "~")) or path.suffix == ".safetensors")
 
 
 def _check_fields(template: str) -> str:

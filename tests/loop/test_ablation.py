@@ -57,10 +57,10 @@ def test_an_arm_is_the_run_with_the_arms_own_keys(asked):
     assert [(one.arm, one.seed) for one in ablation.trials] == [(arm, seed) for arm in arms for seed in (4, 2)]
     real, _, naive, _, strict, last = [one.config for one in ablation.trials]
     assert [one.config.seed for one in ablation.trials] == [4, 2] * 3
-    assert (real.rounds, naive.rounds, strict.rounds) == (0, 2, 2)
-    assert (naive.filters, naive.training.background_ignore, naive.training.steps) == ((), False, 400)
+    assert (real.rounds, naive.rounds, strict.rounds) == (0, 1, 1)
+    assert (naive.filters, naive.training.background_ignore, naive.training.batch_size) == ((), False, 16)
     assert [one.kind for one in strict.filters] == ["agreement"]
-    assert (strict.filters[0].iou_threshold, strict.mining.budget, strict.mining.policy) == (0.9, 7, "balanced")
+    assert (strict.filters[0].iou_threshold, strict.mining.budget, strict.mining.policy) == (0.9, 7, "ranked")
     assert last.name == "question-strict-s2"
     assert {one.config.mixing.p for one in ablation.trials} == {0.4}
     assert {one.config.hosting.share_candidates for one in ablation.trials} == {True}
@@ -74,7 +74,7 @@ def test_axes_are_crossed_with_the_arms(asked):
         "all, mixing.p=0, generation.copies=2",
     )
     points = [(len(c.filters), c.mixing.p, c.generation.copies) for c in (one.config for one in ablation.trials)]
-    assert points == [(n, p, copies) for n in (4, 0) for p in (0, 0.1) for copies in (1, 2)]
+    assert points == [(n, p, copies) for n in (3, 0) for p in (0, 0.1) for copies in (1, 2)]
     assert ablation.trials[0].config.name == "question-all-mixing.p-0-generation.copies-1-s0"
     assert asked({"axes": {"mixing.p": [0, 0.1]}}).arms == ("mixing.p=0", "mixing.p=0.1")
 

@@ -1,19 +1,17 @@
-"""How fast detloop is beside ultralytics on the same pictures: ``python tests/bench/speed.py [--only mine|train]``.
+"""How fast detloop is beside plain ultralytics and diffusers: ``python tests/bench/speed.py [--only NAME]``.
 
-Each measure runs ours and theirs in turns, in one process, on one thread where there is no GPU, and gives the ratio
-of the medians in images/s once both are warm; what the first call costs is stated apart. Without a GPU the ratio is
-taken in CPU seconds, so that other work on the machine does not decide it; on an idle machine both clocks agree.
-Results are merged into ``results/speed.json``.
+Each measure (mine, train, sampling) runs ours and theirs in turns, in one process, on one thread where there is no GPU,
+and gives the ratio of the medians in images/s once both are warm; what the first call costs is stated apart. Without a
+GPU the ratio is taken in CPU seconds, so that other work on the machine does not decide it; on an idle machine both
+clocks agree. Results are merged into ``results/speed.json``.
 """
 
 import argparse
 import json
 import os
 import platform
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -25,48 +23,20 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 import torch
+from speed_sampling import measure_sampling
 from speed_train import measure_train
+from turns import headline, in_turns, ratio_to_best
 
 from actors.detectors import load_detector
 from actors.detectors.ultralytics import UltralyticsConfig, architecture, import_ultralytics, save_checkpoint
 from actors.images import Pixels
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
-NUM_REPEATS = 7
 NUM_PICTURES = 32
 MODEL = "yolo11n.yaml"
 CLASSES = tuple("abcdefgh")
 CASES = ((160, False), (320, False), (320, True), (640, False))  # image_size_px, pictures of mixed shapes
 THEIR_BATCHES = (8, 16)  # theirs is taken at its best
-
-
-def in_turns(num_images: int, calls: dict[str, Callable[[], object]]) -> dict[str, dict[str, float]]:
-    """Seconds of each call's first run, then medians over ``NUM_REPEATS`` rounds in which every call has its turn."""
-    first_s = {name: seconds(call)[0] for name, call in calls.items()}
-    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
-    for repeat in range(NUM_REPEATS):
-        for name in sorted(calls, reverse=repeat % 2 == 1):  # none always goes first
-            spent[name].append(seconds(calls[name]))
-    medians = {
-        name: [statistics.median(column) for column in zip(*pairs, strict=True)] for name, pairs in spent.items()
-    }
-    return {
-        name: {
-            "images_per_s": round(num_images / wall_s, 2),
-            "images_per_cpu_s": round(num_images / cpu_s, 2),
-            "first_call_s": round(first_s[name], 2),
-        }
-        for name, (wall_s, cpu_s) in medians.items()
-    }
-
-
-def seconds(call: Callable[[], object]) -> tuple[float, float]:
-    """Wall-clock seconds and CPU seconds of this process."""
-    start = time.perf_counter(), time.process_time()
-    call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start[0], time.process_time() - start[1]
 
 
 def pictures(num: int, *, mixed: bool) -> list[Pixels]:
@@ -102,15 +72,8 @@ def measure_mine() -> dict[str, Any]:
     for size_px, mixed in CASES:
         name = f"{size_px}px_{'mixed' if mixed else 'equal'}_shapes"
         case = in_turns(NUM_PICTURES, mining_calls(size_px, pictures(NUM_PICTURES, mixed=mixed)))
-        ratios = {f"{clock}_ratio": ratio_to_best(case, f"images_per_{clock}") for clock in ("s", "cpu_s")}
-        cases[name] = {**case, **ratios}
-    headline = cases["320px_equal_shapes"]["s_ratio" if torch.cuda.is_available() else "cpu_s_ratio"]
-    return {"mine_ratio": headline, "mine": cases}
-
-
-def ratio_to_best(case: dict[str, dict[str, float]], unit: str) -> float:
-    """Ours over the best of theirs."""
-    return round(case["ours"][unit] / max(speed[unit] for name, speed in case.items() if name != "ours"), 3)
+        cases[name] = {**case, **ratio_to_best(case)}
+    return {"mine_ratio": headline(cases["320px_equal_shapes"]), "mine": cases}
 
 
 def mining_calls(size_px: int, images: list[Pixels]) -> dict[str, Callable[[], object]]:
@@ -135,7 +98,11 @@ def mining_calls(size_px: int, images: list[Pixels]) -> dict[str, Callable[[], o
     return calls | {f"theirs_batch_{size}": partial(theirs, size) for size in THEIR_BATCHES}
 
 
-MEASURES: dict[str, Callable[[], dict[str, Any]]] = {"mine": measure_mine, "train": measure_train}
+MEASURES: dict[str, Callable[[], dict[str, Any]]] = {
+    "mine": measure_mine,
+    "train": measure_train,
+    "sampling": measure_sampling,
+}
 
 
 def main() -> None:
@@ -156,8 +123,8 @@ def main() -> None:
 def machine() -> dict[str, Any]:
     """What the figures were measured with."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})"
-    versions = {name: version(name) for name in ("torch", "torchvision", "ultralytics", "opencv-python")}
-    return {"device": device, "threads": torch.get_num_threads(), "model": MODEL, **versions}
+    versions = {name: version(name) for name in ("torch", "torchvision", "ultralytics", "diffusers", "opencv-python")}
+    return {"device": device, "threads": torch.get_num_threads(), **versions}
 
 
 if __name__ == "__main__":

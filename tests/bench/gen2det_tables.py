@@ -25,7 +25,8 @@ ARMS = {
     "all": "Gen2Det whole: sampling, both filters, background ignore",
     "restore": "the loop: rejected boxes get their real pixels back, nothing is ignored",
     "copy_paste": "the loop, with copy-paste for a generator",
-    "unmined": "the loop, with instances taken at random",
+    "mined": "the loop with fewer instances: the hardest",
+    "unmined": "the loop with as few instances, taken at random",
     "real_4x": "real images alone, four times as many",
 }
 """What the arms are; others are known by their names."""

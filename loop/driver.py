@@ -17,7 +17,7 @@ from loop.data.export import export
 from loop.data.importing import Dataset, import_data
 from loop.data.world import write_world
 from loop.outcome import conclude, report_round
-from loop.placement import Node, gangs, unplaced
+from loop.placement import Node, gangs, unplaced, without_gpu
 from loop.progress import Reporter
 from loop.round import Loop, run_round
 from loop.state import Fate, RunFolder, State, once
@@ -43,6 +43,8 @@ def run(config: LoopConfig, reporter: Reporter) -> UPath:
     folder.claim_data(data.identity())
     reporter.say(f"{data.report}\n")
     with engine(config.hosting):
+        if config.hosting.engine == "ray" and (slow := without_gpu(config, _nodes())):
+            reporter.warn(slow)
         write_record(folder.train_records, data.splits["train"])
         held_out = (*data.splits["val"], *data.splits.get("test", ()))
         filters = config.filters if config.rounds else ()

@@ -1,9 +1,13 @@
-"""Whether the roles of ``hosting`` fit the cluster, said before a run starts: Ray would wait for ever, in silence."""
+"""Whether the roles of ``hosting`` fit the cluster, said before a run starts: Ray would wait for ever, in silence.
+
+And whether they leave its GPUs alone, which is as silent, and slow.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loop.config import HostingConfig
+from actors.generators import learns
+from loop.config import HostingConfig, LoopConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,3 +68,22 @@ def unplaced(hosting: HostingConfig, nodes: Sequence[Node]) -> str:
                     "raises the logical CPUs of a local run), or add nodes."
                 )
     return ""
+
+
+def without_gpu(config: LoopConfig, nodes: Sequence[Node]) -> str:
+    """Which roles run a network on the CPU though there are GPUs, and what to change; empty where none does."""
+    runs_network = {
+        "generate": config.generator.runs_network,
+        "inspect": True,
+        "judge": any(one.runs_network for one in config.filters),
+        "fit": learns(config.generator),
+        "train": True,
+    }
+    slow = [name for name, runs in runs_network.items() if runs and not getattr(config.hosting, name).num_gpus]
+    gpus = sum(node.gpus for node in nodes)
+    if not gpus or not slow:
+        return ""
+    return (
+        f"hosting: {', '.join(slow)} will run on the CPU, and there are {gpus:g} GPU(s); give them num_gpus (fractions "
+        "share one), as configs/hosting/gpu.yaml does"
+    )

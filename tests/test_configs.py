@@ -182,7 +182,7 @@ def test_differences_name_the_keys():
     old, new = load([QUICKSTART]), load([QUICKSTART], ["mining.budget=7", "filters=[]", "seed=3"])
     lines = differences(old.science(), new.science())
     assert [line.split(":")[0] for line in lines] == ["filters", "mining.budget", "seed"]
-    assert lines[1] == "mining.budget: 100 -> 7"
+    assert lines[1] == "mining.budget: 200 -> 7"
 
 
 def sections(section=LoopConfig):

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from contextlib import nullcontext
 from copy import deepcopy
 from io import StringIO
 from pathlib import Path
@@ -366,6 +367,16 @@ def test_ray_with_two_actors_and_killed_ones_gives_the_bytes_of_this_process(fol
     assert killer.num_whole[-1] < figures(hosted)[0]["candidates"]  # in the middle
     assert results(hosted, 1)[1] == results(folder, 1)[1]
     assert "kept/candidates" in said
+
+
+def test_a_run_that_leaves_gpus_alone_says_so(easy_config, new_root, monkeypatch):
+    """All that needs Ray is left out."""
+    for name, stand_in in {"engine": nullcontext(), "_tracker": nullcontext(), "_in_an_actor": {}}.items():
+        monkeypatch.setattr(driver, name, lambda *_, stand_in=stand_in: stand_in)
+    monkeypatch.setattr(driver, "_rounds", lambda *_: None)
+    monkeypatch.setattr(driver, "_nodes", lambda: [Node(cpus=8.0, gpus=1.0)])
+    _, said = start(easy_config, new_root(), hosting={"engine": "ray", "train": {"num_gpus": 1}})
+    assert "warning: hosting: inspect will run on the CPU, and there are 1 GPU(s)" in said
 
 
 def test_a_cluster_that_is_too_small_is_told_before_the_run(easy_config, new_root, monkeypatch):

@@ -7,7 +7,7 @@ to say (few people have rated smears and circuit boards), a head fitted on the s
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -26,6 +26,8 @@ FITTED = "fitted"
 
 class AestheticConfig(Config):
     """How good a picture must look, by the score of a head on a CLIP embedding; higher is better."""
+
+    runs_network: ClassVar = True
 
     kind: Literal["aesthetic"] = "aesthetic"
     head: str = ""

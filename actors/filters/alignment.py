@@ -8,7 +8,7 @@ the real objects of the class themselves reach, so that hard ones pass as often 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from itertools import islice
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, ClassVar, Literal, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -27,6 +27,8 @@ NUM_AT_ONCE = 64  # crops in memory at a time
 
 class AlignmentConfig(Config):
     """Each drawn box's crop must look like its own class, held against the other classes and the background."""
+
+    runs_network: ClassVar = True
 
     kind: Literal["alignment"] = "alignment"
     features: Literal["clip", "detector"] = "detector"

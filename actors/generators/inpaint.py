@@ -8,7 +8,7 @@ so that a small object is not lost in latent space. Beyond the paper, an instanc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -35,6 +35,8 @@ _LEAST_FREE = 0.85  # of a box must be its own: what neighbours cover is theirs,
 
 class InpaintConfig(Config):
     """Which boxes are painted, where, and by which painter."""
+
+    runs_network: ClassVar = True
 
     kind: Literal["inpaint"] = "inpaint"
     painter: PainterConfig = CropConfig()

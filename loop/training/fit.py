@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from actors.generators import GeneratorConfig, open_fit
+from actors.generators import GeneratorConfig, fit_size, open_fit
 from actors.generators.base import FitData, Worker
 from actors.plain import dumps
 from loop.config import HostingConfig
@@ -58,8 +58,7 @@ def fit(job: FitJob, hosting: HostingConfig, on_progress: OnProgress | None = No
     ValueError where there is nothing to fit on, Ray's errors where workers are lost more often than
     ``hosting.fit.max_failures``.
     """
-    if all(image.annotation.ignore.all() for image in job.data.images):
-        raise ValueError(f"nothing to fit on: {len(job.data.images)} training images, and no box that is not ignored")
+    _check(job, hosting)
     start = time.perf_counter()
     outcome = launch(run_fit, job, hosting.fit, hosting, on_progress)
     return FitResult(
@@ -71,6 +70,16 @@ def fit(job: FitJob, hosting: HostingConfig, on_progress: OnProgress | None = No
         training_s=outcome.seconds,
         images_per_s=outcome.images / max(outcome.seconds, 1e-9),
     )
+
+
+def _check(job: FitJob, hosting: HostingConfig) -> None:
+    """Say here what every worker would run into: Ray would start them again and again."""
+    if all(image.annotation.ignore.all() for image in job.data.images):
+        raise ValueError(f"nothing to fit on: {len(job.data.images)} training images, and no box that is not ignored")
+    _, batch_size = fit_size(job.generator) or (0, 0)
+    if hosting.engine == "ray" and batch_size % hosting.fit.num_workers:
+        sizes = f"the fit's batch size ({batch_size}), hosting.fit.num_workers ({hosting.fit.num_workers})"
+        raise ValueError(f"every worker takes the same part of a batch: {sizes}; make one a multiple of the other")
 
 
 def run_fit(job: FitJob, place: Place, memory: Memory, progress: OnProgress, num_threads: int) -> Outcome:

@@ -89,7 +89,7 @@ def test_ray_gives_the_bytes_of_this_process_even_when_a_worker_is_killed(job, m
         if not killed and progress.step > EPOCH_STEPS:
             killed.append(kill_a_worker())
 
-    result = fit(long, HostingConfig(fit={"keep_every_s": 0.0}), interfere)
+    result = fit(long, HostingConfig(fit={"num_workers": 1, "keep_every_s": 0.0}), interfere)
     assert killed == [True]
     assert Path(long.checkpoint).read_bytes() == expected
     assert result.losses == alone.losses
@@ -116,6 +116,11 @@ def test_two_workers_make_the_steps_of_one(job, tmp_path):
 def test_a_fit_without_a_box_is_told_and_not_tried(hosting, job):
     with pytest.raises(ValueError, match="nothing to fit on: 2 training images, and no box that is not ignored"):
         fit(job(ignore=True), hosting)
+
+
+def test_workers_that_cannot_share_a_batch_are_refused(job):
+    with pytest.raises(ValueError, match=r"batch size \(4\), hosting.fit.num_workers \(3\)"):
+        fit(job(), HostingConfig(fit={"num_workers": 3}))
 
 
 def test_the_fingerprint_is_over_what_decides_the_weights(job):

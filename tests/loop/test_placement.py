@@ -1,15 +1,21 @@
 """What fits where, worked out by hand: said before a run, for Ray would wait in silence."""
 
+from pathlib import Path
+
 import pytest
 
-from loop.config import HostingConfig
-from loop.placement import Node, gangs, unplaced
+from loop.config import HostingConfig, LoopConfig
+from loop.config_files import load
+from loop.placement import Node, gangs, unplaced, without_gpu
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def hosting(**roles):
     """A hosting whose roles ask for nothing unless said: (actors, CPUs, GPUs) each."""
-    sections = dict.fromkeys(("generate", "inspect", "judge"), (1, 0.0, 0.0)) | {"train": (1, 0.1, 0.0)} | roles
-    number = {"train": "num_workers"}
+    idle, workers = dict.fromkeys(("generate", "inspect", "judge"), (1, 0.0, 0.0)), ("fit", "train")
+    sections = idle | dict.fromkeys(workers, (1, 0.1, 0.0)) | roles
+    number = dict.fromkeys(workers, "num_workers")
     return HostingConfig.model_validate(
         {
             name: {number.get(name, "num_actors"): count, "num_cpus": cpus, "num_gpus": gpus}
@@ -69,3 +75,29 @@ def test_the_gangs_hold_every_actor_largest_first():
 def test_the_default_hosting_fits_the_smallest_laptop():
     """driver.engine gives a local Ray four logical CPUs at least."""
     assert unplaced(HostingConfig(), nodes((4, 0))) == ""
+
+
+def test_the_hosting_for_one_gpu_fits_a_machine_of_one_gpu_and_runs_every_network_on_it():
+    config = load([CONFIGS / "gen2det.yaml", CONFIGS / "hosting/gpu.yaml"], ["data.root=somewhere"])
+    assert unplaced(config.hosting, nodes((5, 1))) == ""
+    assert sum(actor.gpus for actor in gangs(config.hosting)["generate + inspect + judge"]) == pytest.approx(1.0)
+    fitted = load([CONFIGS / "quickstart.yaml", CONFIGS / "hosting/gpu.yaml"])
+    assert [without_gpu(one, nodes((5, 1))) for one in (config, fitted)] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({}, "inspect, train"),
+        ({"generator": {"kind": "inpaint"}}, "generate, inspect, fit, train"),  # the crop painter learns
+        ({"generator": {"kind": "inpaint", "painter": {"kind": "gligen"}}}, "generate, inspect, train"),
+        ({"filters": [{"kind": "blank"}, {"kind": "alignment"}]}, "inspect, judge, train"),
+        ({"hosting": {"inspect": {"num_gpus": 0.1}}}, "train"),
+    ],
+)
+def test_roles_that_leave_gpus_alone_are_named(changes, named):
+    config = {"name": "x", "data": {"format": "world"}, "generator": {"kind": "copy_paste"}} | changes
+    config = LoopConfig.model_validate(config)
+    message = without_gpu(config, nodes((4, 0), (4, 2)))
+    assert message.startswith(f"hosting: {named} will run on the CPU, and there are 2 GPU(s)")
+    assert without_gpu(config, nodes((4, 0))) == ""

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Annotated, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from actors import boxes as geometry
@@ -151,10 +152,8 @@ class CopyPaste:
         painted = np.full(canvas.shape[:2], -1, np.int16)
         seams = []
         for index in lineage.box_indices:
-            before = canvas.copy()
-            pasted = self._paste(canvas, annotation, self.cut(source.id, index), rng)
+            pasted = self._paste(canvas, painted, annotation, self.cut(source.id, index), rng)
             if pasted:
-                painted[(canvas != before).any(axis=2)] = len(annotation)
                 annotation = annotation.join(_one_box(pasted[0], source.annotation.labels[index]))
                 seams.append(pasted[1])
         drawn = np.arange(len(annotation)) >= len(target.annotation)
@@ -165,9 +164,17 @@ class CopyPaste:
         return _Attempt(candidate=candidate, num_missing=num_missing, seam=float(np.mean(seams)) if seams else np.inf)
 
     def _paste(
-        self, canvas: Pixels, annotation: Annotation, original: Cutout, rng: np.random.Generator
+        self,
+        canvas: Pixels,
+        painted: NDArray[np.int16],
+        annotation: Annotation,
+        original: Cutout,
+        rng: np.random.Generator,
     ) -> tuple[Box, float] | None:
-        """Paste one instance into the canvas; its box there and its seam, or None without a place for it."""
+        """Paste one instance into the canvas; its box there and its seam, or None without a place for it.
+
+        ``painted`` ``[H, W]`` gets the position of the box where it is pasted.
+        """
         variant = self._harden(original, rng)
         found: tuple[placement.Place, Cutout] | None = None
         for _ in range(self.config.tries):
@@ -180,7 +187,11 @@ class CopyPaste:
         place, cutout = found
         above = self._above(canvas, annotation, place, cutout) if variant.overlap.hidden else np.zeros_like(cutout.core)
         box = blend(canvas, cutout, place, above, variant.opacity)
-        return None if box is None else (box, place.seam)
+        if box is None:
+            return None
+        region = painted[place.y : place.y + cutout.height, place.x : place.x + cutout.width]
+        region[cutout.alpha() > 0] = len(annotation)
+        return box, place.seam
 
     def _cut(self, image_id: str, index: int) -> Cutout:
         image = self.images[image_id]

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from actors.generators import build_generator
-from actors.generators.copy_paste import CopyPasteConfig
+from actors.generators.copy_paste import CopyPaste, CopyPasteConfig
 from actors.generators.cutout import cut, scaled, turned
 from actors.images import encode_png, read
 from actors.records import Annotation, LabeledImage, Lineage
@@ -61,7 +60,7 @@ def target_of(candidate, real):
 
 @pytest.mark.parametrize("shape", ["object", "box"])
 def test_pixels_outside_the_pasted_areas_are_the_targets(real, shape):
-    generator = build_generator(CopyPasteConfig(cutout=shape), real)
+    generator = CopyPaste(CopyPasteConfig(cutout=shape), real)
     for candidate in generator.generate([lineage(seed, indices=(0, 1)) for seed in range(25)]):
         outside = np.ones(candidate.pixels.shape[:2], np.bool_)
         for left, top, right, bottom in candidate.annotation.boxes[candidate.drawn]:
@@ -73,7 +72,7 @@ def test_pixels_outside_the_pasted_areas_are_the_targets(real, shape):
 
 
 def test_pasted_box_frames_the_pasted_object(real):
-    generator = build_generator(CopyPasteConfig(modes=("plain",)), real)
+    generator = CopyPaste(CopyPasteConfig(modes=("plain",)), real)
     for candidate in generator.generate([lineage(seed) for seed in range(20)]):
         (box,) = candidate.annotation.boxes[candidate.drawn]
         changed = np.abs(candidate.pixels.astype(int) - target_of(candidate, real)).max(axis=2) > 60
@@ -83,7 +82,7 @@ def test_pasted_box_frames_the_pasted_object(real):
 
 
 def test_annotation_is_the_targets_then_the_pasted(real):
-    generator = build_generator(CopyPasteConfig(same_image=1.0), real)
+    generator = CopyPaste(CopyPasteConfig(same_image=1.0), real)
     (candidate,) = generator.generate([lineage(3, indices=(0, 1))])
     assert candidate.drawn.tolist() == [False, False, True, True]
     assert candidate.annotation.labels.tolist() == [0, 1, 0, 1]
@@ -92,7 +91,7 @@ def test_annotation_is_the_targets_then_the_pasted(real):
 
 def test_pasted_boxes_lie_inside_and_overlap_little(real):
     config = CopyPasteConfig(modes=("plain", "scale"), max_overlap=0.1)
-    for candidate in build_generator(config, real).generate([lineage(seed, indices=(0, 1)) for seed in range(25)]):
+    for candidate in CopyPaste(config, real).generate([lineage(seed, indices=(0, 1)) for seed in range(25)]):
         boxes = candidate.annotation.boxes
         assert boxes.min() >= 0
         assert (boxes[:, [0, 2]] <= 200).all()
@@ -110,8 +109,8 @@ def test_same_seed_gives_the_same_bytes_in_any_batch_and_order(real):
     lineages = [lineage(seed, image_id, indices) for seed, (image_id, indices) in enumerate(
         [("scene-0", (0, 1)), ("scene-1", (0,)), ("scene-2", (0,)), ("scene-0", (1,)), ("scene-3", (0,))] * 3
     )]  # fmt: skip
-    together = build_generator(CopyPasteConfig(), real).generate(lineages)
-    generator = build_generator(CopyPasteConfig(), real[::-1])
+    together = CopyPaste(CopyPasteConfig(), real).generate(lineages)
+    generator = CopyPaste(CopyPasteConfig(), real[::-1])
     alone = [generator.generate([one])[0] for one in lineages[::-1]][::-1]
     for first, second in zip(together, alone, strict=True):
         assert np.array_equal(first.pixels, second.pixels)
@@ -121,11 +120,11 @@ def test_same_seed_gives_the_same_bytes_in_any_batch_and_order(real):
 
 def test_an_object_cut_off_by_the_border_stays_at_a_border(real):
     config = CopyPasteConfig(modes=("plain",))
-    generator = build_generator(config, real)
+    generator = CopyPaste(config, real)
     for candidate in generator.generate([lineage(seed, "scene-3") for seed in range(15)]):
         (box,) = candidate.annotation.boxes[candidate.drawn]
         assert box[0] == 0 or box[1] == 0 or box[2] == 200 or box[3] == 160
-    unturned = build_generator(CopyPasteConfig(modes=("plain",), flip=False, rotate=False), real)
+    unturned = CopyPaste(CopyPasteConfig(modes=("plain",), flip=False, rotate=False), real)
     for candidate in unturned.generate([lineage(seed, "scene-3") for seed in range(5)]):
         assert candidate.annotation.boxes[candidate.drawn][0, 2] == 200
 
@@ -139,7 +138,7 @@ def darkness(candidate):
 
 def test_mode_contrast_fades_the_object_into_the_background(real):
     plain, faded = (
-        build_generator(CopyPasteConfig(modes=(mode,), contrast=(0.4, 0.5)), real).generate([lineage(1)])[0]
+        CopyPaste(CopyPasteConfig(modes=(mode,), contrast=(0.4, 0.5)), real).generate([lineage(1)])[0]
         for mode in ("plain", "contrast")
     )
     assert darkness(plain) == pytest.approx(140, abs=8)
@@ -148,7 +147,7 @@ def test_mode_contrast_fades_the_object_into_the_background(real):
 
 def test_mode_scale_scales_the_box(real):
     config = CopyPasteConfig(modes=("scale",), scale=(0.5, 0.5))
-    (candidate,) = build_generator(config, real).generate([lineage(1)])
+    (candidate,) = CopyPaste(config, real).generate([lineage(1)])
     (box,) = candidate.annotation.boxes[candidate.drawn]
     assert (box[2:] - box[:2]).tolist() == pytest.approx([18, 18], abs=0.6)
 
@@ -156,7 +155,7 @@ def test_mode_scale_scales_the_box(real):
 def test_mode_blur_softens_the_outline(real):
     def steepest(mode):
         config = CopyPasteConfig(modes=(mode,), blur_px=(2.0, 2.0), same_image=0.0)
-        (candidate,) = build_generator(config, real).generate([lineage(1)])
+        (candidate,) = CopyPaste(config, real).generate([lineage(1)])
         (box,) = candidate.annotation.boxes[candidate.drawn].astype(int)
         row = candidate.pixels[(box[1] + box[3]) // 2, max(box[0] - 5, 0) : box[2] + 5, 0].astype(int)
         return np.abs(np.diff(row)).max()
@@ -166,7 +165,7 @@ def test_mode_blur_softens_the_outline(real):
 
 def test_mode_occlusion_puts_the_object_below_one_that_is_there(real):
     config = CopyPasteConfig(modes=("occlusion",))
-    generator = build_generator(config, real)
+    generator = CopyPaste(config, real)
     for candidate in generator.generate([lineage(seed) for seed in range(10)]):
         there = candidate.annotation.boxes[~candidate.drawn]
         (box,) = candidate.annotation.boxes[candidate.drawn]
@@ -183,13 +182,13 @@ def test_no_room_is_an_error_that_names_the_instance(tmp_path):
     path = tmp_path / "full.png"
     path.write_bytes(encode_png(scene(0, (100, 80, 75))))
     full = LabeledImage(id="full", uri=str(path), width=200, height=160, annotation=annotated([25, 5, 175, 155]))
-    generator = build_generator(CopyPasteConfig(modes=("plain",)), [full])
+    generator = CopyPaste(CopyPasteConfig(modes=("plain",)), [full])
     with pytest.raises(ValueError, match=r"no room for boxes \(0,\) of 'full'"):
         generator.generate([lineage(0, "full")])
 
 
 def test_lineages_that_name_nothing_are_refused(real):
-    generator = build_generator(CopyPasteConfig(), real)
+    generator = CopyPaste(CopyPasteConfig(), real)
     with pytest.raises(ValueError, match="'elsewhere' is no training image"):
         generator.generate([lineage(0, "elsewhere")])
     with pytest.raises(ValueError, match=r"has 2 boxes, not \[2\]"):
@@ -218,3 +217,12 @@ def test_cutout_finds_the_disc_and_turns_with_its_box():
             assert after.core[top:bottom, left:right].all()
             assert after.core.sum() == 60 * 20
     assert scaled(wide, 2.0).box.tolist() == [14, 14, 134, 54]
+
+
+def test_every_pixel_that_differs_from_the_canvas_belongs_to_a_pasted_box(real):
+    """By ``painted`` a rejected paste is taken back, wherever it reached."""
+    generator = CopyPaste(CopyPasteConfig(), real)
+    for candidate in generator.generate([lineage(seed, indices=(0, 1)) for seed in range(12)]):
+        canvas = read(generator.images[candidate.canvas].uri)
+        assert (candidate.painted[(candidate.pixels != canvas).any(axis=2)] >= 0).all()
+        assert set(np.unique(candidate.painted)) - {-1} <= set(np.flatnonzero(candidate.drawn))

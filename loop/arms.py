@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from upath import UPath
 
+from actors.generators import fit_size
 from actors.generators.base import FitData
 from actors.perception.attributes import attributes
 from actors.plain import dumps
@@ -110,7 +111,8 @@ class Trainings:
             return once(place / "fit.json", FitResult, lambda: self._fit(job))
 
     def _fit(self, job: FitJob) -> FitResult:
-        with self.reporter.stage("fit", 0) as progress:
+        num_steps, _ = fit_size(job.generator) or (0, 0)
+        with self.reporter.stage("fit", num_steps) as progress:
             result = fit(job, self.config.hosting, lambda now: progress.reach(now.step, f"loss {now.loss:.3f}"))
             progress.reach(
                 result.steps, f"steps, {result.images_per_s:.0f} images/s, {result.launch_s:.0f} s to launch"

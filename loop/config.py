@@ -171,9 +171,7 @@ class TrainRoleConfig(Config):
 
 
 class HostingConfig(Config):
-    """Where things run, and nothing else: no key here changes a result but train.num_workers and, in its last digits,
-    fit.num_workers.
-    """
+    """Where things run, and nothing else: only train.num_workers and, in its last digits, fit.num_workers change a result."""
 
     engine: Literal["ray", "inline"] = "ray"
     """inline runs every stage in this process, for a debugger."""

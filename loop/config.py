@@ -171,7 +171,7 @@ class TrainRoleConfig(Config):
 
 
 class HostingConfig(Config):
-    """Where things run, and nothing else: only train.num_workers and, in its last digits, fit.num_workers change a result."""
+    """Where things run, and nothing else: of its keys only the trainers' num_workers change a result."""
 
     engine: Literal["ray", "inline"] = "ray"
     """inline runs every stage in this process, for a debugger."""

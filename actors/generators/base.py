@@ -1,6 +1,6 @@
 """What the loop asks of a generator."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,6 +20,17 @@ class Generator(Protocol):
         Raises ValueError where a lineage names an image or box that is not there.
         """
         ...
+
+
+def source_of(images: Mapping[str, LabeledImage], lineage: Lineage) -> LabeledImage:
+    """The real image that holds a lineage's instances. Raises ValueError where it, or one of them, is not there."""
+    image = images.get(lineage.image_id)
+    if image is None:
+        raise ValueError(f"{lineage.generator}: {lineage.image_id!r} is no training image (there are {len(images)})")
+    absent = [index for index in lineage.box_indices if not 0 <= index < len(image.annotation)]
+    if absent:
+        raise ValueError(f"{lineage.generator}: {image.id!r} has {len(image.annotation)} boxes, not {absent}")
+    return image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from actors import boxes as geometry
 from actors.config import Config
 from actors.generators import placement
+from actors.generators.base import source_of
 from actors.generators.cutout import Box, Cutout, Mask, Shape, blurred, bounds, cut, scaled, turned
 from actors.images import Pixels, read
 from actors.records import Annotation, Candidate, LabeledImage, Lineage
@@ -116,7 +117,7 @@ class CopyPaste:
         return [self._generate_one(lineage) for lineage in lineages]
 
     def _generate_one(self, lineage: Lineage) -> Candidate:
-        self._check(lineage)
+        source_of(self.images, lineage)  # raises where there is none
         rng = np.random.default_rng(lineage.seed)
         best: _Attempt | None = None
         for tried, target in enumerate(self._targets(lineage, rng), start=1):
@@ -128,14 +129,6 @@ class CopyPaste:
         if best and best.candidate.drawn.any():
             return best.candidate
         raise ValueError(f"copy_paste: no room for boxes {lineage.box_indices} of {lineage.image_id!r} in any target")
-
-    def _check(self, lineage: Lineage) -> None:
-        source = self.images.get(lineage.image_id)
-        if source is None:
-            raise ValueError(f"copy_paste: {lineage.image_id!r} is no training image (there are {len(self.ids)})")
-        absent = [index for index in lineage.box_indices if not 0 <= index < len(source.annotation)]
-        if absent:
-            raise ValueError(f"copy_paste: {lineage.image_id!r} has {len(source.annotation)} boxes, not {absent}")
 
     def _targets(self, lineage: Lineage, rng: np.random.Generator) -> list[LabeledImage]:
         """The images to try, in order."""

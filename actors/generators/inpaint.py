@@ -16,6 +16,7 @@ from pydantic import Field
 from actors import boxes as geometry
 from actors.config import Config, Need
 from actors.generators import placement
+from actors.generators.base import source_of
 from actors.generators.cutout import Cutout, Shape, cut, scaled, turned
 from actors.generators.example import alike, clear, compose, quarter_turns, seam
 from actors.generators.painters import PainterConfig
@@ -117,12 +118,7 @@ class Inpaint:
 
     def _draft(self, lineage: Lineage) -> _Draft:
         """Where each instance is painted: in its own box, or, by the candidate's own chance, elsewhere."""
-        image = self.images.get(lineage.image_id)
-        if image is None:
-            raise ValueError(f"inpaint: {lineage.image_id!r} is no training image (there are {len(self.images)})")
-        absent = [index for index in lineage.box_indices if not 0 <= index < len(image.annotation)]
-        if absent:
-            raise ValueError(f"inpaint: {image.id!r} has {len(image.annotation)} boxes, not {absent}")
+        image = source_of(self.images, lineage)
         canvas, rng = self.read(image.uri), np.random.default_rng(lineage.seed)
         annotation, painted = image.annotation, []
         for index in lineage.box_indices:

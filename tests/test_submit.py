@@ -25,6 +25,7 @@ TINY = [
     "data.world.val=6",
     "detector.image_size_px=64",
     "mining.budget=4",
+    "generator.painter.fit_steps=2",
     "generation.copies=1",
     "training.steps=4",
     "training.epoch_steps=4",

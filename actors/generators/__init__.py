@@ -1,7 +1,7 @@
 """Generators draw variants of mined instances; the union of their configs, and which of them learn."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -42,6 +42,13 @@ def fit_size(config: GeneratorConfig) -> tuple[int, int] | None:
             return painter.fit_steps, painter.fit_batch_size
         case _:
             return None
+
+
+def decides_fit(config: GeneratorConfig) -> dict[str, Any]:
+    """What of the config a fit depends on, as plain values: a change of how it draws needs no new fit."""
+    painter = dict.fromkeys(("sampling_steps", "guidance", "batch_size"), True)
+    drawing = dict.fromkeys(("difficulty", "insert", "scale", "cutout", "feather_px"), True)
+    return config.model_dump(mode="json", exclude={**drawing, "painter": painter})
 
 
 def open_fit(config: GeneratorConfig, data: FitData, worker: Worker) -> Fit:

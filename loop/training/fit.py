@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from actors.generators import GeneratorConfig, fit_size, open_fit
+from actors.generators import GeneratorConfig, decides_fit, fit_size, open_fit
 from actors.generators.base import FitData, Worker
 from actors.plain import dumps
 from loop.config import HostingConfig
@@ -30,8 +30,8 @@ class FitJob:
         """16 hex digits over all that decides the result."""
         data = self.data
         images = [[image.id, image.annotation] for image in data.images]
-        parts = dumps([data.classes, images, data.difficulties, data.seed])
-        return hashlib.sha256(self.generator.model_dump_json().encode() + parts).hexdigest()[:16]
+        parts = dumps([decides_fit(self.generator), data.classes, images, data.difficulties, data.seed])
+        return hashlib.sha256(parts).hexdigest()[:16]
 
     def located(self, place: Callable[[str], str]) -> "FitJob":
         """The same job with ``place`` applied to the URIs of what it writes."""

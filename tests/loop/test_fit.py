@@ -135,7 +135,10 @@ def test_the_fingerprint_is_over_what_decides_the_weights(job):
         replace(one, data=replace(one.data, classes=("red", "blue"))),
     ]
     prints = [other.fingerprint() for other in others]
+    drawn_otherwise = one.generator.model_copy(update={"insert": 0.9, "difficulty": Difficulty.EASY})
     assert same.fingerprint() == one.fingerprint()
+    assert replace(one, generator=drawn_otherwise).fingerprint() == job(fit_steps=6, sampling_steps=9).fingerprint()
+    assert job(fit_steps=6, sampling_steps=9).fingerprint() == one.fingerprint()
     assert len({one.fingerprint(), *prints}) == 1 + len(others)
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Self
 import yaml
 from upath import UPath
 
+from actors.storage import exclusive
 from loop.config import LoopConfig
 
 if TYPE_CHECKING:
@@ -85,11 +86,12 @@ class Tracker:
         Raises ValueError where the experiment was deleted in the store, or there is no place for the store.
         """
         place = store(config)
-        client = _client(place)
-        loop = _resume(client, run_ids["loop"]) if run_ids else None
-        if loop is None:
-            experiment = _experiment(client, config.tracking.experiment or config.name, place.artifacts)
-            loop = client.create_run(experiment, run_name=f"{config.name} {config.fingerprint()[:6]}")
+        with exclusive(UPath(config.root) / "mlflow.db"):  # runs that begin together would make its tables twice
+            client = _client(place)
+            loop = _resume(client, run_ids["loop"]) if run_ids else None
+            if loop is None:
+                experiment = _experiment(client, config.tracking.experiment or config.name, place.artifacts)
+                loop = client.create_run(experiment, run_name=f"{config.name} {config.fingerprint()[:6]}")
         tracker = cls(
             client=client, run_ids={"experiment": str(loop.info.experiment_id), "loop": str(loop.info.run_id)}
         )

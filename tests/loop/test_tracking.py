@@ -13,6 +13,8 @@ from loop.tracking import Tracker, flatten, legal_keys, store, ui_command
 
 FIGURES = {"AP": 0.31, "AP/mouse bite (small)": 0.2, "gain": -0.01, "seconds/wall": 90.0, "dropped/agreement/no": 3}
 
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
@@ -164,3 +166,14 @@ def test_a_config_tree_becomes_dotted_keys():
 def test_mlflow_is_imported_only_when_a_run_is_tracked():
     code = "import sys, loop.tracking; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603
+
+
+def test_runs_that_begin_together_on_a_new_root_share_its_store(tmp_path):
+    """MLflow itself makes its tables twice, and one of the runs dies of it."""
+    code = (
+        "import sys; from pathlib import Path; from loop.config_files import load; from loop.tracking import Tracker; "
+        "Tracker.open(load([Path(sys.argv[1])], ['root=' + sys.argv[2]]))"
+    )
+    command = [sys.executable, "-c", code, str(QUICKSTART), str(tmp_path / "root")]
+    runs = [subprocess.Popen(command, cwd=QUICKSTART.parents[1]) for _ in range(2)]  # noqa: S603 - our own
+    assert [run.wait() for run in runs] == [0, 0]

@@ -102,7 +102,7 @@ def test_check_says_what_a_run_would_do_and_starts_nothing(detloop, tmp_path):
     assert status == 0
     assert f"{root}/quickstart (new), fingerprint " in said
     assert re.search(r"trainings +5 of 80 steps", said)  # two rounds, and three controls
-    assert re.search(r"draw up to 90 candidates \(inpaint\) for 3 filters", said)
+    assert re.search(r"draw up to 60 candidates \(inpaint\) for 3 filters", said)
     resolved = yaml.safe_load(said[said.index("\nname: ") :])
     assert resolved["mining"]["score_threshold"] == 0.3
     assert not root.exists()

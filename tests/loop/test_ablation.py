@@ -109,7 +109,7 @@ def test_arms_and_seeds_may_be_added_later_and_nothing_else(asked):
         claim(asked({"seeds": [0], "arms": {"real": {"rounds": 0}}}))
     with pytest.raises(ConfigError, match=r"\n  all.mixing.p: 0.5 -> 0.3$"):
         claim(asked({"seeds": [0, 1], "arms": {"real": {"rounds": 0}, "all": {"mixing.p": 0.3}}}))
-    with pytest.raises(ConfigError, match=r"\n  all.training.steps: 600 -> 80\n  real.training.steps: 600 -> 80$"):
+    with pytest.raises(ConfigError, match=r"\n  all.training.steps: 800 -> 80\n  real.training.steps: 800 -> 80$"):
         claim(asked({"seeds": [0, 1], "arms": {"all": {}, "real": {"rounds": 0}}}, "training.steps=80"))
 
 

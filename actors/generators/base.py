@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from actors.records import Candidate, Difficulty, LabeledImage, Lineage
+import numpy as np
+
+from actors.boxes import Boxes
+from actors.records import Annotation, Candidate, Difficulty, LabeledImage, Lineage
 
 
 class Generator(Protocol):
@@ -20,6 +23,11 @@ class Generator(Protocol):
         Raises ValueError where a lineage names an image or box that is not there.
         """
         ...
+
+
+def one_box(box: Boxes, label: np.int64) -> Annotation:
+    """The annotation of one box ``[4]``, not ignored."""
+    return Annotation(boxes=box[None], labels=np.array([label], np.int64), ignore=np.zeros(1, np.bool_))
 
 
 def source_of(images: Mapping[str, LabeledImage], lineage: Lineage) -> LabeledImage:

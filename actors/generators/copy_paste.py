@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from actors import boxes as geometry
 from actors.config import Config
 from actors.generators import placement
-from actors.generators.base import source_of
+from actors.generators.base import one_box, source_of
 from actors.generators.cutout import Box, Cutout, Mask, Shape, blurred, bounds, cut, scaled, turned
 from actors.images import Pixels, read
 from actors.records import Annotation, Candidate, LabeledImage, Lineage
@@ -147,7 +147,7 @@ class CopyPaste:
         for index in lineage.box_indices:
             pasted = self._paste(canvas, painted, annotation, self.cut(source.id, index), rng)
             if pasted:
-                annotation = annotation.join(_one_box(pasted[0], source.annotation.labels[index]))
+                annotation = annotation.join(one_box(pasted[0], source.annotation.labels[index]))
                 seams.append(pasted[1])
         drawn = np.arange(len(annotation)) >= len(target.annotation)
         candidate = Candidate(
@@ -249,7 +249,3 @@ def blend(canvas: Pixels, cutout: Cutout, place: placement.Place, above: Mask, o
     region[:] = np.clip(np.rint(region * (1 - alpha) + pixels * alpha), 0, 255).astype(np.uint8)
     box = cutout.box + bounds(visible) - bounds(cutout.core) + np.array([place.x, place.y] * 2, np.float32)
     return geometry.clip(box, canvas.shape[1], canvas.shape[0])
-
-
-def _one_box(box: Box, label: np.int64) -> Annotation:
-    return Annotation(boxes=box[None], labels=np.array([label], np.int64), ignore=np.zeros(1, np.bool_))

@@ -16,7 +16,7 @@ Shape = Literal["object", "box"]
 _SEGMENT_PX = 48  # objects are segmented at this size at most: GrabCut's time grows with the area
 _LEAST_SHARE = 0.7  # of the annotated box that the box of what was found fills; less, and a part of it is missing
 
-_BORDER_PX = 2  # annotators place a cut-off side this near to the image's border
+BORDER_PX = 2  # annotators place a cut-off side this near to the image's border
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,10 +58,10 @@ def cut(pixels: Pixels, box: Box, shape: Shape) -> Cutout:
     core = _rectangle(crop.shape[:2], inner) if shape == "box" else segment(crop, inner)
     at_border = np.zeros((3, 3), np.bool_)
     at_border[[1, 0, 1, 2], [0, 1, 2, 1]] = (
-        left <= _BORDER_PX,
-        top <= _BORDER_PX,
-        right >= width - _BORDER_PX,
-        bottom >= height - _BORDER_PX,
+        left <= BORDER_PX,
+        top <= BORDER_PX,
+        right >= width - BORDER_PX,
+        bottom >= height - BORDER_PX,
     )
     origin = np.array([x, y, x, y], np.float32)
     return Cutout(pixels=crop, core=core, box=box - origin, margin_px=margin, at_border=at_border)

@@ -64,8 +64,7 @@ def clear(canvas: Pixels, mask: Mask, occupied: geometry.Boxes, rng: np.random.G
 
 def seam(canvas: Pixels, cutout: Cutout, box: geometry.Boxes) -> float:
     """Root mean square difference, grey levels, of a cutout's surroundings and the canvas's around ``box`` ``[4]``."""
-    warped, alpha, around = _warped(canvas, cutout, box)
-    del alpha
+    warped, _, around = _warped(canvas, cutout, box)
     return float(np.sqrt(np.mean((canvas[around] - warped[around]) ** 2))) if around.any() else np.inf
 
 

@@ -16,8 +16,8 @@ from pydantic import Field
 from actors import boxes as geometry
 from actors.config import Config, Need
 from actors.generators import placement
-from actors.generators.base import source_of
-from actors.generators.cutout import Cutout, Shape, cut, scaled, turned
+from actors.generators.base import one_box, source_of
+from actors.generators.cutout import BORDER_PX, Cutout, Shape, cut, scaled, turned
 from actors.generators.example import alike, clear, compose, quarter_turns, seam
 from actors.generators.painters import PainterConfig
 from actors.generators.painters.base import Painter, Window
@@ -30,7 +30,6 @@ from actors.seeds import derive_seed
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 _NUM_EXAMPLES = 12  # whole boxes tried as an example
-_BORDER_PX = 2  # annotators place a cut-off side this near to the image's border
 _LEAST_FREE = 0.85  # of a box must be its own: what neighbours cover is theirs, and stays
 
 
@@ -127,7 +126,7 @@ class Inpaint:
             if new is None:
                 painted.append((index, self._example(canvas, image, index, rng)))
                 continue
-            annotation = annotation.join(_one_box(new[0], image.annotation.labels[index]))
+            annotation = annotation.join(one_box(new[0], image.annotation.labels[index]))
             painted.append((len(annotation) - 1, new[1]))
         sites = tuple(self._site(canvas, annotation, index, example) for index, example in painted)
         sites = tuple(site for site in sites if _is_free(site))
@@ -222,8 +221,8 @@ class Inpaint:
 def _whole(image: LabeledImage) -> Mask:
     """Which instances ``[n]`` are whole: neither cut off by the image's border nor mixed up with a neighbour."""
     boxes = image.annotation.boxes
-    limits = np.array([image.width, image.height], np.float32) - _BORDER_PX
-    inside = (boxes[:, :2] >= _BORDER_PX).all(axis=1) & (boxes[:, 2:] <= limits).all(axis=1)
+    limits = np.array([image.width, image.height], np.float32) - BORDER_PX
+    inside = (boxes[:, :2] >= BORDER_PX).all(axis=1) & (boxes[:, 2:] <= limits).all(axis=1)
     shared = geometry.intersections(boxes, boxes)
     np.fill_diagonal(shared, 0.0)
     free = shared.sum(axis=1) <= (1 - _LEAST_FREE) * geometry.areas(boxes)
@@ -256,7 +255,3 @@ def _is_free(site: _Site) -> bool:
     left, top, right, bottom = np.maximum(np.rint(site.box), 0).astype(int)
     free = site.mask[top:bottom, left:right]
     return bool(free.size and free.mean() >= _LEAST_FREE)
-
-
-def _one_box(box: geometry.Boxes, label: np.int64) -> Annotation:
-    return Annotation(boxes=box[None], labels=np.array([label], np.int64), ignore=np.zeros(1, np.bool_))

@@ -64,7 +64,7 @@ class CropConfig(Config):
 
 
 def build_network(config: CropConfig, num_classes: int) -> "nn.Module":
-    """The denoiser: ``(noisy, known, condition, timestep)`` to v; see ``inputs`` for what is known.
+    """The denoiser: ``(noisy, known, condition, timestep)`` to v; see ``known_input`` for what is known.
 
     ``condition`` ``[b]`` is ``condition_index``; the last one stands for none.
     """
@@ -175,7 +175,8 @@ class CropPainter:
         import torch
         from diffusers import DPMSolverMultistepScheduler
 
-        settings = {**noise_scheduler().config, "final_sigmas_type": "zero"}
+        forward = noise_scheduler()
+        settings = {**forward.config, "final_sigmas_type": "zero"}
         scheduler: Any = DPMSolverMultistepScheduler.from_config(settings)  # type: ignore[no-untyped-call]
         scheduler.set_timesteps(timesteps=sampling_timesteps(self.config))
         known = np.stack([known_input(window.pixels, window.mask, window.box) for window in windows])
@@ -184,7 +185,7 @@ class CropPainter:
         conditions = [condition_index(window.label, window.difficulty) for window in windows]
         with torch.inference_mode():
             kept, example, grain = (torch.from_numpy(array).to(self.device) for array in (known, examples, noise))
-            image = noise_scheduler().add_noise(example, grain, scheduler.timesteps[:1])
+            image = forward.add_noise(example, grain, scheduler.timesteps[:1])
             told = torch.tensor(conditions, device=self.device)
             for timestep in scheduler.timesteps:
                 image = scheduler.step(self._velocity(image, kept, told, timestep), timestep, image).prev_sample

@@ -166,3 +166,27 @@ def new_root(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
         return root
 
     return make
+
+
+@pytest.fixture(scope="module")
+def ray_session() -> Iterator[None]:
+    """Ray as a run starts it, with four logical CPUs."""
+    from loop.driver import started_ray
+
+    with started_ray(4):
+        yield
+
+
+@pytest.fixture(scope="session")
+def kill_a_worker() -> Callable[[], bool]:
+    """Kills one of the training workers of this process's own Ray; says whether there was one."""
+    import psutil
+
+    def kill() -> bool:
+        for process in psutil.Process().children(recursive=True):
+            if process.name().startswith("ray::RayTrainW"):
+                process.kill()
+                return True
+        return False
+
+    return kill

@@ -1,15 +1,11 @@
 """Fitting a generator: the same weights wherever it runs and whoever dies, made once for all runs that would agree."""
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-
 import numpy as np
-import psutil
 import pytest
 
 from actors.generators.base import FitData
@@ -59,25 +55,8 @@ def job(tmp_path) -> Callable[..., FitJob]:
     return make
 
 
-@pytest.fixture(scope="module")
-def ray_session():
-    ray = pytest.importorskip("ray")
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
-
-
-def kill_a_worker() -> bool:
-    """SIGKILL one training worker of this process's own Ray."""
-    for process in psutil.Process().children(recursive=True):
-        if process.name().startswith("ray::RayTrainW"):
-            process.kill()
-            return True
-    return False
-
-
 @pytest.mark.usefixtures("ray_session")
-def test_ray_gives_the_bytes_of_this_process_even_when_a_worker_is_killed(job, monkeypatch):
+def test_ray_gives_the_bytes_of_this_process_even_when_a_worker_is_killed(job, kill_a_worker, monkeypatch):
     monkeypatch.setattr(gang, "POLL_S", 0.1)  # to hear of the fit before it is over
     long = job(fit_steps=5 * EPOCH_STEPS)
     alone = fit(long, INLINE)

@@ -1,14 +1,10 @@
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-
 import numpy as np
-import psutil
 import pytest
 import torch
 from PIL import Image
@@ -270,25 +266,8 @@ def test_the_state_of_another_training_is_refused(monkeypatch, tmp_path):
         RayMemory(Place(folder="", device="cpu"), "this", 0.0).recall()
 
 
-@pytest.fixture(scope="module")
-def ray_session():
-    ray = pytest.importorskip("ray")
-    ray.init(address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
-
-
-def kill_a_worker() -> bool:
-    """SIGKILL one training worker of this process's own Ray."""
-    for process in psutil.Process().children(recursive=True):
-        if process.name().startswith("ray::RayTrainW"):
-            process.kill()
-            return True
-    return False
-
-
 @pytest.mark.usefixtures("ray_session")
-def test_ray_gives_the_bytes_of_this_process_even_when_a_worker_is_killed(job):
+def test_ray_gives_the_bytes_of_this_process_even_when_a_worker_is_killed(job, kill_a_worker):
     long = job(plan={"steps": 60, "epoch_steps": 5})
     expected = trained_bytes(long)
     Path(long.checkpoint).unlink()

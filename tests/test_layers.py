@@ -24,7 +24,9 @@ HOMES = {  # the only places that may name a library, even for types
     "mlflow": ("loop/tracking.py",),
     "ultralytics": ("actors/detectors/ultralytics.py", "loop/training/"),
 }
-WORKERS = {"loop.training.ultralytics", "loop.training.batches"}  # subclass heavy libraries; opened in workers alone
+WORKERS = {  # subclass heavy libraries; opened in workers alone
+    *("loop.training.ultralytics", "loop.training.batches", "actors.perception.mask_loss"),
+}
 MAX_FUNCTION_LINES, MAX_MEDIAN_LINES, MAX_FILE_LINES = 60, 10, 300
 
 

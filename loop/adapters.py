@@ -4,7 +4,8 @@ An adapter is opened inside its actor from plain arguments: configs, and URIs of
 """
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +16,7 @@ from actors import images, rows
 from actors.detectors import DetectorConfig, load_detector
 from actors.filters import FilterConfig, build_filters
 from actors.filters.chain import judge
+from actors.filters.crops import window
 from actors.filters.rejected import RejectedBoxes, restore
 from actors.generators import GeneratorConfig, build_generator
 from actors.hosting import Component, OpenComponent
@@ -24,7 +26,8 @@ from actors.storage import exclusive, read_arrays, read_record, write_arrays, wr
 from loop.state import Fate
 
 if TYPE_CHECKING:
-    from actors.filters.base import Embed, OpenEmbed, State
+    from actors.filters.base import Embed as Features
+    from actors.filters.base import OpenEmbed, State
 
 NUM_CANVASES: Final = 32  # real pictures that a judge keeps at hand; several candidates share one
 NOTHING_SEEN = Detections(
@@ -103,10 +106,34 @@ class Remembered:
         return self.folder / f"{row['id']}.npz"
 
 
-def open_detector_embed(config: DetectorConfig, checkpoint: str, size_px: int) -> "Embed":
+def open_detector_embed(config: DetectorConfig, checkpoint: str, size_px: int) -> "Features":
     """A detector's features of pictures, each resized to ``size_px`` on its longer side."""
     detector = load_detector(config.model_copy(update={"image_size_px": size_px}), checkpoint)
     return lambda pictures: detector.features(pictures).numpy()
+
+
+class Embed:
+    """Adds the features of the picture behind a row's ``uri``; of its k boxes, where it has ``boxes`` (as JSON)."""
+
+    def __init__(self, open_embed: "Callable[[], Features]") -> None:
+        self.features = open_embed()
+
+    def __call__(self, batch: Sequence[Row]) -> list[Row]:
+        """``features`` [k, d], with k = 1 for a whole picture."""
+        pictures = [self._pictures(row) for row in batch]
+        features = self.features([one for group in pictures for one in group])
+        ends = np.cumsum([len(group) for group in pictures])
+        return [{"features": part} for part in np.split(features, ends[:-1])]
+
+    def _pictures(self, row: Row) -> list[images.Pixels]:
+        pixels = images.read(row["uri"])
+        if "boxes" not in row:
+            return [pixels]
+        return [window(pixels, np.array(box, np.float32), 0.0) for box in json.loads(row["boxes"])]
+
+    def blank(self) -> Row:
+        """No features."""
+        return {"features": np.zeros((0, 0), np.float32)}
 
 
 class Judge:

@@ -139,6 +139,17 @@ class EvaluationConfig(Config):
 
     bootstrap_draws: int = Field(1000, ge=100)
     """Resamplings of the validation images behind the 95 % interval of the gain."""
+    fidelity: Literal["images", "crops"] | None = None
+    """Hold what was drawn against the real images, by features: whole images, for generators that draw these; crops of
+    boxes, for those that draw into real images. A round that is reported already stays as it is."""
+    inception: str | None = None
+    """With images: file of InceptionV3's weights, for FID; needs the extra detloop[fid]."""
+
+    @model_validator(mode="after")
+    def _fid_of_images(self) -> Self:
+        if self.inception is not None and self.fidelity != "images":
+            raise ValueError(f"inception needs fidelity: images, not {self.fidelity}: FID is of whole images")
+        return self
 
 
 class RoleConfig(Config):
@@ -244,7 +255,10 @@ class LoopConfig(Config):
 
     def science(self) -> dict[str, Any]:
         """What decides the results, as plain JSON values: all but where it runs and where it is written."""
-        return self.model_dump(mode="json", exclude={"name", "root", "hosting", "tracking"})
+        science = self.model_dump(mode="json", exclude={"name", "root", "hosting", "tracking"})
+        for key in ("fidelity", "inception"):  # what is measured besides decides nothing
+            del science["evaluation"][key]
+        return science
 
     def fingerprint(self, *sections: str) -> str:
         """16 hex digits over the named sections of ``science()``, or over all of it."""

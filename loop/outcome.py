@@ -13,6 +13,7 @@ from actors.seeds import derive_seed
 from actors.storage import read_record, write_bytes, write_record
 from loop.arms import Arm, hard_boxes
 from loop.bootstrap import gain
+from loop.likeness import fidelity
 from loop.report import (
     Figure,
     RoundSummary,
@@ -29,6 +30,7 @@ from loop.round import Loop, RoundResult
 from loop.state import once
 from loop.tracking import Tracker
 from loop.training.evaluate import Evaluation, evaluate
+from loop.training.fidelity import yolo_scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +54,14 @@ def report_round(loop: Loop, result: RoundResult, tracker: Tracker) -> None:
     for name, data in files.items():
         write_bytes(place / name, data)
     manifest = {"manifest.json": _manifest(samples)}
-    tracker.log_round(number, _metrics(result, measured, round_summary), files | manifest)
-    once(place / "metrics.json", dict, lambda: {"loop": measured.loop.metrics, "control": measured.control.metrics})
+    drawn = yolo_scores(samples, loop.data.classes) | fidelity(loop, number, samples)
+    tracker.log_round(number, _metrics(result, measured, round_summary) | drawn, files | manifest)
+    metrics = {"loop": measured.loop.metrics, "control": measured.control.metrics, "drawn": drawn}
+    once(place / "metrics.json", dict, lambda: metrics)
     write_record(place / "round.json", round_summary)
-    loop.reporter.say(
-        f"round {number}: AP {100 * round_summary.ap:.1f}, control {100 * round_summary.control_ap:.1f} (points)\n"
-    )
+    score = f", YOLO score {points(drawn['yolo_score'])}" if "yolo_score" in drawn else ""
+    ap, control_ap = points(round_summary.ap), points(round_summary.control_ap)
+    loop.reporter.say(f"round {number}: AP {ap}, control {control_ap}{score} (points)\n")
 
 
 def conclude(loop: Loop, tracker: Tracker) -> None:
@@ -85,7 +89,10 @@ def conclude(loop: Loop, tracker: Tracker) -> None:
 
 
 def _last_metrics(loop: Loop, control: Arm) -> dict[str, dict[str, float]]:
-    """COCO metrics after the last round, of the arms ``loop`` and ``control``; without rounds, of the control alone."""
+    """After the last round, COCO metrics of the arms ``loop`` and ``control``, and the fidelity of what was ``drawn``.
+
+    Without rounds, those of the control alone.
+    """
     if loop.config.rounds:
         return read_record(loop.folder.round(loop.config.rounds) / "metrics.json", dict[str, dict[str, float]])
     return {"control": evaluate(loop.data.splits["val"], control.seen, loop.data.classes).metrics}

@@ -80,6 +80,8 @@ def _needs(config: LoopConfig) -> dict[str, str]:
     if not config.rounds:
         return {}
     needs = [*config.generator.needs(), *(need for one in config.filters for need in one.needs())]
+    if config.evaluation.inception is not None:
+        needs.append(Need(what="InceptionV3's weights", place=config.evaluation.inception, is_release=False))
     lines = dict.fromkeys(f"{need.what}: {need.place} ({_whereabouts(need)})" for need in needs)
     return {"needs": f"\n{'':<13}".join(lines)} if lines else {}
 

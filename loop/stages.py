@@ -14,18 +14,22 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
 from upath import UPath
 
 from actors.detectors import DetectorConfig
 from actors.hosting import Host, OpenComponent
 from actors.records import Detections, LabeledImage, Lineage
 from actors.rows import Row, lineage_row, read_detections
-from loop.adapters import Generate, Inspect, Judge, Remembered, open_detector_embed
+from loop.adapters import Embed, Generate, Inspect, Judge, Remembered, open_detector_embed
 from loop.config import HostingConfig, LoopConfig, RoleConfig
 from loop.state import Cost
 
 if TYPE_CHECKING:
     import ray.data
+
+    from actors.filters.base import Embed as Features
 
 log = logging.getLogger(__name__)
 
@@ -112,10 +116,27 @@ def detect(
     rows = tuple({"id": image.id, "uri": image.uri, "error": ""} for image in images)
     stage = Stage(name="inspect", open_component=partial(Inspect, detector, checkpoint), role=hosting.inspect)
     collected = collect(Stream(rows=rows).then(stage), hosting, on_row)
+    _refuse_broken(collected)
+    return {row["id"]: read_detections(row) for row in collected.rows}, collected.cost
+
+
+def embed(
+    rows: Sequence[Row], open_embed: "Callable[[], Features]", hosting: HostingConfig, on_row: OnRow
+) -> dict[str, NDArray[np.float32]]:
+    """The features ``[k, d]`` of each row's picture or boxes (see ``adapters.Embed``), by row id.
+
+    Raises ValueError where a picture cannot be read.
+    """
+    stage = Stage(name="embed", open_component=partial(Embed, open_embed), role=hosting.inspect)
+    collected = collect(Stream(rows=tuple(rows)).then(stage), hosting, on_row)
+    _refuse_broken(collected)
+    return {row["id"]: np.asarray(row["features"], np.float32) for row in collected.rows}
+
+
+def _refuse_broken(collected: Collected) -> None:
     broken = [f"{row['id']}: {row['error']}" for row in collected.rows if row["error"]]
     if broken:
-        raise ValueError(f"{len(broken)} real images could not be looked at; first: {broken[0]}")
-    return {row["id"]: read_detections(row) for row in collected.rows}, collected.cost
+        raise ValueError(f"{len(broken)} images could not be looked at; first: {broken[0]}")
 
 
 def collect(stream: Stream, hosting: HostingConfig, on_row: OnRow) -> Collected:

@@ -70,12 +70,14 @@ class MaskHead(nn.Module):
     The two are concatenated, and Conv is normalisation, SiLU and a 3 x 3 convolution. The paper does not say how the
     finest map is parted into instances. Our reading: each pixel of it is an embedding, each object a query, and their
     dot product says how much the pixel is the object's. A query is a linear map of a vector that stands for the object:
-    the mean text state of its tokens, or its class embedding.
+    the mean text state of its tokens, or its class embedding. F_n has ``width`` channels, by default 128 or twice the
+    finest level's if that is less: the head is small beside the U-Net (4.5 M parameters for Stable Diffusion's 860 M).
     """
 
-    def __init__(self, channels: Sequence[int], query_size: int, width: int = 128) -> None:
+    def __init__(self, channels: Sequence[int], query_size: int, width: int | None = None) -> None:
         """``channels`` are those of the levels, coarse to fine; ``query_size`` is the length of an object's vector."""
         super().__init__()
+        width = width or min(128, 2 * channels[-1])
         merged = [channels[0], *[width] * (len(channels) - 1)]
         self.fuse = nn.ModuleList(
             _convolution(own + above, width) for own, above in zip(channels[1:], merged, strict=False)

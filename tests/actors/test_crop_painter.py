@@ -137,6 +137,59 @@ def test_an_interrupted_fit_goes_on_to_the_same_weights(data, fitted, tmp_path):
     assert (tmp_path / "again.safetensors").read_bytes() == Path(fitted).read_bytes()
 
 
+PERCEIVING = CONFIG.model_copy(update={"painter": PAINTER.model_copy(update={"mask_loss_weight": 0.01})})
+
+
+def test_a_mask_loss_of_weight_0_is_none_at_all_detdiffusion_eq_5(data):
+    fit = open_fit(CONFIG, data, Worker(device="cpu"))
+    assert fit.perception is None
+    assert list(fit.state()) == ["network", "average", "optimizer"]
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in fit.network.modules())
+    assert len(fit.optimizer.param_groups[0]["params"]) == len(list(fit.network.parameters()))
+
+
+def test_the_mask_loss_is_added_and_moves_the_network_detdiffusion_eq_5(data):
+    plain, told, strongly = (
+        open_fit(CONFIG.model_copy(update={"painter": PAINTER.model_copy(update={"mask_loss_weight": weight})}), data,
+                 Worker(device="cpu"))
+        for weight in (0.0, 0.01, 1.0)
+    )  # fmt: skip
+    same = zip(plain.network.parameters(), told.network.parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in same)  # the head takes nothing from the network's chance
+    first, second, third = (fit.step(0) for fit in (plain, told, strongly))
+    assert second - first == pytest.approx(0.01 * (third - first), rel=1e-2)
+    assert third - first > 0.1
+    assert not torch.equal(plain.network.conv_in.weight, told.network.conv_in.weight)
+
+
+def test_the_head_learns_where_the_box_is_detdiffusion_sec_3_3(data):
+    longer = PAINTER.model_copy(update={"fit_steps": 25, "mask_loss_weight": 1.0})
+    fit = open_fit(CONFIG.model_copy(update={"painter": longer}), data, Worker(device="cpu"))
+    losses = [fit.step(step) for step in range(25)]
+    assert np.mean(losses[-5:]) < 0.6 * losses[0]
+
+
+def test_the_head_is_not_in_the_checkpoint_but_in_the_state(data, fitted, tmp_path):
+    whole = open_fit(PERCEIVING, data, Worker(device="cpu"))
+    for step in range(whole.num_steps):
+        whole.step(step)
+    whole.save(str(tmp_path / "whole.safetensors"))
+    first, second = (open_fit(PERCEIVING, data, Worker(device="cpu")) for _ in range(2))
+    for step in range(5):
+        first.step(step)
+    with torch.no_grad():
+        second.perception.head.query.weight.zero_()  # what restoring must undo
+    second.restore(first.state())
+    for step in range(5, second.num_steps):
+        second.step(step)
+    second.save(str(tmp_path / "again.safetensors"))
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    names, plain = (set(read_checkpoint(uri)[1]) for uri in (str(tmp_path / "whole.safetensors"), fitted))
+    assert names == plain
+    painter = load_painter(PAINTER, CLASSES, str(tmp_path / "whole.safetensors"))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in painter.network.modules())
+
+
 def test_one_seed_one_picture_at_batch_1_and_8(fitted):
     """Equal to within one grey level: other batch sizes round otherwise in the last bits."""
     windows = [window(seed, label=seed % 2) for seed in range(8)]

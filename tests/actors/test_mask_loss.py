@@ -123,7 +123,7 @@ def test_one_resolution_needs_no_fusion():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_gradients_reach_the_unet_the_head_and_the_objects(dtype):
     unet = plain_unet()
-    tap, head = FeatureTap(unet), MaskHead((24, 16, 8, 8), query_size=6, width=16)
+    tap, head = FeatureTap(unet), MaskHead((24, 16, 8, 8), query_size=6)
     objects = torch.randn(2, 2, 6, requires_grad=True)
     masks, valid = masks_and_valid()
     with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
@@ -141,7 +141,7 @@ def test_gradients_reach_the_unet_the_head_and_the_objects(dtype):
 
 
 def test_bfloat16_agrees_with_float32():
-    unet, head = plain_unet(), MaskHead((24, 16, 8, 8), query_size=6, width=16)
+    unet, head = plain_unet(), MaskHead((24, 16, 8, 8), query_size=6)
     tap, objects, (masks, valid) = FeatureTap(unet), torch.randn(2, 2, 6), masks_and_valid()
     losses = []
     for enabled in (False, True):
@@ -154,7 +154,7 @@ def test_bfloat16_agrees_with_float32():
 def test_the_head_learns_to_tell_two_objects_apart():
     torch.manual_seed(0)
     unet = plain_unet()
-    tap, head = FeatureTap(unet), MaskHead((24, 16, 8, 8), query_size=2, width=16)
+    tap, head = FeatureTap(unet), MaskHead((24, 16, 8, 8), query_size=2)
     optimizer = torch.optim.Adam([*unet.parameters(), *head.parameters()], 1e-2)
     masks, valid = masks_and_valid()
     for _ in range(40):
@@ -229,7 +229,7 @@ def test_the_weight_goes_to_zero_at_the_noisiest_step_detdiffusion_eq_4():
 def test_lambda_0_gives_the_base_model_bit_for_bit_detdiffusion_eq_5():
     base = plain_unet()
     told = deepcopy(base)
-    tap, head = FeatureTap(told), MaskHead((24, 16, 8, 8), query_size=2, width=16)
+    tap, head = FeatureTap(told), MaskHead((24, 16, 8, 8), query_size=2)
     functional.mse_loss(denoise(base, side=8), torch.zeros(2, 3, 8, 8)).backward()
     loss = functional.mse_loss(denoise(told, side=8), torch.zeros(2, 3, 8, 8))
     masks, valid = masks_and_valid()

@@ -42,6 +42,9 @@ class CropConfig(Config):
     """Crops a step."""
     learning_rate: float = Field(2e-3, gt=0.0)
     """Peak rate of AdamW; it rises over the first twentieth and falls to 0 as a cosine."""
+    mask_loss_weight: float = Field(0.0, ge=0.0)
+    """What the perception-aware loss counts in the fit (lambda of DetDiffusion, arXiv 2403.13304, Eq. 5; 0.01 there): a
+    head on the U-Net's features must draw the object's box. 0 is without."""
     condition_dropout: float = Field(0.1, ge=0.0, lt=1.0)
     """Share of the crops that are shown without their class and difficulty, for guidance."""
     strength: float = Field(0.12, gt=0.0, le=1.0)

@@ -23,6 +23,7 @@ from actors.generators.painters.crop import (
     save_network,
     scaled,
 )
+from actors.generators.painters.crop_perception import Perception
 from actors.generators.window import Mask, frame, hole
 from actors.images import Pixels, read
 from actors.precision import native_dtypes
@@ -178,7 +179,9 @@ class CropFit:
         self.network = build_network(config, len(data.classes)).to(self.device)
         self.network.to(memory_format=torch.channels_last)
         self.average = deepcopy(self.network).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), config.learning_rate, weight_decay=1e-2)
+        self.perception = Perception(self.network, self.device) if config.mask_loss_weight else None
+        self.trained = [*self.network.parameters(), *(self.perception.parameters() if self.perception else [])]
+        self.optimizer = torch.optim.AdamW(self.trained, config.learning_rate, weight_decay=1e-2)
 
     def step(self, number: int) -> float:
         """Forward, backward, update; the weighted loss over all workers' examples."""
@@ -190,18 +193,20 @@ class CropFit:
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._share_gradients()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
         self.optimizer.step()
         decay = min(_EMA_DECAY, (1 + number) / (10 + number))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
         return float(self._mean(loss.detach()))
 
     def state(self) -> dict[str, Any]:
-        """Network, average and optimiser."""
+        """Network, average, optimiser, and the perception-aware loss's head where there is one."""
+        head = {"head": self.perception.head.state_dict()} if self.perception else {}
         return {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            **head,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -209,15 +214,17 @@ class CropFit:
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.perception:
+            self.perception.head.load_state_dict(state["head"])
 
     def save(self, uri: str) -> None:
-        """The averaged weights."""
+        """The network's averaged weights, and nothing else: a head is not needed to paint."""
         save_network(self.average, self.config, self.classes, uri)
 
     def _loss(self, batch: Sequence[Example]) -> "Tensor":
         """Mean squared error of the clean picture that v stands for: with little noise there is little to win.
 
-        A pixel in the hole counts fully, one outside by a tenth.
+        A pixel in the hole counts fully, one outside by a tenth. The perception-aware loss, if any, is added.
         """
         import torch
 
@@ -231,9 +238,12 @@ class CropFit:
         with torch.autocast(self.device.type, native_dtypes(self.device)[0]):
             inputs = torch.cat([noisy, known], dim=1).contiguous(memory_format=torch.channels_last)
             predicted = self.network(inputs, timesteps, told).sample.float()
-        noise_power = 1 - self.scheduler.alphas_cumprod.to(self.device)[timesteps][:, None, None, None]
+        alphas = self.scheduler.alphas_cumprod.to(self.device)[timesteps]
+        noise_power = 1 - alphas[:, None, None, None]
         weights = (known[:, 3:4] * (1 - _OUTSIDE_WEIGHT) + _OUTSIDE_WEIGHT) * noise_power
         loss: Tensor = ((predicted - target) ** 2 * weights).sum() / (3 * self._mean(weights.sum()))
+        if self.perception:
+            loss = loss + self.config.mask_loss_weight * self.perception.loss(told, known[:, 4:], alphas)
         return loss
 
     def _share_gradients(self) -> None:
@@ -241,7 +251,7 @@ class CropFit:
             return
         import torch
 
-        gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in self.trained if parameter.grad is not None]
         flat = self._mean(torch.cat([gradient.flatten() for gradient in gradients]))
         parts = torch.split(flat, [gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):

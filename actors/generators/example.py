@@ -15,10 +15,12 @@ from actors.generators.window import Mask
 from actors.images import Pixels
 
 Floats = NDArray[np.float32]
+Part = tuple[slice, slice]  # rows and columns of an image
 
 _SEAM_PX = 6  # width of the surroundings that a like place must have
 _MAX_SHIFT = 20.0  # grey levels
 _LIKE = 1.5  # an example's sides and shape may differ from the box's by this factor
+_LANES = 16  # numbers that a processor's vector holds at most: cv2 rounds those of a row that fill no vector otherwise
 
 
 def alike(box: geometry.Boxes, others: geometry.Boxes, *, turn: bool) -> Sequence[int]:
@@ -64,8 +66,8 @@ def clear(canvas: Pixels, mask: Mask, occupied: geometry.Boxes, rng: np.random.G
 
 def seam(canvas: Pixels, cutout: Cutout, box: geometry.Boxes) -> float:
     """Root mean square difference, grey levels, of a cutout's surroundings and the canvas's around ``box`` ``[4]``."""
-    warped, _, around = _warped(canvas, cutout, box)
-    return float(np.sqrt(np.mean((canvas[around] - warped[around]) ** 2))) if around.any() else np.inf
+    part, pixels, _, around = _warped(canvas, cutout, box)
+    return float(np.sqrt(np.mean((canvas[part][around] - pixels[around]) ** 2))) if around.any() else np.inf
 
 
 def compose(canvas: Pixels, cutout: Cutout, box: geometry.Boxes, mask: Mask) -> None:
@@ -74,24 +76,34 @@ def compose(canvas: Pixels, cutout: Cutout, box: geometry.Boxes, mask: Mask) -> 
     Its colours are moved by the median difference of the surroundings, a little at most: light differs from image to
     image, but an object on a darker ground is not itself darker.
     """
-    pixels, alpha, around = _warped(canvas, cutout, box)
+    part, pixels, alpha, around = _warped(canvas, cutout, box)
+    region = canvas[part]
     if around.any():
-        shift = np.median(canvas[around].astype(np.float32) - pixels[around], axis=0)
+        shift = np.median(region[around].astype(np.float32) - pixels[around], axis=0)
         pixels += np.clip(shift, -_MAX_SHIFT, _MAX_SHIFT)
-    weight = (alpha * mask)[..., None]
-    canvas[:] = np.clip(np.rint(canvas * (1 - weight) + pixels * weight), 0, 255).astype(np.uint8)
+    weight = (alpha * mask[part])[..., None]
+    region[:] = np.clip(np.rint(region * (1 - weight) + pixels * weight), 0, 255).astype(np.uint8)
 
 
-def _warped(canvas: Pixels, cutout: Cutout, box: geometry.Boxes) -> tuple[Floats, Floats, Mask]:
-    """A cutout on the canvas's grid, its object filling ``box``: pixels, weights, and where its surroundings are."""
+def _warped(canvas: Pixels, cutout: Cutout, box: geometry.Boxes) -> tuple[Part, Floats, Floats, Mask]:
+    """A cutout on the canvas's grid, its object filling ``box``.
+
+    The part of the canvas that it covers, and there: its pixels, weights, and where its surroundings are.
+    """
     import cv2
 
-    size = (canvas.shape[1], canvas.shape[0])
     factors = (box[2:] - box[:2]) / np.maximum(cutout.box[2:] - cutout.box[:2], 1.0)
     offset = box[:2] - factors * cutout.box[:2]
     matrix = np.array([[factors[0], 0, offset[0]], [0, factors[1], offset[1]]], np.float64)
-    pixels = cv2.warpAffine(np.ascontiguousarray(cutout.pixels), matrix, size).astype(np.float32)
-    alpha = cv2.warpAffine(cutout.alpha(), matrix, size)
-    shown = cv2.warpAffine(np.ones(cutout.core.shape, np.float32), matrix, size) > 0.99
-    core = cv2.warpAffine(cutout.core.astype(np.float32), matrix, size) > 0
-    return pixels, np.asarray(alpha, np.float32), np.asarray(shown & ~core)
+    left, top = np.maximum(np.floor(offset - factors), 0).astype(int)
+    ends = np.ceil(offset + factors * (cutout.width, cutout.height)).astype(int)
+    right, bottom = np.minimum(ends, canvas.shape[1::-1])
+    part = slice(top, bottom), slice(left, right)
+    size = (min(-(-right // _LANES) * _LANES, canvas.shape[1]), bottom)
+
+    def warp(array: Pixels | Floats) -> Floats:
+        return np.asarray(cv2.warpAffine(array, matrix, size)[part], np.float32)
+
+    pixels, alpha = warp(np.ascontiguousarray(cutout.pixels)), warp(cutout.alpha())
+    shown, core = warp(np.ones(cutout.core.shape, np.float32)) > 0.99, warp(cutout.core.astype(np.float32)) > 0
+    return part, pixels, alpha, shown & ~core

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from actors.generators.cutout import cut
-from actors.generators.example import alike, clear, compose
+from actors.generators.example import alike, clear, compose, seam
 from actors.generators.inpaint import Inpaint, InpaintConfig
 from actors.records import Annotation, LabeledImage, Lineage
 
@@ -195,3 +195,33 @@ def test_composing_fills_the_box_and_keeps_to_the_hole():
     green = np.argwhere(canvas[..., 1] > 180)
     assert (np.abs(green.min(axis=0) - [25, 25]) <= 1).all()
     assert (np.abs(green.max(axis=0) - [44, 34]) <= 1).all()
+
+
+BOX = np.array([10, 10, 30, 30], np.float32)  # of the noise below; a cutout of it has a margin of 4 px
+
+
+@pytest.fixture
+def noise():
+    return np.random.default_rng(0).integers(0, 200, (40, 60, 3), np.uint8)
+
+
+@pytest.mark.parametrize(("left", "top", "right", "bottom"), [(0, 0, 60, 40), (10, 10, 60, 40), (0, 0, 30, 30)])
+def test_a_cutout_set_back_where_it_was_leaves_no_trace_even_at_the_images_borders(noise, left, top, right, bottom):
+    truth = noise[top:bottom, left:right]
+    canvas, box = truth.copy(), BOX - np.array([left, top, left, top], np.float32)
+    x, y = box[:2].astype(int)
+    canvas[y : y + 20, x : x + 20] = 0
+    compose(canvas, cut(noise, BOX, "box"), box, np.ones(canvas.shape[:2], bool))
+    assert (canvas == truth).all()
+
+
+def test_a_seam_is_over_the_whole_margin_of_the_cutout_and_no_more(noise):
+    cutout, beyond = cut(noise, BOX, "box"), np.ones((40, 60), bool)
+    beyond[6:34, 6:34] = False
+    canvas = noise.copy()
+    canvas[beyond] = 0
+    assert seam(canvas, cutout, BOX) == 0.0
+    canvas[6:34, 33] += 24  # the last of its columns: 28 of 28 * 28 - 20 * 20 = 384 px
+    assert seam(canvas, cutout, BOX) == pytest.approx(24 * (28 / 384) ** 0.5)
+    canvas[33, 6:33] += 24  # and the last of its rows
+    assert seam(canvas, cutout, BOX) == pytest.approx(24 * (55 / 384) ** 0.5)

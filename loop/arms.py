@@ -54,9 +54,9 @@ class Trainings:
         """The control of round ``number``; of round 0, it is also the detector that the loop starts from."""
         goes_on = self.config.training.start == "previous" and number > 0
         start = self.control(number - 1).checkpoint if goes_on else None
-        place = UPath(self.config.root) / "controls" / self._control_fingerprint(number)
+        place = UPath(self.config.root) / "controls" / self.fingerprint(number)
         with exclusive(place):
-            return self.arm(place, number, label=f"control {number}", mixing=REAL_ONLY, pool=(), start=start)
+            return self.arm(place, number, label=f"control {number}", start=start)
 
     def arm(
         self,
@@ -64,13 +64,27 @@ class Trainings:
         number: int,
         *,
         label: str,
-        mixing: MixingConfig,
-        pool: tuple[Sample, ...],
-        start: str | None,
+        mixing: MixingConfig = REAL_ONLY,
+        pool: tuple[Sample, ...] = (),
+        start: str | None = None,
     ) -> Arm:
         """The detector trained into the folder ``place``; what is there already is not done again."""
-        checkpoint = place / "detector.safetensors"
-        job = TrainJob(
+        job = self.job(place, number, mixing=mixing, pool=pool, start=start)
+        trained = once(place / "train.json", TrainResult, lambda: self._train(job, label))
+        looked = once(place / "look.json", Cost, lambda: self._look(place, job.checkpoint, label))
+        return Arm(checkpoint=job.checkpoint, trained=trained, seen=read_detections(place / "val.npz"), looked=looked)
+
+    def job(
+        self,
+        place: UPath,
+        number: int,
+        *,
+        mixing: MixingConfig = REAL_ONLY,
+        pool: tuple[Sample, ...] = (),
+        start: str | None = None,
+    ) -> TrainJob:
+        """The training of round ``number`` that ends in the folder ``place``."""
+        return TrainJob(
             name=f"{place.parent.name}-{place.name}",
             detector=self.config.detector,
             training=self.config.training,
@@ -80,12 +94,9 @@ class Trainings:
             pool=pool,
             seed=self._seed(number),
             start=start,
-            checkpoint=str(checkpoint),
+            checkpoint=str(place / "detector.safetensors"),
             storage=str(place / "train"),
         )
-        trained = once(place / "train.json", TrainResult, lambda: self._train(job, label))
-        looked = once(place / "look.json", Cost, lambda: self._look(place, str(checkpoint), label))
-        return Arm(checkpoint=str(checkpoint), trained=trained, seen=read_detections(place / "val.npz"), looked=looked)
 
     def fit(self, difficulties: tuple[tuple[Difficulty, ...], ...]) -> FitResult:
         """The generator fitted on the real training images, whose boxes are as easy and hard as said.
@@ -141,8 +152,8 @@ class Trainings:
     def _seed(self, number: int) -> int:
         return derive_seed(self.config.seed, "train", self._rounds_apart(number))
 
-    def _control_fingerprint(self, number: int) -> str:
-        """Over all that decides a real-only training and what it is tried on."""
+    def fingerprint(self, number: int) -> str:
+        """16 hex digits over all that decides a real-only training and what it is tried on."""
         training = self.config.training.model_dump(mode="json", exclude={"background_ignore"})
         parts = [training, self.config.detector.model_dump(mode="json"), self._seed(number)]
         parts += [self._rounds_apart(number), list(self.data.classes), _digest(self.data)]

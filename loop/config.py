@@ -75,6 +75,17 @@ class MiningConfig(Config):
     or blindly, as the ablation's zero."""
     budget: int = Field(40, ge=1)
     """Instances taken a round."""
+    cross_fit: int = Field(0, ge=0)
+    """So many detectors, each trained on the real images without one fold of them, say what is easy in that fold: the
+    current one finds most of what it was trained on. 0 asks the current one. With detector.weights that have seen the
+    images, it does not help."""
+
+    @field_validator("cross_fit")
+    @classmethod
+    def _something_to_train_on(cls, num_folds: int) -> int:
+        if num_folds == 1:
+            raise ValueError("without the one fold there is nothing to train on; 0 is off, else 2 or more")
+        return num_folds
 
     def attribute(self) -> "AttributeRule":
         """The rule alone, as keyword arguments of ``actors.perception.attributes``."""
@@ -256,6 +267,8 @@ class LoopConfig(Config):
     def science(self) -> dict[str, Any]:
         """What decides the results, as plain JSON values: all but where it runs and where it is written."""
         science = self.model_dump(mode="json", exclude={"name", "root", "hosting", "tracking"})
+        if not self.mining.cross_fit:  # younger than the first runs, which stay what they are without it
+            del science["mining"]["cross_fit"]
         for key in ("fidelity", "inception"):  # what is measured besides decides nothing
             del science["evaluation"][key]
         return science

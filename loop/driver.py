@@ -17,11 +17,12 @@ from loop.data.export import export
 from loop.data.importing import Dataset, import_data
 from loop.data.world import write_world
 from loop.outcome import conclude, report_round
-from loop.placement import Node, gangs, unplaced, without_gpu
+from loop.placement import gangs, unplaced, without_gpu
 from loop.progress import Reporter
 from loop.round import Loop, run_round
 from loop.state import Fate, RunFolder, State, once
 from loop.tracking import Tracker
+from loop.training.gang import nodes
 
 Result = TypeVar("Result")
 
@@ -43,7 +44,7 @@ def run(config: LoopConfig, reporter: Reporter) -> UPath:
     folder.claim_data(data.identity())
     reporter.say(f"{data.report}\n")
     with engine(config.hosting):
-        if config.hosting.engine == "ray" and (slow := without_gpu(config, _nodes())):
+        if config.hosting.engine == "ray" and (slow := without_gpu(config, nodes())):
             reporter.warn(slow)
         write_record(folder.train_records, data.splits["train"])
         held_out = (*data.splits["val"], *data.splits.get("test", ()))
@@ -159,7 +160,7 @@ def _wait_for_places(hosting: HostingConfig) -> None:
 
     deadline = time.monotonic() + hosting.scale_up_timeout_s
     try:
-        while missing := unplaced(hosting, _nodes()):
+        while missing := unplaced(hosting, nodes()):
             if time.monotonic() >= deadline:
                 raise ValueError(missing)
             actors = max(
@@ -169,13 +170,6 @@ def _wait_for_places(hosting: HostingConfig) -> None:
             time.sleep(min(5.0, hosting.scale_up_timeout_s))
     finally:
         request_resources(bundles=[])  # a request outlives its run, and would keep idle nodes for ever
-
-
-def _nodes() -> list[Node]:
-    import ray
-
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Node(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0)) for resources in alive]
 
 
 def _before_ray_is_imported() -> None:

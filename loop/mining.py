@@ -34,13 +34,20 @@ def difficulty_shares(instances: Iterable[Instance], classes: Sequence[str]) -> 
 
 
 def warnings(shares: Iterable[ClassDifficulty]) -> list[str]:
-    """One line for each class that is all hard: the detector has not learnt it, so its tags say nothing."""
-    return [
+    """One line for each class that is all hard, or all easy: its tags say nothing."""
+    all_hard = [
         f"class {share.name!r}: all {share.num_hard} instances are hard; the detector has not learnt it yet "
         "(train longer, or lower mining.score_threshold)"
         for share in shares
         if share.num_hard and not share.num_easy
     ]
+    all_easy = [
+        f"class {share.name!r}: all {share.num_easy} instances are easy; a detector finds most of what it was trained "
+        "on (mining.cross_fit asks others; or raise mining.score_threshold)"
+        for share in shares
+        if share.num_easy and not share.num_hard
+    ]
+    return [*all_hard, *all_easy]
 
 
 def select(instances: Iterable[Instance], config: MiningConfig, seed: int) -> tuple[Instance, ...]:

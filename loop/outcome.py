@@ -13,6 +13,7 @@ from actors.seeds import derive_seed
 from actors.storage import read_record, write_bytes, write_record
 from loop.arms import Arm, hard_boxes
 from loop.bootstrap import gain
+from loop.cross_fit import fold_arms
 from loop.likeness import fidelity
 from loop.report import (
     Figure,
@@ -27,7 +28,7 @@ from loop.report import (
 )
 from loop.report.summary import points
 from loop.round import Loop, RoundResult
-from loop.state import once
+from loop.state import Cost, once
 from loop.tracking import Tracker
 from loop.training.evaluate import Evaluation, evaluate
 from loop.training.fidelity import yolo_scores
@@ -74,6 +75,8 @@ def conclude(loop: Loop, tracker: Tracker) -> None:
         rounds, name=config.name, fingerprint=config.fingerprint(), seed=config.seed, steps=config.training.steps
     )
     facts["control_seconds"] = _seconds(control)
+    if config.mining.cross_fit and config.rounds:
+        facts["cross_fit_seconds"] = [_seconds(fold) for fold in fold_arms(loop.trainings)]
     facts["metrics"] = _last_metrics(loop, control)
     write_bytes(path / "manifest.json", b"".join(_manifest(loop.folder.judged(number)) for number in numbers))
     files = {"summary.json": json.dumps(facts, indent=1).encode(), "summary.html": _page(loop, rounds).encode()}
@@ -153,8 +156,14 @@ def _metrics(result: RoundResult, measured: Measured, round_summary: RoundSummar
         **round_summary.metrics(),
         "realised_p": result.arm.trained.realised_p,
         "images_per_s/train": result.arm.trained.images_per_s,
-        "images_per_s/mine": result.mined.cost.num_items / max(result.mined.cost.seconds["inspect"], 1e-9),
+        "easy_share": sum(share.num_easy for share in result.mined.shares) / max(len(result.mined.found), 1),
+        **_mining_rate(result.mined.cost),
     }
+
+
+def _mining_rate(cost: Cost) -> dict[str, float]:
+    """With cross-fitting a round looks at nothing: the folds' detectors have looked before."""
+    return {"images_per_s/mine": cost.num_items / max(cost.seconds["inspect"], 1e-9)} if cost.num_items else {}
 
 
 def _pictures(loop: Loop, number: int, measured: Measured, samples: Sequence[Sample]) -> dict[str, bytes]:

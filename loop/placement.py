@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actors.generators import learns
-from loop.config import HostingConfig, LoopConfig
+from loop.config import HostingConfig, LoopConfig, TrainRoleConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +68,16 @@ def unplaced(hosting: HostingConfig, nodes: Sequence[Node]) -> str:
                     "raises the logical CPUs of a local run), or add nodes."
                 )
     return ""
+
+
+def num_gangs(role: TrainRoleConfig, nodes: Sequence[Node]) -> int:
+    """How many trainings, each with all the workers of ``role``, have a place at the same time."""
+    worker = Actor(role="", cpus=role.num_cpus, gpus=role.num_gpus)
+    free = [Node(cpus=node.cpus, gpus=node.gpus) for node in nodes]
+    num_workers = 0
+    while any(node.take(worker) for node in free):
+        num_workers += 1
+    return num_workers // role.num_workers
 
 
 def without_gpu(config: LoopConfig, nodes: Sequence[Node]) -> str:

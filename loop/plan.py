@@ -10,6 +10,7 @@ from actors.config import Need
 from actors.generators import fit_size
 from actors.storage import read_record
 from loop.config import LoopConfig
+from loop.cross_fit import check_num_folds
 from loop.data.formats.base import is_local
 from loop.data.importing import import_data
 from loop.state import RunFolder
@@ -34,7 +35,9 @@ def describe(config: LoopConfig) -> str:
     counts = _count(config)
     training, mining = config.training, config.mining
     num_candidates = min(mining.budget, counts.images["train"]) * config.generation.copies
-    num_trainings = config.rounds + (config.rounds + 1 if training.start == "previous" else 1)
+    num_folds = mining.cross_fit if config.rounds else 0
+    check_num_folds(num_folds, counts.images["train"])
+    num_trainings = config.rounds + (config.rounds + 1 if training.start == "previous" else 1) + num_folds
     disk_mb = config.rounds * num_candidates * counts.pixels * BYTES_A_PIXEL / 1e6
     folder = RunFolder(UPath(config.root) / config.name)
     state = f"{folder.num_finished()} of {config.rounds} rounds finished" if folder.path.exists() else "new"
@@ -46,8 +49,10 @@ def describe(config: LoopConfig) -> str:
         f"rejected boxes: {config.rejected_boxes}",
         " ": f"train {training.steps} steps of {training.batch_size} images at {config.detector.image_size_px} px, "
         f"p = {config.mixing.p:g}; evaluate on {counts.images['val']} images",
+        **_cross_fit(config, counts, num_folds),
         **_fit(config, counts),
-        "trainings": f"{num_trainings} of {training.steps} steps, controls counted in (those trained before are kept)",
+        "trainings": f"{num_trainings} of {training.steps} steps, {'controls and folds' if num_folds else 'controls'} "
+        "counted in (those trained before are kept)",
         **_advice(config),
         "disk": f"up to {disk_mb:.0f} MB of candidates",
         "time": _time(config, num_trainings),
@@ -64,6 +69,16 @@ def _advice(config: LoopConfig) -> dict[str, str]:
             "which leaves no object unlabelled"
         }
     return {}
+
+
+def _cross_fit(config: LoopConfig, counts: Counts, num_folds: int) -> dict[str, str]:
+    if not num_folds:
+        return {}
+    num_seen = counts.images["train"] * (num_folds - 1) / num_folds
+    return {
+        "cross-fit": f"{num_folds} detectors, each trained on {num_seen:.0f} images, say what is easy in the others: "
+        f"{num_folds * config.training.steps} steps more, once, as many detectors at a time as have a place"
+    }
 
 
 def _fit(config: LoopConfig, counts: Counts) -> dict[str, str]:

@@ -18,6 +18,7 @@ from loop import mining, stages
 from loop.adapters import failed_sample
 from loop.arms import Arm, Trainings
 from loop.config import LoopConfig
+from loop.cross_fit import detect_unseen
 from loop.data.importing import Dataset
 from loop.progress import Reporter, StageProgress
 from loop.sharing import shared_place
@@ -75,7 +76,7 @@ def run_round(loop: Loop, state: State) -> RoundResult:
 def mine(loop: Loop, state: State) -> Mined:
     """Look at every real training image with the current detector, and spend the budget on what it gets wrong.
 
-    Where runs share, one of them does it for all.
+    With cross-fitting, detectors look that have not seen the image. Where runs share, one of them does it for all.
     """
     decides = ("mining", "detector", "seed")
     shared = shared_place("mined", loop.config, decides, [loop.folder.train_records, state.detector])
@@ -87,15 +88,16 @@ def mine(loop: Loop, state: State) -> Mined:
 
 def _mine(loop: Loop, state: State) -> Mined:
     config, images = loop.config, loop.data.splits["train"]
+    unseen = detect_unseen(loop.trainings) if config.mining.cross_fit else None
     with loop.reporter.stage("mine", len(images)) as progress:
-        seen, cost = stages.detect(images, config.detector, state.detector, config.hosting, progress.advance)
+        seen, cost = unseen or stages.detect(images, config.detector, state.detector, config.hosting, progress.advance)
         instances = [
             instance for image in images for instance in attributes(image, seen[image.id], **config.mining.attribute())
         ]
         shares = mining.difficulty_shares(instances, loop.data.classes)
         taken = mining.select(instances, config.mining, derive_seed(config.seed, "mine", state.round))
         num_hard = sum(share.num_hard for share in shares)
-        progress.note(f"{num_hard} of {len(instances)} boxes hard, {len(taken)} taken")
+        progress.reach(len(images), f"{num_hard} of {len(instances)} boxes hard, {len(taken)} taken")
     for warning in mining.warnings(shares):
         loop.reporter.warn(warning)
     return Mined(instances=taken, found=tuple(instances), shares=shares, cost=cost)

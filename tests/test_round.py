@@ -374,7 +374,7 @@ def test_a_run_that_leaves_gpus_alone_says_so(easy_config, new_root, monkeypatch
     for name, stand_in in {"engine": nullcontext(), "_tracker": nullcontext(), "_in_an_actor": {}}.items():
         monkeypatch.setattr(driver, name, lambda *_, stand_in=stand_in: stand_in)
     monkeypatch.setattr(driver, "_rounds", lambda *_: None)
-    monkeypatch.setattr(driver, "_nodes", lambda: [Node(cpus=8.0, gpus=1.0)])
+    monkeypatch.setattr(driver, "nodes", lambda: [Node(cpus=8.0, gpus=1.0)])
     _, said = start(easy_config, new_root(), hosting={"engine": "ray", "train": {"num_gpus": 1}})
     assert "warning: hosting: inspect will run on the CPU, and there are 1 GPU(s)" in said
 
@@ -383,7 +383,7 @@ def test_a_cluster_that_is_too_small_is_told_before_the_run(easy_config, new_roo
     """Ray itself is left out: to start it takes it many seconds."""
     for call in ("init", "shutdown", "autoscaler.sdk.request_resources"):
         monkeypatch.setattr(f"ray.{call}", lambda **_: None)
-    monkeypatch.setattr(driver, "_nodes", lambda: [Node(cpus=2.0, gpus=0.0)])
+    monkeypatch.setattr(driver, "nodes", lambda: [Node(cpus=2.0, gpus=0.0)])
     root = new_root()
     with pytest.raises(ValueError, match=r"hosting\.train: an actor of 64 CPUs.* the cluster has 2 CPUs"):
         start(easy_config, root, hosting={"engine": "ray", "train": {"num_cpus": 64}})

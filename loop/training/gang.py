@@ -15,6 +15,7 @@ from upath import UPath
 
 from loop.config import HostingConfig, TrainRoleConfig
 from loop.data.formats.base import is_local
+from loop.placement import Node, num_gangs
 from loop.training.job import Outcome, Place, Progress
 from loop.training.memory import Memory, NoMemory, RayMemory
 
@@ -61,6 +62,19 @@ def launch(
     if hosting.engine == "inline":
         return _here(work, job, role, on_progress)
     return _on_ray(work, job, role, on_progress)
+
+
+def num_at_once(role: TrainRoleConfig, hosting: HostingConfig) -> int:
+    """How many trainings by ``role`` may be launched together, each from a thread of its own; in this process, one."""
+    return 1 if hosting.engine == "inline" else max(num_gangs(role, nodes()), 1)
+
+
+def nodes() -> list[Node]:
+    """The nodes of the cluster that is there now, with all that they have."""
+    import ray
+
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Node(cpus=resources.get("CPU", 0.0), gpus=resources.get("GPU", 0.0)) for resources in alive]
 
 
 def _here(work: Work[AnyJob], job: AnyJob, role: TrainRoleConfig, on_progress: OnProgress | None) -> Outcome:

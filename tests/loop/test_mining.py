@@ -57,15 +57,17 @@ def test_random_is_blind_to_difficulty_and_depends_on_the_seed_alone():
     assert {name for draw in draws for name in names(draw)} == set(names(field))
 
 
-def test_shares_count_every_class_and_all_hard_is_warned_of():
+def test_shares_count_every_class_and_all_hard_or_all_easy_is_warned_of():
     shares = difficulty_shares(FIELD, ["scratch", "dent", "stain", "crack"])
     assert [(share.name, share.num_easy, share.num_hard) for share in shares] == [
         ("scratch", 0, 3), ("dent", 0, 2), ("stain", 1, 0), ("crack", 0, 0),
     ]  # fmt: skip
     assert [share.hard_share for share in shares] == [1.0, 1.0, 0.0, 0.0]
-    scratch, dent = warnings(shares)
-    assert "'scratch'" in scratch
-    assert "'dent'" in dent
+    scratch, dent, stain = warnings(shares)
+    assert "'scratch': all 3 instances are hard" in scratch
+    assert "'dent': all 2 instances are hard" in dent
+    assert "'stain': all 1 instances are easy" in stain
+    assert not warnings(difficulty_shares([instance("a", 0, score=0.1), instance("a", 1, score=0.9)], ["scratch"]))
 
 
 def planned(taken, **changes):

@@ -6,7 +6,7 @@ import pytest
 
 from loop.config import HostingConfig, LoopConfig
 from loop.config_files import load
-from loop.placement import Node, gangs, unplaced, without_gpu
+from loop.placement import Node, gangs, num_gangs, unplaced, without_gpu
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -53,6 +53,21 @@ def test_the_message_names_role_need_and_cluster():
     assert message.startswith("hosting.inspect: an actor of 1 CPUs and 1 GPUs has no place")
     assert "asks for 4 CPUs and 2 GPUs at once, the cluster has 8 CPUs and 1 GPUs on 1 node(s)" in message
     assert "num_actors" in message
+
+
+@pytest.mark.parametrize(
+    ("train", "sizes", "expected"),
+    [
+        ((1, 1, 0), [(4, 0)], 4),
+        ((2, 1, 0), [(3, 0)], 1),  # the third CPU is half a training
+        ((2, 2, 0), [(3, 0), (3, 0)], 1),  # a worker is not spread over nodes, a training may be
+        ((1, 1, 1), [(8, 2)], 2),
+        ((1, 1, 0.5), [(8, 2), (8, 0)], 4),
+        ((1, 4, 0), [(2, 0), (2, 0)], 0),
+    ],
+)
+def test_trainings_that_have_a_place_together(train, sizes, expected):
+    assert num_gangs(hosting(train=train).train, nodes(*sizes)) == expected
 
 
 def test_asking_leaves_the_nodes_as_they_are():

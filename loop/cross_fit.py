@@ -1,0 +1,126 @@
+"""Easy or hard as DetDiffusion has it (arXiv 2403.13304, Sec. 3), asked of detectors that have not seen the image.
+
+A detector finds most of what it was trained on, so that by its own training images nearly all is easy; which images
+the paper's detector was trained on, it does not say. Cross-fitting is ours here: k detectors, each trained on the real
+images without one of k folds, and each asked about that fold alone, as Chernozhukov et al. fit their nuisance functions
+(Double/debiased machine learning, arXiv 1608.00060, Sec. 3).
+
+The detectors see real images only, so they are the same in every round, and kept by fingerprint beside the runs.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from upath import UPath
+
+from actors.records import Detections, LabeledImage
+from actors.seeds import derive_seed
+from actors.storage import exclusive
+from loop.arms import Arm, Trainings
+from loop.state import Cost, once
+from loop.training.gang import OnProgress, num_at_once
+from loop.training.job import TrainResult
+from loop.training.trainer import train
+
+Images = tuple[LabeledImage, ...]
+
+
+def folds(images: Sequence[LabeledImage], num_folds: int, seed: int) -> tuple[Images, ...]:
+    """The images in ``num_folds`` parts, whose sizes differ by one at most.
+
+    Dealt out in turns, by ``seed``, those of one class after those of another (an image counts for its rarest class),
+    so that every part has its share of the rare. Raises ValueError where there are fewer images than parts.
+    """
+    check_num_folds(num_folds, len(images))
+    kinds = {image.id: set(image.annotation.labels.tolist()) for image in images}
+    num_images = Counter(label for labels in kinds.values() for label in labels)
+
+    def turn(image: LabeledImage) -> tuple[tuple[int, int], int]:
+        rarest = min(((num_images[label], label) for label in kinds[image.id]), default=(0, 0))
+        return rarest, derive_seed(seed, "cross_fit", image.id)
+
+    fold = {image.id: place % num_folds for place, image in enumerate(sorted(images, key=turn))}
+    return tuple(tuple(image for image in images if fold[image.id] == number) for number in range(num_folds))
+
+
+def check_num_folds(num_folds: int, num_images: int) -> None:
+    """Raise ValueError where there are fewer images than folds."""
+    if num_folds > num_images:
+        raise ValueError(f"mining.cross_fit: {num_folds} folds of {num_images} training images; take fewer folds")
+
+
+def detect_unseen(trainings: Trainings) -> tuple[dict[str, Detections], Cost]:
+    """What is seen in each real training image, by its id, by the detector that was not trained on it.
+
+    The cost is nothing: as the control's, that of the fold's detectors is told once for the run, not for each round.
+    """
+    seen = {image_id: found for arm in fold_arms(trainings) for image_id, found in arm.seen.items()}
+    return seen, Cost(seconds={"inspect": 0.0}, wall_s=0.0, engine_s=0.0, num_items=0)
+
+
+def fold_arms(trainings: Trainings) -> tuple[Arm, ...]:
+    """For each fold, the detector trained without it, and what it sees in it; what is there already is not redone."""
+    parts = folds(trainings.data.splits["train"], trainings.config.mining.cross_fit, trainings.config.seed)
+    each = [Fold.of(trainings, held_out) for held_out in parts]
+    _train(trainings, [fold for fold in each if not fold.is_trained])
+    return tuple(fold.arm(f"fold {number}") for number, fold in enumerate(each, start=1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fold:
+    """A training like the control's, but for the images of one fold."""
+
+    trainings: Trainings  # on data whose training images are the other folds, and whose validation images are this one
+    place: UPath
+
+    @classmethod
+    def of(cls, trainings: Trainings, held_out: Images) -> "Fold":
+        """The training that does not see ``held_out``."""
+        ids = {image.id for image in held_out}
+        rest = tuple(image for image in trainings.data.splits["train"] if image.id not in ids)
+        apart = replace(trainings, data=replace(trainings.data, splits={"train": rest, "val": held_out}))
+        return cls(trainings=apart, place=UPath(trainings.config.root) / "folds" / apart.fingerprint(0))
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether its detector is there."""
+        return (self.place / "train.json").exists()
+
+    def train(self, on_progress: OnProgress) -> None:
+        """Train its detector, unless another run is faster."""
+        job, hosting = self.trainings.job(self.place, 0), self.trainings.config.hosting
+        with exclusive(self.place):
+            once(self.place / "train.json", TrainResult, lambda: train(job, hosting, on_progress))
+
+    def arm(self, label: str) -> Arm:
+        """Its detector, and what it sees in the fold."""
+        with exclusive(self.place):
+            return self.trainings.arm(self.place, 0, label=label)
+
+
+def _train(trainings: Trainings, missing: Sequence[Fold]) -> None:
+    """Train as many at a time as have a place; looking comes later, for its actors would take the others' places."""
+    if not missing:
+        return
+    hosting, steps = trainings.config.hosting, trainings.config.training.steps
+    at_once = min(num_at_once(hosting.train, hosting), len(missing))
+    with trainings.reporter.stage("train folds", len(missing)) as progress:
+
+        def train_one(fold: Fold) -> None:
+            fold.train(lambda now: progress.reach(progress.done, f"step {now.step} of {steps}"))
+            progress.advance()
+
+        _each(train_one, missing, at_once)
+        progress.reach(len(missing), f"detectors of {steps} steps, {at_once} at a time")
+
+
+def _each(work: Callable[[Fold], None], todo: Sequence[Fold], at_once: int) -> None:
+    """In this very thread where it is one at a time, as a debugger likes it."""
+    if at_once == 1:
+        for fold in todo:
+            work(fold)
+        return
+    with ThreadPoolExecutor(at_once) as threads:
+        list(threads.map(work, todo))

@@ -108,6 +108,26 @@ def turned(cutout: Cutout, *, flip: bool, quarter_turns: int) -> Cutout:
     )
 
 
+def rotated(cutout: Cutout, degrees: float) -> Cutout:
+    """Turned anticlockwise by any angle; the corners go on as the border is.
+
+    The box keeps, on the mean of its sides, the distance that the annotator left around the object.
+    """
+    import cv2
+
+    angle = np.deg2rad(degrees)
+    across, down = abs(np.cos(angle)), abs(np.sin(angle))
+    width = int(np.ceil(cutout.width * across + cutout.height * down - 1e-6))
+    height = int(np.ceil(cutout.width * down + cutout.height * across - 1e-6))
+    matrix = cv2.getRotationMatrix2D(((cutout.width - 1) / 2, (cutout.height - 1) / 2), degrees, 1.0)
+    matrix[:, 2] += (width - cutout.width) / 2, (height - cutout.height) / 2
+    pixels = cv2.warpAffine(cutout.pixels, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    core = cv2.warpAffine(cutout.core.astype(np.uint8) * 255, matrix, (width, height)) > 127
+    left = float(np.mean((bounds(cutout.core) - cutout.box) * np.array([1, 1, -1, -1], np.float32)))
+    box = bounds(core) + left * np.array([-1, -1, 1, 1], np.float32)
+    return replace(cutout, pixels=pixels, core=core, box=box.astype(np.float32))
+
+
 def scaled(cutout: Cutout, factor: float) -> Cutout:
     """Resized by ``factor``."""
     import cv2

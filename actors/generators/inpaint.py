@@ -8,16 +8,16 @@ so that a small object is not lost in latent space. Beyond the paper, an instanc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from actors import boxes as geometry
 from actors.config import Config, Need
 from actors.generators import placement
 from actors.generators.base import one_box, source_of
-from actors.generators.cutout import BORDER_PX, Cutout, Shape, cut, scaled, turned
+from actors.generators.cutout import BORDER_PX, Cutout, Shape, cut, rotated, scaled, turned
 from actors.generators.example import alike, clear, compose, quarter_turns, seam
 from actors.generators.painters import PainterConfig
 from actors.generators.painters.base import Painter, Window
@@ -53,6 +53,9 @@ class InpaintConfig(Config):
     insert: Share = 0.0
     """Share of the instances painted at a new place of their image, as a further box; 0 is the paper. Above 0, those
     that neighbours or the image's border cut into go there too."""
+    turn_deg: float = Field(0.0, ge=0.0, le=180.0)
+    """Inserted instances are turned by up to this angle either way, beside the quarter turns. For cutouts along the
+    outline: a box that is turned is no box any more."""
     scale: tuple[float, float] = (0.8, 1.25)
     """Range of the factor between an inserted box and the mined one."""
     context: float = Field(1.5, ge=1.0)
@@ -61,6 +64,14 @@ class InpaintConfig(Config):
     """The hole reaches beyond the box by this share of its sides, for shadows and seams."""
     feather_px: float = Field(2.0, ge=0.0)
     """Width over which the painted pixels fade in, inside the hole."""
+
+    @model_validator(mode="after")
+    def _boxes_stay_boxes(self) -> Self:
+        if self.turn_deg and self.cutout == "box":
+            raise ValueError(
+                f"turn_deg {self.turn_deg:g}: cutout: box cannot be turned by any angle; use cutout: object"
+            )
+        return self
 
     def needs(self) -> tuple[Need, ...]:
         """The painter's."""
@@ -130,7 +141,7 @@ class Inpaint:
             painted.append((len(annotation) - 1, new[1]))
         sites = tuple(self._site(canvas, annotation, index, example) for index, example in painted)
         sites = tuple(site for site in sites if _is_free(site))
-        start = _start(canvas, sites, annotation.boxes, rng)
+        start = _start(canvas, sites, annotation.boxes, len(image.annotation), rng)
         return _Draft(lineage=lineage, canvas=canvas, start=start, annotation=annotation, sites=sites)
 
     def _new_place(
@@ -140,6 +151,8 @@ class Inpaint:
         cutout = self.cut(image.id, index) if self.whole[image.id][index] else self._example(canvas, image, index, rng)
         turns = int(rng.integers(4)) * self.config.rotate
         cutout = turned(cutout, flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns)
+        if self.config.turn_deg:
+            cutout = rotated(cutout, rng.uniform(-self.config.turn_deg, self.config.turn_deg))
         low, high = np.log(self.config.scale)
         cutout = scaled(cutout, float(np.exp(rng.uniform(low, high))))
         place = placement.find(canvas, cutout, annotation.boxes, placement.Overlap(most=0.0), rng)
@@ -241,11 +254,17 @@ def _by_class(
     return {label: (names, np.stack([boxes[name][index] for name, index in names])) for label, names in found.items()}
 
 
-def _start(canvas: Pixels, sites: Sequence[_Site], occupied: geometry.Boxes, rng: np.random.Generator) -> Pixels:
-    """The canvas with an example in every hole, and nothing else there; ``occupied`` ``[n, 4]`` are all the boxes."""
+def _start(
+    canvas: Pixels, sites: Sequence[_Site], occupied: geometry.Boxes, num_own: int, rng: np.random.Generator
+) -> Pixels:
+    """The canvas with an example in every hole; ``occupied`` ``[n, 4]`` are all the boxes, its ``num_own`` first.
+
+    A box of the canvas's own is emptied first; where one is inserted there is nothing but ground.
+    """
     start = canvas.copy()
     for site in sites:
-        clear(start, site.mask, occupied, rng)
+        if site.index < num_own:
+            clear(start, site.mask, occupied, rng)
         compose(start, site.example, site.box, site.mask)
     return start
 

@@ -7,7 +7,7 @@ round generates, so it is trained once per schedule and kept by fingerprint besi
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from loop.config import LoopConfig, MiningConfig, MixingConfig
 from loop.data.importing import Dataset
 from loop.progress import Reporter
 from loop.state import Cost, once
-from loop.training.fit import FitJob, FitResult, fit
+from loop.training.fit import FitJob, FitResult, fit, fit_fingerprint
 from loop.training.job import TrainJob, TrainResult
 from loop.training.trainer import train
 
@@ -110,10 +110,10 @@ class Trainings:
             difficulties=difficulties,
             seed=derive_seed(config.seed, "fit"),
         )
-        job = FitJob(generator=config.generator, data=data, checkpoint="", name="", storage="")
-        place = UPath(config.root) / "fits" / job.fingerprint()
-        job = replace(
-            job,
+        place = UPath(config.root) / "fits" / fit_fingerprint(config.generator, data)
+        job = FitJob(
+            generator=config.generator,
+            data=data,
             checkpoint=str(place / "generator.safetensors"),
             name=f"fits-{place.name}",
             storage=str(place / "fit"),

@@ -27,15 +27,19 @@ class FitJob:
     storage: str  # folder or URI of what Ray Train keeps while it runs
 
     def fingerprint(self) -> str:
-        """16 hex digits over all that decides the result."""
-        data = self.data
-        images = [[image.id, image.annotation] for image in data.images]
-        parts = dumps([decides_fit(self.generator), data.classes, images, data.difficulties, data.seed])
-        return hashlib.sha256(parts).hexdigest()[:16]
+        """See ``fit_fingerprint``."""
+        return fit_fingerprint(self.generator, self.data)
 
     def located(self, place: Callable[[str], str]) -> "FitJob":
         """The same job with ``place`` applied to the URIs of what it writes."""
         return replace(self, checkpoint=place(self.checkpoint), storage=place(self.storage))
+
+
+def fit_fingerprint(generator: GeneratorConfig, data: FitData) -> str:
+    """16 hex digits over all that decides what a fit of ``generator`` on ``data`` results in."""
+    images = [[image.id, image.annotation] for image in data.images]
+    parts = dumps([decides_fit(generator), data.classes, images, data.difficulties, data.seed])
+    return hashlib.sha256(parts).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -70,8 +70,9 @@ def frechet_distance(first: Features, second: Features) -> float:
 
     With features of InceptionV3's last pooling layer this is FID (arXiv 1706.08500, Eq. 6); with others, never call it
     so. The trace of the covariances' root is a sum of singular values, so nothing is regularised, and covariances of
-    fewer pictures than features will do. But few pictures bias it upwards (arXiv 1911.07023): compare distances only
-    at equal numbers. Raises ValueError on fewer than two rows, or rows that do not go together.
+    fewer pictures than features will do. But few pictures bias it upwards (arXiv 1911.07023), so compare distances at
+    equal numbers only, and one picture that is far from all others can outweigh the rest. Raises ValueError on fewer
+    than two rows, or rows that do not go together.
     """
     _check(first, second, 2)
     means = first.mean(axis=0, dtype=np.float64) - second.mean(axis=0, dtype=np.float64)

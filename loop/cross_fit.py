@@ -8,9 +8,9 @@ images without one of k folds, and each asked about that fold alone, as Chernozh
 The detectors see real images only, so they are the same in every round, and kept by fingerprint beside the runs.
 """
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from upath import UPath
@@ -20,7 +20,7 @@ from actors.seeds import derive_seed
 from actors.storage import exclusive
 from loop.arms import Arm, Trainings
 from loop.state import Cost, once
-from loop.training.gang import OnProgress, num_at_once
+from loop.training.gang import POLL_S, OnProgress, num_at_once
 from loop.training.job import TrainResult
 from loop.training.trainer import train
 
@@ -117,10 +117,26 @@ def _train(trainings: Trainings, missing: Sequence[Fold]) -> None:
 
 
 def _each(work: Callable[[Fold], None], todo: Sequence[Fold], at_once: int) -> None:
-    """In this very thread where it is one at a time, as a debugger likes it."""
+    """In this very thread where it is one at a time, as a debugger likes it. The first error is raised, and ends it."""
     if at_once == 1:
         for fold in todo:
             work(fold)
         return
-    with ThreadPoolExecutor(at_once) as threads:
-        list(threads.map(work, todo))
+    places, errors = threading.Semaphore(at_once), list[BaseException]()
+
+    def work_on(fold: Fold) -> None:
+        with places:
+            try:
+                if not errors:
+                    work(fold)
+            except BaseException as error:  # noqa: BLE001 - raised where the others are waited for
+                errors.append(error)
+
+    threads = [threading.Thread(target=work_on, args=(fold,), daemon=True) for fold in todo]  # else Ctrl-C would wait
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        while thread.is_alive() and not errors:
+            thread.join(POLL_S)  # for good, it would not hear Ctrl-C: a library of MLflow's has it restart such calls
+    if errors:
+        raise errors[0]

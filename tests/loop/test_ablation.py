@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from rich.console import Console
 
 from actors.checkpoint import read_checkpoint
 from actors.hosting import Host
-from loop.ablation import claim
+from loop.ablation import ablate, claim
 from loop.ablation_config import load_ablation
 from loop.adapters import Remembered
 from loop.config import ConfigError, LoopConfig
@@ -387,6 +388,22 @@ def test_a_sweep_killed_in_the_middle_goes_on_to_the_same_table(swept, folder, n
     for name in ("table.md", "table.csv", "table.png", "rows.json"):
         assert (root / "ablations/q" / name).read_bytes() == (swept[0] / "ablations/q" / name).read_bytes()
     assert not list(root.glob("**/.*.lock"))
+
+
+def test_a_trial_whose_stages_are_on_ray_comes_to_what_an_inline_one_does(swept, folder, new_root):
+    """Within Tune's actor, which has next to no CPU of its own: streams of Ray Data's actors, Ray Train's worker."""
+    inline, root, place = swept[0], new_root(), "q-naive-s0/rounds/001"
+    shutil.copytree(inline / "controls", root / "controls")  # what is there is not waited for
+    (root / place).mkdir(parents=True)
+    shutil.copy(inline / place / "mine.json", root / place)
+    question = {"name": "q", "seeds": [0], "arms": {"naive": ARMS["naive"]}}
+    (folder / "ray.yaml").write_text(yaml.safe_dump(question))
+    ablation = load_ablation([folder / "run.yaml", folder / "ray.yaml"], [f"root={root}", "hosting.engine=ray"])
+    table = ablate(ablation, Reporter(Console(file=StringIO())))
+    assert table.failed == {}
+    assert (root / place / "train").is_dir()  # Ray Train's
+    assert runs_of(root) == {"q-naive-s0": runs_of(inline)["q-naive-s0"]}
+    assert samples(root / "q-naive-s0") == samples(inline / "q-naive-s0")
 
 
 def _end(processes):

@@ -7,10 +7,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from upath import UPath
 
 from actors.config import Config
+from actors.records import Difficulty
 from actors.storage import write_bytes
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Header(Config):
     classes: tuple[str, ...]
     image_size_px: int
     """What it was trained at."""
+    attributes: dict[str, tuple[Difficulty, ...]] = Field(default_factory=dict)
+    """Of a generator that is told what is hard: that of each box of the images it was fitted on, by image id."""
 
 
 def write_checkpoint(uri: str, header: Header, tensors: Mapping[str, "Tensor"]) -> None:
@@ -39,8 +42,10 @@ def write_checkpoint(uri: str, header: Header, tensors: Mapping[str, "Tensor"]) 
     """
     from safetensors.torch import save
 
+    about = header.model_dump_json(exclude=None if header.attributes else {"attributes"})
+
     plain = {name: (t.float() if t.is_floating_point() else t).cpu().contiguous() for name, t in tensors.items()}
-    write_bytes(UPath(uri), save(plain, metadata={KEY: header.model_dump_json()}))
+    write_bytes(UPath(uri), save(plain, metadata={KEY: about}))
 
 
 def read_checkpoint(uri: str) -> tuple[Header, dict[str, "Tensor"]]:

@@ -42,6 +42,11 @@ def read(uri: str) -> Pixels:
         return decode(file.read(), uri)
 
 
+def scaled(pixels: Pixels) -> NDArray[np.float32]:
+    """``[H, W, 3]`` uint8 as diffusion models take it: ``[3, H, W]`` float32 in [-1, 1]."""
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32) / 127.5 - 1
+
+
 def encode_png(pixels: Pixels) -> bytes:
     """The PNG file of ``[H, W, 3]`` uint8 RGB pixels: lossless, and the same bytes every time."""
     buffer = BytesIO()

@@ -19,3 +19,11 @@ def native_dtypes(device: "torch.device") -> "list[torch.dtype]":
     if device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False):
         return [torch.bfloat16, torch.float32]
     return [torch.float32]
+
+
+def autocast(device: "torch.device") -> "torch.autocast":
+    """A context in which networks on ``device`` compute in the fastest of these."""
+    import torch
+
+    dtype = native_dtypes(device)[0]
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)

@@ -190,3 +190,27 @@ def kill_a_worker() -> Callable[[], bool]:
         return False
 
     return kill
+
+
+@pytest.fixture
+def together(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Callable[[], Any]]], list[Any]]:
+    """Runs each worker's part in a thread, torch's all_reduce summing over them, and gives what they return."""
+    import threading
+    from concurrent.futures import ThreadPoolExecutor
+
+    import torch
+
+    def run(parts: list[Callable[[], Any]]) -> list[Any]:
+        turn, given = threading.Barrier(len(parts), timeout=60), {}
+
+        def all_reduce(value: Any) -> None:
+            given[threading.get_ident()] = value.clone()
+            turn.wait()
+            value.copy_(sum(given.values()))
+            turn.wait()
+
+        monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+        with ThreadPoolExecutor(len(parts)) as threads:
+            return [future.result() for future in [threads.submit(part) for part in parts]]
+
+    return run

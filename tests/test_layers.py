@@ -26,6 +26,8 @@ HOMES = {  # the only places that may name a library, even for types
 }
 WORKERS = {  # subclass heavy libraries; opened in workers alone
     *("loop.training.ultralytics", "loop.training.batches", "actors.perception.mask_loss"),
+    *("actors.generators.diffusion", "actors.generators.layout_network", "actors.generators.layout_fit"),
+    *("actors.generators.painters.crop_fit", "actors.generators.painters.crop_perception"),
 }
 MAX_FUNCTION_LINES, MAX_MEDIAN_LINES, MAX_FILE_LINES = 60, 10, 300
 

@@ -2,12 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from actors.boxes import Boxes
+from actors.checkpoint import Header, read_checkpoint
 from actors.records import Annotation, Candidate, Difficulty, LabeledImage, Lineage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Generator(Protocol):
@@ -58,6 +62,22 @@ class Worker:
     device: str  # as torch names it
     rank: int = 0
     num_workers: int = 1
+
+
+def read_fitted(
+    uri: str | None, family: str, model: str, classes: tuple[str, ...]
+) -> tuple[Header, dict[str, "Tensor"]]:
+    """Header and tensors of what was fitted: a checkpoint of this ``family`` and ``model`` for these classes.
+
+    Raises ValueError where there is none or it is another's, FileNotFoundError where it is not there.
+    """
+    if uri is None:
+        raise ValueError(f"generator {family}: it draws with what was fitted on the run's images, and nothing was")
+    header, tensors = read_checkpoint(uri)
+    wanted = (family, model, classes)
+    if (header.family, header.model, header.classes) != wanted:
+        raise ValueError(f"{uri}: holds {header.family} {header.model} for {header.classes}, but {wanted} is asked for")
+    return header, tensors
 
 
 class Fit(Protocol):

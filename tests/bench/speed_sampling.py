@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "actors"))
 
 from test_diffusers_painters import CLASSES, SIZE_PX, open_gates, tiny_networks, tiny_text, window
 
+from actors.generators.diffusion import noise_scheduler, sampling_timesteps
 from actors.generators.painters.base import Window
 from actors.generators.painters.crop import (
     CropConfig,
@@ -27,13 +28,10 @@ from actors.generators.painters.crop import (
     build_network,
     condition_index,
     known_input,
-    noise_scheduler,
-    sampling_timesteps,
-    scaled,
 )
 from actors.generators.painters.diffusers_inpaint import DiffusersConfig, DiffusersPainter
 from actors.generators.painters.gligen import GligenConfig, GligenPainter
-from actors.images import Pixels
+from actors.images import Pixels, scaled
 from actors.precision import native_dtypes
 from actors.records import Difficulty
 
@@ -110,7 +108,7 @@ class Plain:
         self.forward = noise_scheduler()
         settings = {**self.forward.config, "final_sigmas_type": "zero"}
         self.scheduler: Any = DPMSolverMultistepScheduler.from_config(settings)
-        self.timesteps = sampling_timesteps(config)
+        self.timesteps = sampling_timesteps(config.strength, config.sampling_steps)
 
     def paint(self, windows: list[Window], dtype: torch.dtype) -> Painted:
         """Each window by itself."""

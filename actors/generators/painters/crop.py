@@ -5,25 +5,26 @@ that knows the domain, which boards, smears and X-rays rarely have.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from actors import boxes as geometry
-from actors.checkpoint import Header, read_checkpoint, write_checkpoint
+from actors.checkpoint import Header, write_checkpoint
 from actors.config import Config
+from actors.generators.base import read_fitted
 from actors.generators.painters.base import Window
 from actors.generators.window import Mask
-from actors.images import Pixels
-from actors.precision import native_dtypes
+from actors.images import Pixels, scaled
+from actors.precision import autocast
 from actors.records import Difficulty
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-NUM_TRAIN_TIMESTEPS = 1000
 DIFFICULTIES = tuple(Difficulty)
 FAMILY = "crop"
 
@@ -104,20 +105,6 @@ def known_input(pixels: Pixels, mask: Mask, box: geometry.Boxes) -> "NDArray[np.
     return np.concatenate([seen, mask[None].astype(np.float32), inside[None]])
 
 
-def scaled(pixels: Pixels) -> "NDArray[np.float32]":
-    """``[S, S, 3]`` uint8 as ``[3, S, S]`` in [-1, 1]."""
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32) / 127.5 - 1
-
-
-def noise_scheduler() -> Any:  # noqa: ANN401 - diffusers is not typed
-    """The forward process: cosine schedule (arXiv 2102.09672), v-prediction."""
-    from diffusers import DDPMScheduler
-
-    return DDPMScheduler(  # type: ignore[no-untyped-call]
-        num_train_timesteps=NUM_TRAIN_TIMESTEPS, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction"
-    )
-
-
 def save_network(network: "nn.Module", config: CropConfig, classes: tuple[str, ...], uri: str) -> None:
     """Put the weights of ``network`` at ``uri`` as one of our checkpoints, atomically."""
     header = Header(family=FAMILY, model=_architecture(config), classes=classes, image_size_px=config.size_px)
@@ -126,12 +113,7 @@ def save_network(network: "nn.Module", config: CropConfig, classes: tuple[str, .
 
 def load_painter(config: CropConfig, classes: tuple[str, ...], uri: str | None) -> "CropPainter":
     """The painter with the weights at ``uri``. Raises ValueError or FileNotFoundError where they are not its own."""
-    if uri is None:
-        raise ValueError("crop painter: it paints with what was fitted on the run's images, and nothing was")
-    header, tensors = read_checkpoint(uri)
-    wanted = (FAMILY, _architecture(config), classes)
-    if (header.family, header.model, header.classes) != wanted:
-        raise ValueError(f"{uri}: holds {header.family} {header.model} for {header.classes}, but {wanted} is asked for")
+    _, tensors = read_fitted(uri, FAMILY, _architecture(config), classes)
     network = build_network(config, len(classes))
     network.load_state_dict(tensors)
     return CropPainter(config, network)
@@ -139,17 +121,6 @@ def load_painter(config: CropConfig, classes: tuple[str, ...], uri: str | None) 
 
 def _architecture(config: CropConfig) -> str:
     return f"unet-{'-'.join(map(str, config.channels))}"
-
-
-def sampling_timesteps(config: CropConfig) -> list[int]:
-    """Falling timesteps, evenly spaced from ``strength`` of the whole range."""
-    first = last_timestep(config)
-    return [round(float(step)) for step in np.linspace(first, 0, config.sampling_steps + 1)[:-1]]
-
-
-def last_timestep(config: CropConfig) -> int:
-    """The noisiest timestep that the painter ever sees, and is fitted for."""
-    return max(round(config.strength * NUM_TRAIN_TIMESTEPS) - 1, config.sampling_steps)
 
 
 class CropPainter:
@@ -176,28 +147,25 @@ class CropPainter:
 
     def _paint_batch(self, windows: Sequence[Window]) -> list[Pixels]:
         import torch
-        from diffusers import DPMSolverMultistepScheduler
 
-        forward = noise_scheduler()
-        settings = {**forward.config, "final_sigmas_type": "zero"}
-        scheduler: Any = DPMSolverMultistepScheduler.from_config(settings)  # type: ignore[no-untyped-call]
-        scheduler.set_timesteps(timesteps=sampling_timesteps(self.config))
+        from actors.generators.diffusion import noise_of, noise_scheduler, sample, sampling_timesteps, to_pixels
+
         known = np.stack([known_input(window.pixels, window.mask, window.box) for window in windows])
         examples = np.stack([scaled(window.pixels) for window in windows])
-        noise = np.stack([_noise(window.seed, self.size_px) for window in windows])
+        noise = np.stack([noise_of(window.seed, (3, self.size_px, self.size_px)) for window in windows])
         conditions = [condition_index(window.label, window.difficulty) for window in windows]
         with torch.inference_mode():
             kept, example, grain = (torch.from_numpy(array).to(self.device) for array in (known, examples, noise))
-            image = forward.add_noise(example, grain, scheduler.timesteps[:1])
             told = torch.tensor(conditions, device=self.device)
-            for timestep in scheduler.timesteps:
-                image = scheduler.step(self._velocity(image, kept, told, timestep), timestep, image).prev_sample
-            pixels = ((image.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-        return list(pixels.permute(0, 2, 3, 1).cpu().numpy())
+            timesteps = sampling_timesteps(self.config.strength, self.config.sampling_steps)
+            predict = partial(self._velocity, kept, told)
+            return to_pixels(sample(noise_scheduler(), predict, example, grain, timesteps))
 
-    def _velocity(self, image: "Tensor", known: "Tensor", told: "Tensor", timestep: "Tensor") -> "Tensor":
+    def _velocity(self, known: "Tensor", told: "Tensor", image: "Tensor", timestep: "Tensor") -> "Tensor":
         """V ``[b, 3, S, S]`` under guidance; both branches go through the network as one batch."""
         import torch
+
+        from actors.generators.diffusion import guided
 
         inputs = torch.cat([image, known], dim=1)
         if self.config.guidance == 1.0:
@@ -205,16 +173,12 @@ class CropPainter:
         untold = torch.full_like(told, self.num_conditions)
         both = self._denoise(torch.cat([inputs, inputs]), timestep, torch.cat([told, untold]))
         with_condition, without = both.chunk(2)
-        return without + self.config.guidance * (with_condition - without)
+        return guided(with_condition, without, self.config.guidance)
 
     def _denoise(self, inputs: "Tensor", timestep: "Tensor", told: "Tensor") -> "Tensor":
         import torch
 
-        with torch.autocast(self.device.type, native_dtypes(self.device)[0]):
+        with autocast(self.device):
             velocity = self.network(inputs.contiguous(memory_format=torch.channels_last), timestep, told).sample
         result: Tensor = velocity.float()
         return result
-
-
-def _noise(seed: int, size_px: int) -> "NDArray[np.float32]":
-    return np.random.default_rng(seed).standard_normal((3, size_px, size_px), np.float32)

@@ -5,38 +5,27 @@ gradients.
 """
 
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from actors import boxes as geometry
 from actors.generators.base import FitData, Worker
-from actors.generators.painters.crop import (
-    CropConfig,
-    build_network,
-    condition_index,
-    known_input,
-    last_timestep,
-    noise_scheduler,
-    save_network,
-    scaled,
-)
+from actors.generators.diffusion import Learner, last_timestep, noise_scheduler, target_of
+from actors.generators.painters.crop import CropConfig, build_network, condition_index, known_input, save_network
 from actors.generators.painters.crop_perception import Perception
 from actors.generators.window import Mask, frame, hole
-from actors.images import Pixels, read
-from actors.precision import native_dtypes
+from actors.images import Pixels, read, scaled
+from actors.precision import autocast
 from actors.records import Difficulty, LabeledImage
 from actors.seeds import derive_seed
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import Tensor
-
 REACH = 1.25  # windows are cut larger by this, and then shifted and scaled within it
 _OUTSIDE_WEIGHT = 0.1  # of the loss outside the hole, where the answer is in the input
-_EMA_DECAY = 0.995
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -82,11 +71,11 @@ def crops(
 class Example:
     """One fitting example, as the network takes it."""
 
-    image: "NDArray[np.float32]"  # [3, S, S] in [-1, 1]
-    known: "NDArray[np.float32]"  # [5, S, S]
+    image: NDArray[np.float32]  # [3, S, S] in [-1, 1]
+    known: NDArray[np.float32]  # [5, S, S]
     condition: int
     timestep: int
-    noise: "NDArray[np.float32]"  # [3, S, S]
+    noise: NDArray[np.float32]  # [3, S, S]
 
 
 class Examples:
@@ -99,6 +88,7 @@ class Examples:
             raise ValueError("crop painter: there is no box to fit on; it needs at least one that is not ignored")
         self.config, self.seed, self.none = config, seed, num_classes * len(Difficulty)
         self.flip, self.rotate = flip, rotate
+        self.last_timestep = last_timestep(config.strength, config.sampling_steps)
         self.by_class = [group for label in range(num_classes) if (group := [c for c in found if c.label == label])]
 
     def batch(self, step: int, rank: int = 0, num_workers: int = 1) -> list[Example]:
@@ -118,7 +108,7 @@ class Examples:
             image=scaled(pixels),
             known=known_input(pixels, mask, box),
             condition=self.none if dropped else condition_index(crop.label, crop.difficulty),
-            timestep=int(rng.integers(last_timestep(self.config) + 1)),
+            timestep=int(rng.integers(self.last_timestep + 1)),
             noise=rng.standard_normal((3, *mask.shape), np.float32),
         )
 
@@ -166,8 +156,6 @@ class CropFit:
         flip: bool,
         rotate: bool,
     ) -> None:
-        import torch
-
         self.config, self.classes, self.worker = config, data.classes, worker
         self.num_steps, self.batch_size = config.fit_steps, config.fit_batch_size
         if self.batch_size % worker.num_workers:
@@ -178,96 +166,49 @@ class CropFit:
         torch.manual_seed(derive_seed(data.seed, "fit weights"))
         self.network = build_network(config, len(data.classes)).to(self.device)
         self.network.to(memory_format=torch.channels_last)
-        self.average = deepcopy(self.network).requires_grad_(False)
+        group = {"params": list(self.network.parameters()), "lr": config.learning_rate}
+        self.learner = Learner(self.network, [group], self.num_steps, worker)
         self.perception = Perception(self.network, self.device) if config.mask_loss_weight else None
-        self.trained = [*self.network.parameters(), *(self.perception.parameters() if self.perception else [])]
-        self.optimizer = torch.optim.AdamW(self.trained, config.learning_rate, weight_decay=1e-2)
+        if self.perception:
+            self.learner.add(self.perception.head, config.learning_rate)
 
     def step(self, number: int) -> float:
         """Forward, backward, update; the weighted loss over all workers' examples."""
-        import torch
-
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * _schedule(number, self.num_steps)
-        loss = self._loss(self.examples.batch(number, self.worker.rank, self.worker.num_workers))
-        self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._share_gradients()
-        torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
-        self.optimizer.step()
-        decay = min(_EMA_DECAY, (1 + number) / (10 + number))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
-        return float(self._mean(loss.detach()))
+        batch = self.examples.batch(number, self.worker.rank, self.worker.num_workers)
+        return self.learner.update(number, [lambda: self._loss(batch)])
 
     def state(self) -> dict[str, Any]:
         """Network, average, optimiser, and the perception-aware loss's head where there is one."""
-        head = {"head": self.perception.head.state_dict()} if self.perception else {}
-        return {
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            **head,
-        }
+        return self.learner.state()
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up where ``state`` was taken."""
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.perception:
-            self.perception.head.load_state_dict(state["head"])
+        self.learner.restore(state)
 
     def save(self, uri: str) -> None:
         """The network's averaged weights, and nothing else: a head is not needed to paint."""
-        save_network(self.average, self.config, self.classes, uri)
+        save_network(self.learner.average, self.config, self.classes, uri)
 
-    def _loss(self, batch: Sequence[Example]) -> "Tensor":
+    def _loss(self, batch: Sequence[Example]) -> Tensor:
         """Mean squared error of the clean picture that v stands for: with little noise there is little to win.
 
         A pixel in the hole counts fully, one outside by a tenth. The perception-aware loss, if any, is added.
         """
-        import torch
 
-        def stacked(name: str) -> "Tensor":
+        def stacked(name: str) -> Tensor:
             return torch.from_numpy(np.stack([getattr(one, name) for one in batch])).to(self.device)
 
         image, known, noise = stacked("image"), stacked("known"), stacked("noise")
         timesteps, told = stacked("timestep"), stacked("condition")
         noisy = self.scheduler.add_noise(image, noise, timesteps)
-        target = self.scheduler.get_velocity(image, noise, timesteps)
-        with torch.autocast(self.device.type, native_dtypes(self.device)[0]):
+        target = target_of(self.scheduler, image, noise, timesteps)
+        with autocast(self.device):
             inputs = torch.cat([noisy, known], dim=1).contiguous(memory_format=torch.channels_last)
             predicted = self.network(inputs, timesteps, told).sample.float()
         alphas = self.scheduler.alphas_cumprod.to(self.device)[timesteps]
         noise_power = 1 - alphas[:, None, None, None]
         weights = (known[:, 3:4] * (1 - _OUTSIDE_WEIGHT) + _OUTSIDE_WEIGHT) * noise_power
-        loss: Tensor = ((predicted - target) ** 2 * weights).sum() / (3 * self._mean(weights.sum()))
+        loss: Tensor = ((predicted - target) ** 2 * weights).sum() / (3 * self.learner.mean(weights.sum()))
         if self.perception:
             loss = loss + self.config.mask_loss_weight * self.perception.loss(told, known[:, 4:], alphas)
         return loss
-
-    def _share_gradients(self) -> None:
-        if self.worker.num_workers == 1:
-            return
-        import torch
-
-        gradients = [parameter.grad for parameter in self.trained if parameter.grad is not None]
-        flat = self._mean(torch.cat([gradient.flatten() for gradient in gradients]))
-        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
-
-    def _mean(self, value: "Tensor") -> "Tensor":
-        """The mean over the workers."""
-        if self.worker.num_workers == 1:
-            return value
-        import torch
-
-        torch.distributed.all_reduce(value)
-        return value / self.worker.num_workers
-
-
-def _schedule(step: int, num_steps: int) -> float:
-    """Share of the peak learning rate: a linear rise over the first twentieth, then a cosine down to 0."""
-    rise = max(num_steps // 20, 1)
-    return min((step + 1) / rise, 0.5 * (1 + float(np.cos(np.pi * step / num_steps))))

@@ -1,12 +1,12 @@
 """The perception-aware loss of the crop painter's fit; see ``actors.perception.mask_loss``."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from actors.precision import native_dtypes
+import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor, device
-    from torch.nn import Parameter
+from actors.perception.mask_loss import FeatureTap, MaskHead, perception_loss
+from actors.precision import autocast
 
 
 class Perception:
@@ -16,23 +16,13 @@ class Perception:
     the network's own embedding of its class and difficulty.
     """
 
-    def __init__(self, network: Any, device: "device") -> None:  # noqa: ANN401 - of diffusers
-        from actors.perception.mask_loss import FeatureTap, MaskHead
-
+    def __init__(self, network: Any, device: torch.device) -> None:  # noqa: ANN401 - of diffusers
         self.embedding, self.tap = network.class_embedding, FeatureTap(network)
         self.head = MaskHead(self.tap.channels, self.embedding.embedding_dim).to(device)
 
-    def parameters(self) -> "list[Parameter]":
-        """Of the head."""
-        return list(self.head.parameters())
-
-    def loss(self, told: "Tensor", boxes: "Tensor", alphas_cumprod_t: "Tensor") -> "Tensor":
+    def loss(self, told: Tensor, boxes: Tensor, alphas_cumprod_t: Tensor) -> Tensor:
         """Of the last forward pass, given conditions ``[b]``, box masks ``[b, 1, S, S]`` and alphabar ``[b]``."""
-        import torch
-
-        from actors.perception.mask_loss import perception_loss
-
-        with torch.autocast(told.device.type, native_dtypes(told.device)[0]):
+        with autocast(told.device):
             logits = self.head(self.tap.take(), self.embedding(told)[:, None])
         valid = torch.ones_like(told, dtype=torch.bool)[:, None]
         return perception_loss(logits, boxes, valid, alphas_cumprod_t)

@@ -1,0 +1,162 @@
+"""What our own diffusion models share (DDPM, arXiv 2006.11239): forward process, sampling, and a step of the fit."""
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from actors.generators.base import Worker
+from actors.images import Pixels
+from actors.precision import native_dtypes
+
+NUM_TRAIN_TIMESTEPS = 1000
+_EMA_DECAY = 0.995
+_PROCESS = (  # what of a scheduler's config makes the forward process, and says what the network predicts
+    *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"),
+    *("rescale_betas_zero_snr", "prediction_type"),
+)
+
+Predict = Callable[[Tensor, Tensor], Tensor]  # noisy pictures [b, ...] and a timestep, to what the network predicts
+
+
+def noise_scheduler() -> Any:  # noqa: ANN401 - diffusers is not typed
+    """The forward process: cosine schedule (arXiv 2102.09672), v-prediction (arXiv 2202.00512)."""
+    from diffusers import DDPMScheduler
+
+    return DDPMScheduler(  # type: ignore[no-untyped-call]
+        num_train_timesteps=NUM_TRAIN_TIMESTEPS, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction"
+    )
+
+
+def last_timestep(strength: float, num_steps: int) -> int:
+    """The noisiest timestep that sampling in ``num_steps`` from ``strength`` ever sees, and that needs fitting."""
+    return max(round(strength * NUM_TRAIN_TIMESTEPS) - 1, num_steps)
+
+
+def sampling_timesteps(strength: float, num_steps: int) -> list[int]:
+    """Falling timesteps, evenly spaced from ``strength`` of the whole range."""
+    falling = np.linspace(last_timestep(strength, num_steps), 0, num_steps + 1)[:-1]
+    return [round(float(step)) for step in falling]
+
+
+def sample(forward: Any, predict: Predict, start: Tensor, noise: Tensor, timesteps: Sequence[int]) -> Tensor:  # noqa: ANN401 - of diffusers
+    """Pictures ``[b, ...]`` by DPM-Solver++ (arXiv 2211.01095), from ``start`` with ``noise`` of the first timestep.
+
+    That is SDEdit (arXiv 2108.01073); of a first timestep with hardly any signal left, ``start`` does not matter.
+    """
+    from diffusers import DPMSolverMultistepScheduler
+
+    process = {name: forward.config[name] for name in _PROCESS}
+    scheduler: Any = DPMSolverMultistepScheduler(**process, final_sigmas_type="zero")  # type: ignore[no-untyped-call]
+    scheduler.set_timesteps(timesteps=list(timesteps))
+    pictures: Tensor = forward.add_noise(start, noise, scheduler.timesteps[:1])
+    for timestep in scheduler.timesteps:
+        pictures = scheduler.step(predict(pictures, timestep), timestep, pictures).prev_sample
+    return pictures
+
+
+def guided(with_condition: Tensor, without: Tensor, guidance: float) -> Tensor:
+    """Classifier-free guidance (arXiv 2207.12598, Eq. 6, where w is ``guidance`` - 1)."""
+    return without + guidance * (with_condition - without)
+
+
+def noise_of(seed: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Standard normal numbers that depend on ``seed`` alone."""
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def to_pixels(pictures: Tensor) -> list[Pixels]:
+    """Pictures ``[b, 3, H, W]`` in [-1, 1], cut there, as ``[H, W, 3]`` uint8 each."""
+    pixels = ((pictures.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return list(pixels.permute(0, 2, 3, 1).cpu().numpy())
+
+
+def target_of(forward: Any, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:  # noqa: ANN401 - of diffusers
+    """What the network is to predict. Raises ValueError for a forward process that asks for neither noise nor v."""
+    match forward.config.prediction_type:
+        case "epsilon":
+            return noise
+        case "v_prediction":
+            velocity: Tensor = forward.get_velocity(clean, noise, timesteps)
+            return velocity
+        case other:
+            raise ValueError(f"prediction_type {other!r}: only epsilon and v_prediction can be fitted")
+
+
+class Learner:
+    """A network in training over one or more workers: AdamW, cosine schedule, moving average of the weights."""
+
+    def __init__(self, network: nn.Module, groups: Sequence[dict[str, Any]], num_steps: int, worker: Worker) -> None:
+        """``groups`` are AdamW's, each with its peak ``lr``: it rises over the first twentieth and falls to 0."""
+        self.network, self.num_steps, self.worker = network, num_steps, worker
+        self.average = deepcopy(network).requires_grad_(False)
+        self.beside: nn.Module | None = None
+        self.peaks = [float(group["lr"]) for group in groups]
+        self.optimizer = torch.optim.AdamW(list(groups), weight_decay=1e-2)
+        device = torch.device(worker.device)  # only float16 has too small a range for gradients
+        self.scaler = torch.amp.GradScaler(device.type, enabled=native_dtypes(device)[0] == torch.float16)
+
+    def add(self, beside: nn.Module, peak: float) -> None:
+        """Let a module learn beside the network, which is neither averaged nor part of what is sampled with."""
+        self.beside = beside
+        self.peaks.append(peak)
+        self.optimizer.add_param_group({"params": list(beside.parameters()), "lr": peak})
+
+    def update(self, number: int, losses: Sequence[Callable[[], Tensor]]) -> float:
+        """The ``number``-th step, from 0, on the mean of ``losses``; their mean over all workers."""
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * schedule(number, self.num_steps)
+        self.optimizer.zero_grad()
+        total = torch.zeros(())
+        for part in losses:  # one after the other: gradients are accumulated
+            loss = part() / len(losses)
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            total = total + loss.detach().cpu()
+        learning = [one for group in self.optimizer.param_groups for one in group["params"]]
+        self._share([one.grad for one in learning if one.grad is not None])
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(learning, 1.0)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        decay = min(_EMA_DECAY, (1 + number) / (10 + number))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
+        return float(self.mean(total))
+
+    def state(self) -> dict[str, Any]:
+        """All that the steps to come depend on."""
+        parts: dict[str, Any] = {"network": self.network, "average": self.average, "optimizer": self.optimizer}
+        parts |= {"beside": self.beside} if self.beside else {}
+        parts |= {"scaler": self.scaler} if self.scaler.is_enabled() else {}
+        return {name: part.state_dict() for name, part in parts.items()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up where ``state`` was taken."""
+        for name, tensors in state.items():
+            getattr(self, name).load_state_dict(tensors)
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean over the workers; ``value`` itself may be overwritten."""
+        if self.worker.num_workers == 1:
+            return value
+        value = value.to(self.worker.device)
+        torch.distributed.all_reduce(value)
+        return value / self.worker.num_workers
+
+    def _share(self, gradients: Sequence[Tensor]) -> None:
+        """Each becomes its mean over the workers, in place."""
+        if self.worker.num_workers == 1:
+            return
+        flat = self.mean(torch.cat([gradient.flatten() for gradient in gradients]))
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+def schedule(step: int, num_steps: int) -> float:
+    """Share of the peak learning rate: a linear rise over the first twentieth, then a cosine down to 0."""
+    rise = max(num_steps // 20, 1)
+    return min((step + 1) / rise, 0.5 * (1 + float(np.cos(np.pi * step / num_steps))))

@@ -126,13 +126,17 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Candidate:
-    """A generated image before judgement: a real image, the canvas, in which some boxes were drawn."""
+    """A generated image before judgement: a real image, the canvas, in which some boxes were drawn.
+
+    A whole new image has no canvas: all its pixels were drawn, ``painted`` says which of them lie in which box, and the
+    annotation is the layout that was asked for, in which boxes that were not drawn are flagged ignore.
+    """
 
     pixels: NDArray[np.uint8]  # [H, W, 3] RGB; the canvas's wherever ``painted`` is -1
     annotation: Annotation  # n boxes: the canvas's own, in their order, then those that were added
     drawn: NDArray[np.bool_]  # [n]: this box's pixels were drawn by the generator (not simply left as in the canvas)
     painted: NDArray[np.int16]  # [H, W]: which box's drawing touched a pixel last, -1 for none
-    canvas: str  # id of the real image that was drawn into
+    canvas: str  # id of the real image that was drawn into, empty for a whole new image
     lineage: Lineage
     refused: str = ""  # why the generator itself refuses what it drew, e.g. "generator: safety_checker"
 

@@ -17,6 +17,7 @@ from actors.filters import FilterConfig
 from actors.filters.rejected import RejectedBoxes
 from actors.generators import GeneratorConfig
 from actors.generators.inpaint import InpaintConfig
+from actors.generators.layout import LayoutConfig
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -259,9 +260,11 @@ class LoopConfig(Config):
         return filters
 
     @model_validator(mode="after")
-    def _weights_to_start_from(self) -> Self:
+    def _sections_agree(self) -> Self:
         if self.training.start == "weights" and self.detector.weights is None:
             raise ValueError("training.start: weights needs detector.weights")
+        if self.rejected_boxes == "restore" and isinstance(self.generator, LayoutConfig):
+            raise ValueError("rejected_boxes: restore needs real pixels, layout has none: use ignore or drop_image")
         return self
 
     def science(self) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def test_the_fingerprint_of_a_section_does_not_see_the_others():
     ("override", "parts"),
     [
         ("minig.budget=3", ["minig: unknown key", "known here: data, detector,", "mining"]),
-        ("mining.bugdet=3", ["mining.bugdet: unknown key", "known here: budget, iou_threshold, match_class,"]),
+        ("mining.bugdet=3", ["mining.bugdet: unknown key", "known here: budget, cross_fit, iou_threshold,"]),
         (
             "hosting.train.num_cpu=2",
             ["hosting.train.num_cpu: unknown key", "max_failures, num_cpus, num_gpus, num_workers"],
@@ -96,6 +96,7 @@ def test_the_fingerprint_of_a_section_does_not_see_the_others():
         ("name=../elsewhere", ["name:", "seen: '../elsewhere'"]),
         ("training.steps=401", ["training: steps (401) is no multiple of epoch_steps (40)"]),
         ("training.start=weights", ["training.start: weights needs detector.weights"]),
+        ("generator={kind: layout}", ["rejected_boxes: restore needs real pixels, layout has none: use ignore"]),
         ("data.root=/somewhere", ["data: give root"]),
     ],
 )

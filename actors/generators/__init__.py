@@ -8,10 +8,11 @@ from pydantic import Field
 from actors.generators.base import Fit, FitData, Generator, Worker
 from actors.generators.copy_paste import CopyPasteConfig
 from actors.generators.inpaint import InpaintConfig
+from actors.generators.layout import LayoutConfig
 from actors.generators.painters.crop import CropConfig
 from actors.records import LabeledImage
 
-GeneratorConfig = Annotated[CopyPasteConfig | InpaintConfig, Field(discriminator="kind")]
+GeneratorConfig = Annotated[CopyPasteConfig | InpaintConfig | LayoutConfig, Field(discriminator="kind")]
 
 
 def build_generator(
@@ -28,6 +29,11 @@ def build_generator(
             from actors.generators.painters import build_painter
 
             return Inpaint(config, real, build_painter(config.painter, classes, fitted))
+        case LayoutConfig():
+            from actors.generators.layout import LayoutGenerator
+            from actors.generators.layout_network import load_network
+
+            return LayoutGenerator(config, real, load_network(config, classes, fitted))
 
 
 def learns(config: GeneratorConfig) -> bool:
@@ -40,15 +46,27 @@ def fit_size(config: GeneratorConfig) -> tuple[int, int] | None:
     match config:
         case InpaintConfig(painter=CropConfig() as painter):
             return painter.fit_steps, painter.fit_batch_size
+        case LayoutConfig():
+            return config.fit.steps, config.fit.batch_size
         case _:
             return None
 
 
 def decides_fit(config: GeneratorConfig) -> dict[str, Any]:
     """What of the config a fit depends on, as plain values: a change of how it draws needs no new fit."""
-    painter = dict.fromkeys(("sampling_steps", "guidance", "batch_size"), True)
-    drawing = dict.fromkeys(("difficulty", "insert", "scale", "cutout", "feather_px"), True)
-    return config.model_dump(mode="json", exclude={**drawing, "painter": painter})
+    drawing: dict[str, Any] = {}
+    match config:
+        case InpaintConfig():
+            names: tuple[str, ...] = ("difficulty", "insert", "turn_deg", "scale", "cutout", "feather_px")
+            painter = dict.fromkeys(("sampling_steps", "guidance", "batch_size"), True)
+            drawing = {**dict.fromkeys(names, True), "painter": painter}
+        case LayoutConfig():
+            arrangement = dict.fromkeys(("jitter", "recombine"), True)
+            names = ("strategy", "sampling_steps", "guidance", "batch_size")
+            drawing = {**dict.fromkeys(names, True), "arrangement": arrangement}
+        case _:
+            pass
+    return config.model_dump(mode="json", exclude=drawing)
 
 
 def open_fit(config: GeneratorConfig, data: FitData, worker: Worker) -> Fit:
@@ -59,5 +77,9 @@ def open_fit(config: GeneratorConfig, data: FitData, worker: Worker) -> Fit:
 
             options = {"context": config.context, "margin": config.margin}
             return CropFit(painter, data, worker, **options, flip=config.flip, rotate=config.rotate)
+        case LayoutConfig():
+            from actors.generators.layout_fit import LayoutFit
+
+            return LayoutFit(config, data, worker)
         case _:
             raise ValueError(f"generator {config.kind}: it does not learn, there is nothing to fit")

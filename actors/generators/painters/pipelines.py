@@ -3,6 +3,7 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from string import Formatter
 from typing import TYPE_CHECKING, Literal
@@ -186,7 +187,8 @@ def load_pipeline(from_pretrained: Callable[..., Pipeline], config: PipelineConf
 
     Raises FileNotFoundError where the weights cannot be had, ValueError for a scheduler or LoRA that does not fit.
     """
-    pipeline = _load(from_pretrained, config)
+    in_format = partial(from_pretrained, dtype=_dtype(config.dtype))
+    pipeline = load_weights(in_format, config.model, config.revision, config.variant)
     if not all(hasattr(pipeline, part) for part in ("vae", "image_processor", "scheduler")):
         raise ValueError(f"{config.model!r} is a {type(pipeline).__name__}; give a latent diffusion model of one stage")
     pipeline.set_progress_bar_config(disable=True)
@@ -199,18 +201,20 @@ def load_pipeline(from_pretrained: Callable[..., Pipeline], config: PipelineConf
     return pipeline
 
 
-def _load(from_pretrained: Callable[..., Pipeline], config: PipelineConfig) -> Pipeline:
-    place = Path(config.model)
+def load_weights(
+    from_pretrained: Callable[..., Pipeline], model: str, revision: str | None, variant: str | None
+) -> Pipeline:
+    """What ``from_pretrained`` loads. Raises FileNotFoundError where it cannot be had."""
+    place = Path(model)
     if place.is_dir() and not (place / "model_index.json").is_file():
-        raise FileNotFoundError(f"{config.model}: no model_index.json; give a folder written by save_pretrained")
-    if not place.is_dir() and (place.is_absolute() or config.model.startswith((".", "~"))):
-        raise FileNotFoundError(f"{config.model}: no such folder; give one written by save_pretrained, or a hub id")
-    options = {"revision": config.revision, "variant": config.variant, "use_safetensors": True}
+        raise FileNotFoundError(f"{model}: no model_index.json; give a folder written by save_pretrained")
+    if not place.is_dir() and (place.is_absolute() or model.startswith((".", "~"))):
+        raise FileNotFoundError(f"{model}: no such folder; give one written by save_pretrained, or a hub id")
     try:
-        return from_pretrained(config.model, dtype=_dtype(config.dtype), **options)
+        return from_pretrained(model, revision=revision, variant=variant, use_safetensors=True)
     except OSError as error:
         raise FileNotFoundError(
-            f"model {config.model!r} (revision {config.revision}, variant {config.variant}) cannot be loaded: give a "
+            f"model {model!r} (revision {revision}, variant {variant}) cannot be loaded: give a "
             "folder written by save_pretrained, or a hub id which this machine can reach or has in its cache; the "
             f"weights must be safetensors, and gated models need a login. It said: {error}"
         ) from error

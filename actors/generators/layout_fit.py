@@ -1,0 +1,189 @@
+"""Fitting the layout model (GeoDiffusion, arXiv 2306.04607, Sec. 3.3; DetDiffusion, arXiv 2403.13304, Eq. 5).
+
+Text encoder and U-Net learn; the VAE does not. The checkpoint is the exponential moving average of the weights.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from actors import boxes as geometry
+from actors.generators.base import FitData, Worker
+from actors.generators.diffusion import Learner, last_timestep, noise_of, target_of
+from actors.generators.layout import LayoutConfig, StableDiffusionConfig, network_input, stretched
+from actors.generators.layout_network import Denoiser, LayoutNetwork, save_network
+from actors.images import Pixels, read
+from actors.perception.box_masks import box_masks
+from actors.perception.foreground_weight import foreground_weight
+from actors.perception.layout_prompt import LayoutPrompt, PromptWriter, flipped, object_states
+from actors.perception.mask_loss import FeatureTap, MaskHead, perception_loss, stack_masks
+from actors.precision import autocast
+from actors.records import Annotation
+from actors.seeds import derive_seed
+
+log = logging.getLogger(__name__)
+
+_CACHE_BYTES = 2**30  # of pictures are kept in memory; of larger data sets many are read again each time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Example:
+    """One real image as the model is shown it."""
+
+    picture: NDArray[np.float32]  # [3, S, S] in [-1, 1]
+    prompt: LayoutPrompt
+    boxes: geometry.Boxes  # [k, 4] px of the real image, mirrored if the picture is: those of the prompt, in its order
+    size: tuple[int, int]  # width and height of the real image, px
+    timestep: int
+    noise_seed: int
+
+
+class Examples:
+    """Endless examples; the one at a place of a step depends on the seed, the step and the place alone."""
+
+    def __init__(self, config: LayoutConfig, data: FitData, writer: PromptWriter) -> None:
+        self.config, self.data, self.writer = config, data, writer
+        self.size_px, self.empty = config.network.size_px, LayoutPrompt(text="", kept=(), spans=(), num_cut=0)
+        self.noisiest = last_timestep(config.strength, config.sampling_steps)
+        self.picture = lru_cache(_CACHE_BYTES // (3 * self.size_px**2))(self._picture)
+        self._warn_of_cuts()
+
+    def batch(self, step: int, places: Sequence[int]) -> list[Example]:
+        """Those at ``places`` of a step."""
+        return [self._example(np.random.default_rng(derive_seed(self.data.seed, "fit", step, p))) for p in places]
+
+    def _example(self, rng: np.random.Generator) -> Example:
+        number = int(rng.integers(len(self.data.images)))
+        mirrored = bool(rng.integers(2)) and self.config.arrangement.flip
+        image = self.data.images[number]
+        annotation = flipped(image.annotation, image.width) if mirrored else image.annotation
+        prompt = self._prompt(number, annotation, rng)
+        untold = rng.random() < self.config.fit.null_prompt
+        return Example(
+            picture=network_input(self.picture(image.uri), mirrored=mirrored),
+            prompt=self.empty if untold else prompt,
+            boxes=annotation.boxes[list(prompt.kept)],
+            size=(image.width, image.height),
+            timestep=int(rng.integers(self.noisiest + 1)),
+            noise_seed=int(rng.integers(2**62)),
+        )
+
+    def _picture(self, uri: str) -> Pixels:
+        return stretched(read(uri), self.size_px, self.size_px)
+
+    def _prompt(self, number: int, annotation: Annotation, rng: np.random.Generator) -> LayoutPrompt:
+        image = self.data.images[number]
+        return self.writer.write(annotation, image.width, image.height, self.data.difficulties[number], rng)
+
+    def _warn_of_cuts(self) -> None:
+        rng, images = np.random.default_rng(self.data.seed), self.data.images
+        num_cut = sum(self._prompt(number, image.annotation, rng).num_cut for number, image in enumerate(images))
+        if num_cut:
+            num_boxes = sum(int((~image.annotation.ignore).sum()) for image in images)
+            budget = self.config.prompt.max_tokens
+            log.warning(
+                "%d of %d boxes have no room in prompts of %d tokens and are left out", num_cut, num_boxes, budget
+            )
+
+
+class LayoutFit:
+    """See ``actors.generators.base.Fit``."""
+
+    def __init__(self, config: LayoutConfig, data: FitData, worker: Worker) -> None:
+        self.config, self.worker, self.fit = config, worker, config.fit
+        self.num_steps, self.batch_size = config.fit.steps, config.fit.batch_size
+        if self.batch_size % (worker.num_workers * config.fit.accumulate):
+            raise ValueError(
+                f"fit.batch_size ({self.batch_size}) is no multiple of {worker.num_workers} workers times "
+                f"fit.accumulate ({config.fit.accumulate})"
+            )
+        torch.manual_seed(derive_seed(data.seed, "fit weights"))
+        difficulties = zip([image.id for image in data.images], data.difficulties, strict=True)
+        self.network = LayoutNetwork(config, data.classes, dict(difficulties), worker.device)
+        self.examples = Examples(config, data, PromptWriter(config.prompt, data.classes, self.network.tokenizer))
+        denoiser = self.network.denoiser
+        self.learner = Learner(denoiser, _groups(config, denoiser), self.num_steps, worker)
+        self.perception = Perception(denoiser, self.network.device) if config.fit.mask_loss else None
+        if self.perception:
+            self.learner.add(self.perception.head, config.fit.learning_rate)
+
+    def step(self, number: int) -> float:
+        """Forward, backward, update; the mean loss over all workers' examples."""
+        places = range(self.worker.rank, self.batch_size, self.worker.num_workers)
+        size = len(places) // self.fit.accumulate
+        parts = [places[first : first + size] for first in range(0, len(places), size)]
+        return self.learner.update(number, [partial(self._loss, number, part) for part in parts])
+
+    def state(self) -> dict[str, Any]:
+        """Network, average, optimiser, and the perception-aware loss's head where there is one."""
+        return self.learner.state()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up where ``state`` was taken."""
+        self.learner.restore(state)
+
+    def save(self, uri: str) -> None:
+        """The averaged weights; the segmentation head is not among them."""
+        save_network(self.network, self.learner.average, uri)
+
+    def _loss(self, step: int, places: Sequence[int]) -> Tensor:
+        """Foreground-weighted squared error, and lambda times the perception-aware loss."""
+        batch, network = self.examples.batch(step, places), self.network
+        latents = network.encode(torch.from_numpy(np.stack([example.picture for example in batch])))
+        noise = _noise(batch, network)
+        timesteps = torch.tensor([example.timestep for example in batch], device=network.device)
+        noisy = network.forward.add_noise(latents, noise, timesteps)
+        with autocast(network.device):
+            states = network.denoiser.read(network.tokens([example.prompt.text for example in batch]))
+            predicted = network.denoiser(noisy, timesteps, states)
+        weights = torch.from_numpy(np.stack([self._weights(example) for example in batch])).to(network.device)
+        errors = (predicted - target_of(network.forward, latents, noise, timesteps)) ** 2
+        loss: Tensor = (errors * weights[:, None]).mean()
+        if self.perception:
+            alphas = network.forward.alphas_cumprod.to(network.device)[timesteps]
+            with autocast(network.device):
+                loss = loss + self.fit.mask_loss * self.perception.loss(batch, states, alphas)
+        return loss
+
+    def _weights(self, example: Example) -> NDArray[np.float32]:
+        masks = box_masks(example.boxes, *example.size, self.network.latent_shape[1:])
+        return foreground_weight(masks, weight=self.fit.foreground_weight, power=self.fit.foreground_power)
+
+
+class Perception:
+    """The segmentation head on the U-Net's decoder, there only while the model is fitted."""
+
+    def __init__(self, denoiser: Denoiser, device: torch.device) -> None:
+        text: Any = denoiser.text_encoder
+        self.tap = FeatureTap(denoiser.unet)
+        self.head = MaskHead(self.tap.channels, text.config.hidden_size).to(device)
+
+    def loss(self, batch: Sequence[Example], states: Tensor, alphas_cumprod_t: Tensor) -> Tensor:
+        """That of the U-Net's last forward pass; images with an empty prompt have no objects to be found."""
+        levels = self.tap.take()
+        objects, valid = object_states(states, [example.prompt for example in batch])
+        logits = self.head(levels, objects)
+        size = (logits.shape[2], logits.shape[3])
+        drawn = [box_masks(example.boxes[: len(example.prompt.spans)], *example.size, size) for example in batch]
+        masks, _ = stack_masks(drawn)
+        return perception_loss(logits, masks.to(logits.device), valid, alphas_cumprod_t)
+
+
+def _groups(config: LayoutConfig, denoiser: Denoiser) -> list[dict[str, Any]]:
+    """AdamW's groups: the U-Net, and the text encoder at a rate of its own."""
+    rate, network = config.fit.learning_rate, config.network
+    share = network.text_learning_rate if isinstance(network, StableDiffusionConfig) else 1.0
+    parts = (denoiser.unet, rate), (denoiser.text_encoder, rate * share)
+    return [{"params": list(part.parameters()), "lr": peak} for part, peak in parts]
+
+
+def _noise(batch: Sequence[Example], network: LayoutNetwork) -> Tensor:
+    drawn = [noise_of(example.noise_seed, network.latent_shape) for example in batch]
+    return torch.from_numpy(np.stack(drawn)).to(network.device)

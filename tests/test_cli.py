@@ -118,6 +118,13 @@ def test_check_says_what_is_fitted_first(detloop, easy_data):
         assert "\nfit " not in detloop(*arguments, "--set", other)[1]
 
 
+def test_check_of_the_layout_model_says_what_it_fits_and_needs(detloop, easy_data):
+    status, said, _ = detloop("check", CONFIGS / "detdiffusion.yaml", "--set", f"data.root={easy_data}")
+    assert status == 0
+    assert re.search(r"fit +the generator first, 110900 steps of 64 on 16 real boxes", said)
+    assert "weights of the layout model: stable-diffusion-v1-5/stable-diffusion-v1-5 (downloaded on first use" in said
+
+
 def test_check_names_the_weights_that_a_run_needs_and_whether_they_are_there(detloop, easy_data, tmp_path):
     there = tmp_path / "lora.safetensors"
     there.touch()

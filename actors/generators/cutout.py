@@ -43,7 +43,8 @@ class Cutout:
         """Weight ``[h, w]`` in [0, 1] over what lies below: 1 on the core, fading to 0 over half the margin."""
         import cv2
 
-        distance = cv2.distanceTransform((~self.core).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        squares = cv2.distanceTransform((~self.core).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) ** 2
+        distance = np.sqrt(np.rint(squares))  # whole numbers; its last bits are not the same twice
         return np.asarray(np.clip(1.0 - distance / (self.margin_px / 2 + 1.0), 0.0, 1.0), dtype=np.float32)
 
 

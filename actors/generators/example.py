@@ -60,8 +60,7 @@ def clear(canvas: Pixels, mask: Mask, occupied: geometry.Boxes, rng: np.random.G
         canvas[part] = cv2.inpaint(region, inside.astype(np.uint8), 3, cv2.INPAINT_TELEA)
         return
     like = canvas[place.y : place.y + around.height, place.x : place.x + around.width].copy()
-    weight = around.alpha()[..., None]
-    canvas[part] = np.clip(np.rint(region * (1 - weight) + like * weight), 0, 255).astype(np.uint8)
+    canvas[part] = np.where(inside[..., None], like, region)
 
 
 def seam(canvas: Pixels, cutout: Cutout, box: geometry.Boxes) -> float:
@@ -101,9 +100,9 @@ def _warped(canvas: Pixels, cutout: Cutout, box: geometry.Boxes) -> tuple[Part, 
     part = slice(top, bottom), slice(left, right)
     size = (min(-(-right // _LANES) * _LANES, canvas.shape[1]), bottom)
 
-    def warp(array: Pixels | Floats) -> Floats:
-        return np.asarray(cv2.warpAffine(array, matrix, size)[part], np.float32)
+    def warp(array: Pixels | Floats, beyond: int = cv2.BORDER_CONSTANT) -> Floats:
+        return np.asarray(cv2.warpAffine(array, matrix, size, borderMode=beyond)[part], np.float32)
 
-    pixels, alpha = warp(np.ascontiguousarray(cutout.pixels)), warp(cutout.alpha())
+    pixels, alpha = warp(np.ascontiguousarray(cutout.pixels), cv2.BORDER_REPLICATE), warp(cutout.alpha())
     shown, core = warp(np.ones(cutout.core.shape, np.float32)) > 0.99, warp(cutout.core.astype(np.float32)) > 0
     return part, pixels, alpha, shown & ~core

@@ -6,7 +6,7 @@ so that a small object is not lost in latent space. Beyond the paper, an instanc
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -139,10 +139,10 @@ class Inpaint:
                 continue
             annotation = annotation.join(one_box(new[0], image.annotation.labels[index]))
             painted.append((len(annotation) - 1, new[1]))
-        sites = tuple(self._site(canvas, annotation, index, example) for index, example in painted)
-        sites = tuple(site for site in sites if _is_free(site))
-        start = _start(canvas, sites, annotation.boxes, len(image.annotation), rng)
-        return _Draft(lineage=lineage, canvas=canvas, start=start, annotation=annotation, sites=sites)
+        sites = [self._site(canvas, annotation, index, example) for index, example in painted]
+        annotation, sites = _painted(annotation, len(image.annotation), [site for site in sites if _is_free(site)])
+        start = _start(canvas, sites, image.annotation.boxes, rng)
+        return _Draft(lineage=lineage, canvas=canvas, start=start, annotation=annotation, sites=tuple(sites))
 
     def _new_place(
         self, canvas: Pixels, annotation: Annotation, image: LabeledImage, index: int, rng: np.random.Generator
@@ -254,17 +254,24 @@ def _by_class(
     return {label: (names, np.stack([boxes[name][index] for name, index in names])) for label, names in found.items()}
 
 
-def _start(
-    canvas: Pixels, sites: Sequence[_Site], occupied: geometry.Boxes, num_own: int, rng: np.random.Generator
-) -> Pixels:
-    """The canvas with an example in every hole; ``occupied`` ``[n, 4]`` are all the boxes, its ``num_own`` first.
+def _painted(annotation: Annotation, num_own: int, sites: Sequence[_Site]) -> tuple[Annotation, list[_Site]]:
+    """The annotation without the boxes that were added to the image's ``num_own`` and have no site; the sites in it."""
+    keep = np.arange(len(annotation)) < num_own
+    keep[[site.index for site in sites]] = True
+    position = np.cumsum(keep) - 1
+    return annotation.take(keep), [replace(site, index=int(position[site.index])) for site in sites]
 
-    A box of the canvas's own is emptied first; where one is inserted there is nothing but ground.
+
+def _start(canvas: Pixels, sites: Sequence[_Site], own: geometry.Boxes, rng: np.random.Generator) -> Pixels:
+    """The canvas with an example in every hole; its ``own`` boxes ``[n, 4]`` are emptied first, among its sites.
+
+    Where one is inserted there is nothing but ground.
     """
     start = canvas.copy()
     for site in sites:
-        if site.index < num_own:
-            clear(start, site.mask, occupied, rng)
+        if site.index < len(own):
+            clear(start, site.mask, own, rng)
+    for site in sites:
         compose(start, site.example, site.box, site.mask)
     return start
 

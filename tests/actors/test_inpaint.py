@@ -112,6 +112,18 @@ def test_an_inserted_box_is_added_clear_of_all_others(scene):
     assert {window.label for window in painter.windows} == {2}
 
 
+def test_what_is_inserted_is_painted_or_has_no_label(scene):
+    """No label without pixels of its own: boxes of 5 px beside each other leave each other too little."""
+    image = scene(*((x, y, x + 5, y + 5) for x in range(2, 90, 6) for y in range(2, 74, 12)))
+    indices = range(len(image.annotation))
+    candidate = Inpaint(InpaintConfig(insert=1.0), [image], Paints()).generate([lineage(image, *indices)])[0]
+    added = np.arange(len(candidate.annotation)) >= len(image.annotation)
+    assert added.any()
+    assert candidate.drawn[added].all()
+    for index in np.flatnonzero(candidate.drawn):
+        assert (candidate.painted == index).any()
+
+
 def test_insertion_finds_surroundings_like_the_instances_own(scene):
     """The instance lies on the dark half, and so does every new place."""
     image = scene((10, 30, 22, 42))

@@ -80,7 +80,7 @@ def test_the_fingerprint_of_a_section_does_not_see_the_others():
             ["hosting.train.num_cpu: unknown key", "max_failures, num_cpus, num_gpus, num_workers"],
         ),
         ("detector.modle=x", ["detector.modle: unknown key", "image_size_px, kind,", "model"]),
-        ("generator.foo=3", ["generator.foo: unknown key", "margin, painter,"]),
+        ("generator.foo=3", ["generator.foo: unknown key", "margin, modes, painter,"]),
         ("filters=[{kind: blank}, {kind: agreement, iou: 1}]", ["filters.1.iou: unknown key", "kind, match_class,"]),
         ("mining.budget=zero", ["mining.budget:", "valid integer", "seen: 'zero'"]),
         ("mining.policy=worst", ["mining.policy:", "'hardest', 'balanced', 'ranked' or 'random'", "seen: 'worst'"]),

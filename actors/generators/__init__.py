@@ -57,7 +57,17 @@ def decides_fit(config: GeneratorConfig) -> dict[str, Any]:
     drawing: dict[str, Any] = {}
     match config:
         case InpaintConfig():
-            names: tuple[str, ...] = ("difficulty", "insert", "turn_deg", "scale", "cutout", "feather_px")
+            names: tuple[str, ...] = (
+                "difficulty",
+                "insert",
+                "turn_deg",
+                "modes",
+                "scale",
+                "contrast",
+                "blur_px",
+                "cutout",
+                "feather_px",
+            )
             painter = dict.fromkeys(("sampling_steps", "guidance", "batch_size"), True)
             drawing = {**dict.fromkeys(names, True), "painter": painter}
         case LayoutConfig():

@@ -7,21 +7,21 @@ with a feathered edge. It goes where its surroundings look like its own. One har
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from actors import boxes as geometry
-from actors.config import Config
 from actors.generators import placement
 from actors.generators.base import one_box, source_of
-from actors.generators.cutout import Box, Cutout, Mask, Shape, blurred, bounds, cut, scaled, turned
+from actors.generators.cutout import Box, Cutout, Mask, Shape, bounds, cut, turned
+from actors.generators.hardening import HardeningConfig, Mode
 from actors.images import Pixels, read
 from actors.records import Annotation, Candidate, LabeledImage, Lineage
 
-Mode = Literal["plain", "scale", "occlusion", "contrast", "blur"]
+PasteMode = Mode | Literal["occlusion"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 _NUM_TARGETS = 12  # images tried until one has room for all the instances
@@ -29,11 +29,11 @@ _NUM_SEAM_TARGETS = 3  # of these, tried until one has places with good seams
 _GOOD_SEAM = 40.0  # RMS, grey levels: the surroundings differ by no more than this from the instances' own
 
 
-class CopyPasteConfig(Config):
+class CopyPasteConfig(HardeningConfig):
     """Mined instances, made harder and pasted into other training images or at new places of their own."""
 
     kind: Literal["copy_paste"] = "copy_paste"
-    modes: tuple[Mode, ...] = Field(("plain", "scale", "occlusion", "contrast", "blur"), min_length=1)
+    modes: tuple[PasteMode, ...] = Field(("plain", "scale", "occlusion", "contrast", "blur"), min_length=1)
     """What may be done to a pasted instance; one is drawn for each (name one twice to have it twice as often)."""
     cutout: Shape = "object"
     """object: along the outline found in the box, for things that lie on a background; box: the whole box, for marks
@@ -48,33 +48,8 @@ class CopyPasteConfig(Config):
     """Orientations tried for each instance; the one whose surroundings fit best is pasted."""
     max_overlap: Share = 0.15
     """A pasted box and one that is there share at most this much of the smaller of the two."""
-    scale: tuple[float, float] = (0.6, 1.5)
-    """Mode scale: range of the factor."""
     occlusion: tuple[float, float] = (0.2, 0.5)
     """Mode occlusion: range of the share of the pasted box that goes below an object which is there."""
-    contrast: tuple[float, float] = (0.35, 0.65)
-    """Mode contrast: range of the object's weight over the background."""
-    blur_px: tuple[float, float] = (1.0, 2.5)
-    """Mode blur: range of the Gaussian's sigma."""
-
-    @model_validator(mode="after")
-    def _ranges_rise(self) -> Self:
-        for name in ("scale", "occlusion", "contrast", "blur_px"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high or (name in ("occlusion", "contrast") and high > 1):
-                raise ValueError(
-                    f"{name}: {low} to {high} is no range of positive values (shares: up to 1), low to high"
-                )
-        return self
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Variant:
-    """A cutout after its hard mode, and how it is to be pasted."""
-
-    cutout: Cutout
-    opacity: float
-    overlap: placement.Overlap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -168,18 +143,18 @@ class CopyPaste:
 
         ``painted`` ``[H, W]`` gets the position of the box where it is pasted.
         """
-        variant = self._harden(original, rng)
+        hardened, overlap = self._harden(original, rng)
         found: tuple[placement.Place, Cutout] | None = None
         for _ in range(self.config.tries):
-            cutout = self._turn(variant.cutout, rng)
-            place = placement.find(canvas, cutout, annotation.boxes, variant.overlap, rng)
+            cutout = self._turn(hardened, rng)
+            place = placement.find(canvas, cutout, annotation.boxes, overlap, rng)
             if place and (found is None or place.seam < found[0].seam):
                 found = place, cutout
         if found is None:
             return None
         place, cutout = found
-        above = self._above(canvas, annotation, place, cutout) if variant.overlap.hidden else np.zeros_like(cutout.core)
-        box = blend(canvas, cutout, place, above, variant.opacity)
+        above = self._above(canvas, annotation, place, cutout) if overlap.hidden else np.zeros_like(cutout.core)
+        box = blend(canvas, cutout, place, above)
         if box is None:
             return None
         region = painted[place.y : place.y + cutout.height, place.x : place.x + cutout.width]
@@ -190,26 +165,13 @@ class CopyPaste:
         image = self.images[image_id]
         return cut(self.read(image.uri), image.annotation.boxes[index], self.config.cutout)
 
-    def _harden(self, cutout: Cutout, rng: np.random.Generator) -> _Variant:
-        """Apply one of the configured modes, drawn at random."""
-        config = self.config
-        mode = config.modes[rng.integers(len(config.modes))]
-        overlap = placement.Overlap(most=config.max_overlap)
-        opacity = 1.0
-        match mode:
-            case "plain":
-                pass
-            case "scale":
-                low, high = np.log(config.scale)
-                cutout = scaled(cutout, float(np.exp(rng.uniform(low, high))))
-            case "occlusion":
-                least, most = config.occlusion
-                overlap = placement.Overlap(least=least, most=most, hidden=True)
-            case "contrast":
-                opacity = rng.uniform(*config.contrast)
-            case "blur":
-                cutout = blurred(cutout, rng.uniform(*config.blur_px))
-        return _Variant(cutout=cutout, opacity=opacity, overlap=overlap)
+    def _harden(self, cutout: Cutout, rng: np.random.Generator) -> tuple[Cutout, placement.Overlap]:
+        """One of the configured modes, drawn at random, and how much of what is there the cutout may share then."""
+        mode = self.config.modes[rng.integers(len(self.config.modes))]
+        if mode == "occlusion":
+            least, most = self.config.occlusion
+            return cutout, placement.Overlap(least=least, most=most, hidden=True)
+        return self.config.harden(cutout, mode, rng), placement.Overlap(most=self.config.max_overlap)
 
     def _turn(self, cutout: Cutout, rng: np.random.Generator) -> Cutout:
         flip, quarter_turns = bool(rng.integers(2)), int(rng.integers(4))
@@ -228,7 +190,7 @@ class CopyPaste:
         return above[place.y : place.y + cutout.height, place.x : place.x + cutout.width]
 
 
-def blend(canvas: Pixels, cutout: Cutout, place: placement.Place, above: Mask, opacity: float) -> Box | None:
+def blend(canvas: Pixels, cutout: Cutout, place: placement.Place, above: Mask) -> Box | None:
     """Blend a cutout into the canvas at its place, below what lies ``above`` ``[h, w]`` it; the visible object's box.
 
     The cutout's colours are moved by the median difference of the surroundings. The box ``[4]`` keeps the distance
@@ -245,7 +207,7 @@ def blend(canvas: Pixels, cutout: Cutout, place: placement.Place, above: Mask, o
     if around.any():
         pixels += np.median(region[around].astype(np.float32) - pixels[around], axis=0)
     below = 1.0 - cv2.GaussianBlur(above.astype(np.float32), (0, 0), 1.0)
-    alpha = (cutout.alpha() * below * np.float32(opacity))[..., None]
+    alpha = (cutout.alpha() * below)[..., None]
     region[:] = np.clip(np.rint(region * (1 - alpha) + pixels * alpha), 0, 255).astype(np.uint8)
     box = cutout.box + bounds(visible) - bounds(cutout.core) + np.array([place.x, place.y] * 2, np.float32)
     return geometry.clip(box, canvas.shape[1], canvas.shape[0])

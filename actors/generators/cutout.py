@@ -28,6 +28,7 @@ class Cutout:
     box: Box  # [4] xyxy px within the cutout
     margin_px: float  # width of the surroundings
     at_border: Mask  # [3, 3] with left, top, right, bottom at their places: cut off there by the image's border
+    opacity: float = 1.0  # weight of the object over what lies below it
 
     @property
     def width(self) -> int:
@@ -40,12 +41,13 @@ class Cutout:
         return int(self.core.shape[0])
 
     def alpha(self) -> NDArray[np.float32]:
-        """Weight ``[h, w]`` in [0, 1] over what lies below: 1 on the core, fading to 0 over half the margin."""
+        """Weight ``[h, w]`` over what lies below: ``opacity`` on the core, fading to 0 over half the margin."""
         import cv2
 
         squares = cv2.distanceTransform((~self.core).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) ** 2
         distance = np.sqrt(np.rint(squares))  # whole numbers; its last bits are not the same twice
-        return np.asarray(np.clip(1.0 - distance / (self.margin_px / 2 + 1.0), 0.0, 1.0), dtype=np.float32)
+        weight = np.clip(1.0 - distance / (self.margin_px / 2 + 1.0), 0.0, 1.0)
+        return np.asarray(weight * self.opacity, dtype=np.float32)
 
 
 def cut(pixels: Pixels, box: Box, shape: Shape) -> Cutout:
@@ -100,11 +102,11 @@ def turned(cutout: Cutout, *, flip: bool, quarter_turns: int) -> Cutout:
     for _ in range(quarter_turns):
         box = np.array([box[1], width - box[2], box[3], width - box[0]], np.float32)
         width, height = height, width
-    return Cutout(
+    return replace(
+        cutout,
         pixels=_turned(cutout.pixels, flip, quarter_turns),
         core=_turned(cutout.core, flip, quarter_turns),
         box=box,
-        margin_px=cutout.margin_px,
         at_border=_turned(cutout.at_border, flip, quarter_turns),
     )
 
@@ -146,6 +148,11 @@ def blurred(cutout: Cutout, sigma_px: float) -> Cutout:
     import cv2
 
     return replace(cutout, pixels=cv2.GaussianBlur(cutout.pixels, (0, 0), sigma_px, borderType=cv2.BORDER_REPLICATE))
+
+
+def faded(cutout: Cutout, opacity: float) -> Cutout:
+    """Of less contrast: what lies below shows through the object."""
+    return replace(cutout, opacity=opacity)
 
 
 def bounds(mask: Mask) -> Box:

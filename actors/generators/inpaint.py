@@ -14,11 +14,12 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from actors import boxes as geometry
-from actors.config import Config, Need
+from actors.config import Need
 from actors.generators import placement
 from actors.generators.base import one_box, source_of
-from actors.generators.cutout import BORDER_PX, Cutout, Shape, cut, rotated, scaled, turned
+from actors.generators.cutout import BORDER_PX, Cutout, Shape, cut, rotated, turned
 from actors.generators.example import alike, clear, compose, quarter_turns, seam
+from actors.generators.hardening import HardeningConfig, Mode, Range
 from actors.generators.painters import PainterConfig
 from actors.generators.painters.base import Painter, Window
 from actors.generators.painters.crop import CropConfig
@@ -33,7 +34,7 @@ _NUM_EXAMPLES = 12  # whole boxes tried as an example
 _LEAST_FREE = 0.85  # of a box must be its own: what neighbours cover is theirs, and stays
 
 
-class InpaintConfig(Config):
+class InpaintConfig(HardeningConfig):
     """Which boxes are painted, where, and by which painter."""
 
     runs_network: ClassVar = True
@@ -56,8 +57,11 @@ class InpaintConfig(Config):
     turn_deg: float = Field(0.0, ge=0.0, le=180.0)
     """Inserted instances are turned by up to this angle either way, beside the quarter turns. For cutouts along the
     outline: a box that is turned is no box any more."""
-    scale: tuple[float, float] = (0.8, 1.25)
-    """Range of the factor between an inserted box and the mined one."""
+    modes: tuple[Mode, ...] = Field(("plain", "scale"), min_length=1)
+    """What may be done to an example before a painter starts from it; one is drawn for each (name one twice to have it
+    twice as often). In its own box an instance keeps its scale."""
+    scale: Range = (0.64, 1.56)
+    """Mode scale: range of the factor between an inserted box and the mined one."""
     context: float = Field(1.5, ge=1.0)
     """Side of the window over the box's longer side."""
     margin: float = Field(0.1, ge=0.0, le=1.0)
@@ -153,8 +157,7 @@ class Inpaint:
         cutout = turned(cutout, flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns)
         if self.config.turn_deg:
             cutout = rotated(cutout, rng.uniform(-self.config.turn_deg, self.config.turn_deg))
-        low, high = np.log(self.config.scale)
-        cutout = scaled(cutout, float(np.exp(rng.uniform(low, high))))
+        cutout = self.config.harden(cutout, self._mode(rng), rng)
         place = placement.find(canvas, cutout, annotation.boxes, placement.Overlap(most=0.0), rng)
         if place is None:
             return None
@@ -176,7 +179,12 @@ class Inpaint:
             cutout = self.cut(image_id, position)
             turns = quarter_turns(box, cutout.box, rng) if self.config.rotate else 0
             drawn.append(turned(cutout, flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns))
-        return drawn[0] if tries == 1 else min(drawn, key=lambda one: seam(canvas, one, box))
+        best = drawn[0] if tries == 1 else min(drawn, key=lambda one: seam(canvas, one, box))
+        mode = self._mode(rng)
+        return best if mode == "scale" else self.config.harden(best, mode, rng)
+
+    def _mode(self, rng: np.random.Generator) -> Mode:
+        return self.config.modes[rng.integers(len(self.config.modes))]
 
     def _cut(self, image_id: str, index: int) -> Cutout:
         image = self.images[image_id]

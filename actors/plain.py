@@ -1,7 +1,7 @@
 """Records as plain JSON values and back, for what lies on disk and what crosses a process border as text."""
 
 import json
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -34,7 +34,10 @@ def to_plain(value: object) -> Any:  # noqa: ANN401 - JSON values have no narrow
 
 
 def from_plain(kind: type[Record], plain: Any) -> Record:  # noqa: ANN401 - JSON values have no narrower type
-    """A record of ``kind`` from what ``to_plain`` made of it. Raises KeyError or ValueError where it does not fit."""
+    """A record of ``kind`` from what ``to_plain`` made of it; fields with a default may be missing.
+
+    Raises KeyError or ValueError where it does not fit.
+    """
     return cast("Record", _restore(kind, plain))
 
 
@@ -72,7 +75,11 @@ def _restore_record(kind: "type[DataclassInstance]", plain: dict[str, Any]) -> o
     unknown = plain.keys() - hints.keys()
     if unknown:
         raise ValueError(f"{kind.__name__}: unknown fields {sorted(unknown)}; written by another version?")
-    values = {field.name: _restore(hints[field.name], plain[field.name]) for field in fields(kind)}
+    values = {
+        field.name: _restore(hints[field.name], plain[field.name])
+        for field in fields(kind)
+        if field.name in plain or field.default is MISSING  # files of earlier versions know less
+    }
     if "boxes" in values:  # an empty list has lost its second axis
         values["boxes"] = values["boxes"].reshape(-1, 4)
     return kind(**values)

@@ -117,11 +117,13 @@ class Lineage:
     box_indices: tuple[int, ...]  # their positions in that image's annotation
     generator: str  # kind of the generator
     seed: int  # the candidate's own seed; all its randomness comes from here
+    strategy: str = "origin"  # the difficulty asked for: as mined, or the generator's own word for another
 
     @property
     def id(self) -> str:
         """16 hex digits; equal lineage gives equal ids on every machine."""
-        return derive_id(self.round, self.image_id, repr(self.box_indices), self.generator, self.seed)
+        strategy = () if self.strategy == "origin" else (self.strategy,)  # younger than the first runs' ids
+        return derive_id(self.round, self.image_id, repr(self.box_indices), self.generator, self.seed, *strategy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

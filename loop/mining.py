@@ -77,7 +77,7 @@ def select(instances: Iterable[Instance], config: MiningConfig, seed: int) -> tu
 
 
 def plan(
-    selected: Sequence[Instance], *, copies: int, generator: str, round_index: int, seed: int
+    selected: Sequence[Instance], *, copies: int, generator: str, strategy: str, round_index: int, seed: int
 ) -> tuple[Lineage, ...]:
     """What is to be drawn: ``copies`` lineages for each image that holds selected instances, all of them in each.
 
@@ -94,6 +94,7 @@ def plan(
             box_indices=tuple(sorted(indices)),
             generator=generator,
             seed=derive_seed(seed, round_index, image_id, copy),
+            strategy=strategy,
         )
         for image_id, indices in by_image.items()
         for copy in range(copies)

@@ -55,7 +55,8 @@ def report_round(loop: Loop, result: RoundResult, tracker: Tracker) -> None:
     for name, data in files.items():
         write_bytes(place / name, data)
     manifest = {"manifest.json": _manifest(samples)}
-    drawn = yolo_scores(samples, loop.data.classes) | fidelity(loop, number, samples)
+    strategies = {sample.id: sample.lineage.strategy for sample in samples}
+    drawn = yolo_scores(samples, loop.data.classes, strategies) | fidelity(loop, number, samples)
     tracker.log_round(number, _metrics(result, measured, round_summary) | drawn, files | manifest)
     metrics = {"loop": measured.loop.metrics, "control": measured.control.metrics, "drawn": drawn}
     once(place / "metrics.json", dict, lambda: metrics)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from upath import UPath
 
-from actors.generators import learns
+from actors.generators import learns, strategy
 from actors.perception.attributes import attributes, difficulties
 from actors.records import Lineage
 from actors.rows import Row
@@ -60,6 +60,7 @@ def run_round(loop: Loop, state: State) -> RoundResult:
         mined.instances,
         copies=loop.config.generation.copies,
         generator=loop.config.generator.kind,
+        strategy=strategy(loop.config.generator),
         round_index=number,
         seed=loop.config.seed,
     )

@@ -50,4 +50,5 @@ def test_a_shrunken_copy_runs_a_whole_round(stable_diffusion, easy_data, small_m
         assert sample["drawn"] == [True, True]
         assert sample["annotation"]["ignore"] == [False, False]
     assert (folder / "rounds/001/detector.safetensors").exists()
-    assert "yolo_score" in (folder / "rounds/001/metrics.json").read_text()
+    assert {sample["lineage"]["strategy"] for sample in kept} == {"hard"}
+    assert "yolo_score/hard" in (folder / "rounds/001/metrics.json").read_text()

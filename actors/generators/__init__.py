@@ -52,6 +52,11 @@ def fit_size(config: GeneratorConfig) -> tuple[int, int] | None:
             return None
 
 
+def strategy(config: GeneratorConfig) -> str:
+    """The difficulty that it asks for in all that it draws; "origin", as mined, where there is no word for it."""
+    return config.strategy if isinstance(config, LayoutConfig) else "origin"
+
+
 def decides_fit(config: GeneratorConfig) -> dict[str, Any]:
     """What of the config a fit depends on, as plain values: a change of how it draws needs no new fit."""
     drawing: dict[str, Any] = {}

@@ -43,6 +43,7 @@ def _lineage(fields: Any, said_by: str) -> Lineage:  # noqa: ANN401 - whatever t
             box_indices=tuple(int(index) for index in fields["box_indices"]),
             generator=str(fields["generator"]),
             seed=int(fields["seed"]),
+            strategy=str(fields.get("strategy", "origin")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{said_by}: lineage {fields!r} is not as detloop writes it ({error!r})") from None

@@ -28,7 +28,7 @@ def yolo_scores(
 ) -> dict[str, float]:
     """The YOLO score in figures: ``yolo_score`` (AP), ``yolo_score_AP50``, both again as ``yolo_score_drawn``.
 
-    ``groups`` names the group of a sample by its id, its strategy or difficulty, say: each group has its own
+    ``groups`` names the group of a sample by its id, its strategy, say: each group has its own
     ``yolo_score/<group>``, and so on. A score that nothing counts for is left out.
     """
     groups = groups or {}

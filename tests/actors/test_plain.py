@@ -22,6 +22,7 @@ from actors.records import (
     Sample,
     Verdict,
 )
+from actors.seeds import derive_id
 
 LINEAGE = Lineage(round=1, image_id="a/ü.png", box_indices=(0, 2), generator="copy_paste", seed=2**63 - 1)
 
@@ -145,6 +146,16 @@ def test_a_missing_field_is_an_error():
     del plain["seed"]
     with pytest.raises(KeyError, match="seed"):
         from_plain(Lineage, plain)
+
+
+def test_lineages_of_earlier_versions_are_read_and_keep_their_ids():
+    plain = to_plain(LINEAGE)
+    del plain["strategy"]
+    assert from_plain(Lineage, plain) == LINEAGE
+    assert LINEAGE.id == derive_id(1, "a/ü.png", "(0, 2)", "copy_paste", 2**63 - 1)
+    hard = replace(LINEAGE, strategy="hard")
+    assert from_plain(Lineage, to_plain(hard)) == hard
+    assert hard.id != LINEAGE.id
 
 
 def test_arrays_of_unequal_length_are_an_error():

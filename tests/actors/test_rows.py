@@ -9,7 +9,7 @@ from actors import rows
 from actors.hosting import join_rows, split_rows
 from actors.records import Annotation, Candidate, Detections, Lineage
 
-LINEAGE = Lineage(round=2, image_id="a.png", box_indices=(1, 3), generator="copy_paste", seed=2**63 - 1)
+LINEAGE = Lineage(round=2, image_id="a.png", box_indices=(1, 3), generator="layout", seed=2**63 - 1, strategy="hard")
 
 
 def annotation(num_boxes, seed=0):

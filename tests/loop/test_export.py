@@ -193,6 +193,7 @@ def test_flags_lie_where_the_readme_says(tmp_path, parts):
         "box_indices": [0, 2],
         "generator": "copy_paste",
         "seed": 2**62 + 1,
+        "strategy": "origin",
     }
     assert (tmp_path / "coco" / made["source_image"]).read_bytes() == Path(real[0].uri).read_bytes()
     assert sum(box["iscrowd"] for box in tree["annotations"]) == 1

@@ -71,13 +71,15 @@ def test_shares_count_every_class_and_all_hard_or_all_easy_is_warned_of():
 
 
 def planned(taken, **changes):
-    return plan(taken, **{"copies": 2, "generator": "copy_paste", "round_index": 1, "seed": 7, **changes})
+    return plan(
+        taken, **{"copies": 2, "generator": "layout", "strategy": "origin", "round_index": 1, "seed": 7, **changes}
+    )
 
 
 def test_plan_draws_copies_of_each_image_with_all_its_selected_boxes():
     lineages = planned([instance("b", 3), instance("a", 1), instance("b", 0)])
     assert [(one.image_id, one.box_indices) for one in lineages] == [("b", (0, 3))] * 2 + [("a", (1,))] * 2
-    assert {(one.round, one.generator) for one in lineages} == {(1, "copy_paste")}
+    assert {(one.round, one.generator) for one in lineages} == {(1, "layout")}
     assert len({one.seed for one in lineages}) == len({one.id for one in lineages}) == 4
 
 
@@ -87,3 +89,11 @@ def test_plan_seeds_do_not_change_when_other_images_come_or_go():
     assert alone == planned([instance("a", 1)])
     assert {one.seed for one in alone}.isdisjoint(one.seed for one in planned([instance("a", 1)], round_index=2))
     assert {one.seed for one in alone}.isdisjoint(one.seed for one in planned([instance("a", 1)], seed=8))
+
+
+def test_a_strategy_makes_other_candidates_of_the_same_chances():
+    taken = [instance("a", 1)]
+    origin, hard = planned(taken), planned(taken, strategy="hard")
+    assert {one.strategy for one in hard} == {"hard"}
+    assert [one.seed for one in hard] == [one.seed for one in origin]
+    assert {one.id for one in hard}.isdisjoint(one.id for one in origin)

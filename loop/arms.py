@@ -7,7 +7,7 @@ round generates, so it is trained once per schedule and kept by fingerprint besi
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,11 @@ class Trainings:
     config: LoopConfig
     data: Dataset
     reporter: Reporter
+
+    def asked(self) -> "Trainings":
+        """Those of the detector that says what is easy: of mining.detector, if there is one, else these."""
+        other = self.config.mining.detector
+        return replace(self, config=self.config.model_copy(update={"detector": other})) if other else self
 
     def control(self, number: int) -> Arm:
         """The control of round ``number``; of round 0, it is also the detector that the loop starts from."""

@@ -80,6 +80,8 @@ class MiningConfig(Config):
     """So many detectors, each trained on the real images without one fold of them, say what is easy in that fold: the
     current one finds most of what it was trained on. 0 asks the current one. With detector.weights that have seen the
     images, it does not help."""
+    detector: DetectorConfig | None = None
+    """Another detector, trained as the control is, that says what is easy; default: the current one."""
 
     @field_validator("cross_fit")
     @classmethod
@@ -261,20 +263,19 @@ class LoopConfig(Config):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        if self.training.start == "weights" and self.detector.weights is None:
-            raise ValueError("training.start: weights needs detector.weights")
+        detectors = (self.detector, self.mining.detector or self.detector)
+        if self.training.start == "weights" and None in [detector.weights for detector in detectors]:
+            raise ValueError("training.start: weights needs detector.weights, and those of a mining.detector")
         if self.rejected_boxes == "restore" and isinstance(self.generator, LayoutConfig):
             raise ValueError("rejected_boxes: restore needs real pixels, layout has none: use ignore or drop_image")
         return self
 
     def science(self) -> dict[str, Any]:
         """What decides the results, as plain JSON values: all but where it runs and where it is written."""
-        science = self.model_dump(mode="json", exclude={"name", "root", "hosting", "tracking"})
-        if not self.mining.cross_fit:  # younger than the first runs, which stay what they are without it
-            del science["mining"]["cross_fit"]
-        for key in ("fidelity", "inception"):  # what is measured besides decides nothing
-            del science["evaluation"][key]
-        return science
+        younger = {key for key in ("cross_fit", "detector") if not getattr(self.mining, key)}  # than the first runs
+        besides: dict[str, Any] = dict.fromkeys(("name", "root", "hosting", "tracking"), True)
+        besides |= {"mining": younger, "evaluation": {"fidelity", "inception"}}  # what is only measured decides nothing
+        return self.model_dump(mode="json", exclude=besides)
 
     def fingerprint(self, *sections: str) -> str:
         """16 hex digits over the named sections of ``science()``, or over all of it."""

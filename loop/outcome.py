@@ -77,7 +77,9 @@ def conclude(loop: Loop, tracker: Tracker) -> None:
     )
     facts["control_seconds"] = _seconds(control)
     if config.mining.cross_fit and config.rounds:
-        facts["cross_fit_seconds"] = [_seconds(fold) for fold in fold_arms(loop.trainings)]
+        facts["cross_fit_seconds"] = [_seconds(fold) for fold in fold_arms(loop.trainings.asked())]
+    elif config.mining.detector and config.rounds:
+        facts["mining_detector_seconds"] = _seconds(loop.trainings.asked().control(0))
     facts["metrics"] = _last_metrics(loop, control)
     write_bytes(path / "manifest.json", b"".join(_manifest(loop.folder.judged(number)) for number in numbers))
     files = {"summary.json": json.dumps(facts, indent=1).encode(), "summary.html": _page(loop, rounds).encode()}

@@ -37,7 +37,8 @@ def describe(config: LoopConfig) -> str:
     num_candidates = min(mining.budget, counts.images["train"]) * config.generation.copies
     num_folds = mining.cross_fit if config.rounds else 0
     check_num_folds(num_folds, counts.images["train"])
-    num_trainings = config.rounds + (config.rounds + 1 if training.start == "previous" else 1) + num_folds
+    num_others = num_folds or int(mining.detector is not None and config.rounds > 0)
+    num_trainings = config.rounds + (config.rounds + 1 if training.start == "previous" else 1) + num_others
     disk_mb = config.rounds * num_candidates * counts.pixels * BYTES_A_PIXEL / 1e6
     folder = RunFolder(UPath(config.root) / config.name)
     state = f"{folder.num_finished()} of {config.rounds} rounds finished" if folder.path.exists() else "new"
@@ -49,6 +50,7 @@ def describe(config: LoopConfig) -> str:
         f"rejected boxes: {config.rejected_boxes}",
         " ": f"train {training.steps} steps of {training.batch_size} images at {config.detector.image_size_px} px, "
         f"p = {config.mixing.p:g}; evaluate on {counts.images['val']} images",
+        **_asked(config),
         **_cross_fit(config, counts, num_folds),
         **_fit(config, counts),
         "trainings": f"{num_trainings} of {training.steps} steps, {'controls and folds' if num_folds else 'controls'} "
@@ -69,6 +71,13 @@ def _advice(config: LoopConfig) -> dict[str, str]:
             "which leaves no object unlabelled"
         }
     return {}
+
+
+def _asked(config: LoopConfig) -> dict[str, str]:
+    other = config.mining.detector
+    if other is None or not config.rounds:
+        return {}
+    return {"attributes": f"{other.model} at {other.image_size_px} px, trained as the control is, says what is easy"}
 
 
 def _cross_fit(config: LoopConfig, counts: Counts, num_folds: int) -> dict[str, str]:

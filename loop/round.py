@@ -77,7 +77,8 @@ def run_round(loop: Loop, state: State) -> RoundResult:
 def mine(loop: Loop, state: State) -> Mined:
     """Look at every real training image with the current detector, and spend the budget on what it gets wrong.
 
-    With cross-fitting, detectors look that have not seen the image. Where runs share, one of them does it for all.
+    With mining.detector another one looks, and with cross-fitting detectors that have not seen the image. Where runs
+    share, one of them does it for all.
     """
     decides = ("mining", "detector", "seed")
     shared = shared_place("mined", loop.config, decides, [loop.folder.train_records, state.detector])
@@ -88,10 +89,11 @@ def mine(loop: Loop, state: State) -> Mined:
 
 
 def _mine(loop: Loop, state: State) -> Mined:
-    config, images = loop.config, loop.data.splits["train"]
-    unseen = detect_unseen(loop.trainings) if config.mining.cross_fit else None
+    config, images, asked = loop.config, loop.data.splits["train"], loop.trainings.asked()
+    unseen = detect_unseen(asked) if config.mining.cross_fit else None
+    eyes = asked.control(0).checkpoint if config.mining.detector and not unseen else state.detector
     with loop.reporter.stage("mine", len(images)) as progress:
-        seen, cost = unseen or stages.detect(images, config.detector, state.detector, config.hosting, progress.advance)
+        seen, cost = unseen or stages.detect(images, asked.config.detector, eyes, config.hosting, progress.advance)
         instances = [
             instance for image in images for instance in attributes(image, seen[image.id], **config.mining.attribute())
         ]

@@ -74,7 +74,7 @@ def test_the_fingerprint_of_a_section_does_not_see_the_others():
     ("override", "parts"),
     [
         ("minig.budget=3", ["minig: unknown key", "known here: data, detector,", "mining"]),
-        ("mining.bugdet=3", ["mining.bugdet: unknown key", "known here: budget, cross_fit, iou_threshold,"]),
+        ("mining.bugdet=3", ["mining.bugdet: unknown key", "known here: budget, cross_fit, detector, iou_threshold,"]),
         (
             "hosting.train.num_cpu=2",
             ["hosting.train.num_cpu: unknown key", "max_failures, num_cpus, num_gpus, num_workers"],

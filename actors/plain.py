@@ -1,6 +1,7 @@
 """Records as plain JSON values and back, for what lies on disk and what crosses a process border as text."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -49,6 +50,18 @@ def dumps(value: object) -> bytes:
 def loads(kind: type[Record], data: bytes) -> Record:
     """A record of ``kind`` from the bytes that ``dumps`` made."""
     return from_plain(kind, json.loads(data))
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The keys that differ between two plain trees, each as ``key: old -> new``."""
+    lines = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            lines += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            lines.append(f"{prefix}{key}: {before!r} -> {after!r}")
+    return lines
 
 
 def _restore(kind: Any, plain: Any) -> Any:  # noqa: ANN401 - kind is any type form

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from upath import UPath
 
+from actors.plain import differences
 from actors.storage import exclusive, read_record, write_bytes, write_record
 from loop.ablation_config import Ablation, Trial
-from loop.config import ConfigError, HostingConfig, LoopConfig, differences
+from loop.config import ConfigError, HostingConfig, LoopConfig
 from loop.driver import run, started_ray
 from loop.progress import Reporter
 from loop.report.ablation import AblationTable, TrialResult, csv_table, figures, json_rows, markdown, picture

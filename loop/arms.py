@@ -25,7 +25,7 @@ from loop.config import LoopConfig, MiningConfig, MixingConfig
 from loop.data.importing import Dataset
 from loop.progress import Reporter
 from loop.state import Cost, once
-from loop.training.fit import FitJob, FitResult, fit, fit_fingerprint
+from loop.training.fit import FitJob, FitResult, Fitted, fit, fit_fingerprint
 from loop.training.job import TrainJob, TrainResult
 from loop.training.trainer import train
 
@@ -103,28 +103,32 @@ class Trainings:
             storage=str(place / "train"),
         )
 
-    def fit(self, difficulties: tuple[tuple[Difficulty, ...], ...]) -> FitResult:
+    def fit(self, difficulties: tuple[tuple[Difficulty, ...], ...], start: Fitted | None = None) -> Fitted:
         """The generator fitted on the real training images, whose boxes are as easy and hard as said.
 
-        It is kept by fingerprint beside the runs, for all of them.
+        It goes on from ``start``, if there is one, with other examples. It is kept by fingerprint beside the runs, for
+        all of them.
         """
         config = self.config
         data = FitData(
             classes=self.data.classes,
             images=self.data.splits["train"],
             difficulties=difficulties,
-            seed=derive_seed(config.seed, "fit"),
+            seed=derive_seed(config.seed, "fit", *([start.fingerprint] if start else [])),
         )
-        place = UPath(config.root) / "fits" / fit_fingerprint(config.generator, data)
+        fingerprint = fit_fingerprint(config.generator, data, start)
+        place = UPath(config.root) / "fits" / fingerprint
         job = FitJob(
             generator=config.generator,
             data=data,
+            start=start,
             checkpoint=str(place / "generator.safetensors"),
             name=f"fits-{place.name}",
             storage=str(place / "fit"),
         )
         with exclusive(place):
-            return once(place / "fit.json", FitResult, lambda: self._fit(job))
+            once(place / "fit.json", FitResult, lambda: self._fit(job))
+        return Fitted(checkpoint=job.checkpoint, fingerprint=fingerprint)
 
     def _fit(self, job: FitJob) -> FitResult:
         num_steps, _ = fit_size(job.generator) or (0, 0)

@@ -6,8 +6,7 @@ files, in ``loop.config_files``.
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, TypedDict
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -18,6 +17,7 @@ from actors.filters.rejected import RejectedBoxes
 from actors.generators import GeneratorConfig
 from actors.generators.inpaint import InpaintConfig
 from actors.generators.layout import LayoutConfig
+from actors.perception.attributes import AttributeRule
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -90,7 +90,7 @@ class MiningConfig(Config):
             raise ValueError("without the one fold there is nothing to train on; 0 is off, else 2 or more")
         return num_folds
 
-    def attribute(self) -> "AttributeRule":
+    def attribute(self) -> AttributeRule:
         """The rule alone, as keyword arguments of ``actors.perception.attributes``."""
         return {
             "score_threshold": self.score_threshold,
@@ -99,12 +99,16 @@ class MiningConfig(Config):
         }
 
 
-class AttributeRule(TypedDict):
-    """When a box is easy."""
+class FitConfig(Config):
+    """When a generator that learns is fitted; how, its own section says."""
 
-    score_threshold: float
-    iou_threshold: float
-    match_class: bool
+    every: int = Field(0, ge=0)
+    """It is fitted in the first round, and then again in every so-many-th one: with the difficulties mined there, from
+    the weights that it has, the learning rate's schedule anew. 0 is once."""
+
+    def is_due(self, number: int) -> bool:
+        """Whether there is a fit in round ``number``, from 1."""
+        return number == 1 or (self.every > 0 and (number - 1) % self.every == 0)
 
 
 class GenerationConfig(Config):
@@ -240,6 +244,7 @@ class LoopConfig(Config):
     detector: DetectorConfig = DetectorConfig()
     mining: MiningConfig = MiningConfig()
     generator: GeneratorConfig = InpaintConfig()
+    fit: FitConfig = FitConfig()
     generation: GenerationConfig = GenerationConfig()
     filters: tuple[FilterConfig, ...] = ()
     """Judges, in this order; a dropped image is not shown to the later ones."""
@@ -275,6 +280,8 @@ class LoopConfig(Config):
         younger = {key for key in ("cross_fit", "detector") if not getattr(self.mining, key)}  # than the first runs
         besides: dict[str, Any] = dict.fromkeys(("name", "root", "hosting", "tracking"), True)
         besides |= {"mining": younger, "evaluation": {"fidelity", "inception"}}  # what is only measured decides nothing
+        if not self.fit.every:  # younger, too
+            besides["fit"] = True
         return self.model_dump(mode="json", exclude=besides)
 
     def fingerprint(self, *sections: str) -> str:
@@ -286,15 +293,3 @@ class LoopConfig(Config):
 
 class ConfigError(ValueError):
     """A config that cannot be used; the message names file, key, value and choices."""
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The keys that differ between two plain trees, each as ``key: old -> new``."""
-    lines = []
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            lines += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            lines.append(f"{prefix}{key}: {before!r} -> {after!r}")
-    return lines

@@ -96,7 +96,9 @@ def _fit(config: LoopConfig, counts: Counts) -> dict[str, str]:
         return {}
     steps, batch_size = size
     boxes = "the real boxes" if counts.boxes is None else f"{counts.boxes} real boxes"
-    return {"fit": f"the generator first, {steps} steps of {batch_size} on {boxes} (a fit done before is kept)"}
+    num_fits = sum(config.fit.is_due(number) for number in range(1, config.rounds + 1))
+    when = "first" if num_fits == 1 else f"in {num_fits} of {config.rounds} rounds, each time from the weights it has"
+    return {"fit": f"the generator {when}, {steps} steps of {batch_size} on {boxes} (a fit done before is kept)"}
 
 
 def _needs(config: LoopConfig) -> dict[str, str]:

@@ -23,6 +23,7 @@ from loop.data.importing import Dataset
 from loop.progress import Reporter, StageProgress
 from loop.sharing import shared_place
 from loop.state import Fate, Mined, Pooled, RunFolder, State, once
+from loop.training.fit import Fitted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,7 @@ def run_round(loop: Loop, state: State) -> RoundResult:
         round_index=number,
         seed=loop.config.seed,
     )
-    generator = state.generator or fit(loop, mined)
+    generator = fit(loop, state, mined)
     pooled = once(place / "pool.json", Pooled, lambda: generate_and_judge(loop, state, generator, lineages))
     pool = (*state.pool, *loop.folder.samples(number, Fate.KEPT))
     start = state.detector if loop.config.training.start == "previous" else None
@@ -106,14 +107,15 @@ def _mine(loop: Loop, state: State) -> Mined:
     return Mined(instances=taken, found=tuple(instances), shares=shares, cost=cost)
 
 
-def fit(loop: Loop, mined: Mined) -> str | None:
-    """Fit a generator that learns on the real training images; its checkpoint, or None where it does not learn."""
-    if not learns(loop.config.generator):
-        return None
-    return loop.trainings.fit(difficulties(loop.data.splits["train"], mined.found)).checkpoint
+def fit(loop: Loop, state: State, mined: Mined) -> Fitted | None:
+    """The generator, fitted anew on the real training images where that is due; None where it does not learn."""
+    config = loop.config
+    if not (learns(config.generator) and config.fit.is_due(state.round + 1)):
+        return state.generator
+    return loop.trainings.fit(difficulties(loop.data.splits["train"], mined.found), state.generator)
 
 
-def generate_and_judge(loop: Loop, state: State, generator: str | None, lineages: Sequence[Lineage]) -> Pooled:
+def generate_and_judge(loop: Loop, state: State, generator: Fitted | None, lineages: Sequence[Lineage]) -> Pooled:
     """Draw each lineage's candidate, look at it, judge it, write it down: one stream, whose pixels stay in the actors.
 
     Candidates that an interrupted start has judged already are not drawn again.
@@ -123,10 +125,11 @@ def generate_and_judge(loop: Loop, state: State, generator: str | None, lineages
     done = {sample_id for fate in Fate for sample_id in loop.folder.sample_ids(number, fate)}
     todo = [lineage for lineage in lineages if lineage.id not in done]
     decides = ("generator", "detector")
-    shared = shared_place("candidates", config, decides, [loop.folder.train_records, state.detector, generator])
+    weights = generator.checkpoint if generator else None
+    shared = shared_place("candidates", config, decides, [loop.folder.train_records, state.detector, weights])
     records, classes = str(loop.folder.train_records), loop.data.classes
     with loop.reporter.stage("generate and judge", len(todo)) as progress:
-        candidates = stages.generate(todo, config, records, classes, generator, shared)
+        candidates = stages.generate(todo, config, records, classes, weights, shared)
         inspected = stages.inspect(candidates, config, state.detector, shared)
         states = str(loop.folder.filter_states)
         judged = stages.judge(inspected, config, state.detector, states, records, str(place))

@@ -18,10 +18,12 @@ from typing import Any, TypeVar
 
 from upath import UPath
 
+from actors.plain import differences
 from actors.records import Instance, Sample
 from actors.storage import read_record, write_record
-from loop.config import ConfigError, LoopConfig, differences
+from loop.config import ConfigError, LoopConfig
 from loop.mining import ClassDifficulty
+from loop.training.fit import Fitted
 
 Record = TypeVar("Record")
 
@@ -68,12 +70,10 @@ class State:
 
     round: int  # rounds finished
     detector: str  # URI of the current detector's checkpoint
-    generator: (
-        str | None
-    )  # URI of the fitted generator's checkpoint; None before the first round, or if it does not learn
+    generator: Fitted | None  # the generator as it is; None before the first round, or if it does not learn
     pool: tuple[Sample, ...]  # kept samples of all rounds so far, by round and id
 
-    def next(self, *, detector: str, generator: str | None, pool: tuple[Sample, ...]) -> "State":
+    def next(self, *, detector: str, generator: Fitted | None, pool: tuple[Sample, ...]) -> "State":
         """The state after one more round."""
         return State(round=self.round + 1, detector=detector, generator=generator, pool=pool)
 

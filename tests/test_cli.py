@@ -114,6 +114,8 @@ def test_check_says_what_is_fitted_first(detloop, easy_data):
     status, said, _ = detloop(*arguments, "--set", "generator.kind=inpaint", "--set", painter)
     assert status == 0
     assert re.search(r"fit +the generator first, 70 steps of 8 on 16 real boxes", said)
+    again = detloop(*arguments, "--set", painter, "--set", "rounds=6", "--set", "fit.every=2")[1]
+    assert re.search(r"fit +the generator in 3 of 6 rounds, each time from the weights it has, 70 steps of 8", again)
     for other in ("generator={kind: copy_paste}", "rounds=0"):
         assert "\nfit " not in detloop(*arguments, "--set", other)[1]
 

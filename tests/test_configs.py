@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from actors.config import Config
-from loop.config import ConfigError, LoopConfig, differences
+from actors.plain import differences
+from loop.config import ConfigError, LoopConfig
 from loop.config_files import _sections, load
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -62,6 +63,14 @@ def test_the_files_that_the_documentation_names_are_there():
 )
 def test_the_fingerprint_is_over_what_decides_the_results(override, same):
     assert (load([QUICKSTART], [override]).fingerprint() == load([QUICKSTART]).fingerprint()) is same
+
+
+def test_fits_are_due_in_the_first_round_and_where_they_are_asked_for_again():
+    once, third = load([QUICKSTART]), load([QUICKSTART], ["fit.every=3"])
+    assert [number for number in range(1, 9) if once.fit.is_due(number)] == [1]
+    assert [number for number in range(1, 9) if third.fit.is_due(number)] == [1, 4, 7]
+    assert "fit" not in once.science()  # as before there was such a key
+    assert third.science()["fit"] == {"every": 3}
 
 
 def test_the_fingerprint_of_a_section_does_not_see_the_others():

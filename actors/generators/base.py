@@ -86,6 +86,13 @@ class Fit(Protocol):
     num_steps: int
     batch_size: int  # examples a step, over all workers
 
+    def warm_start(self, uri: str) -> None:
+        """Begin with the weights that an earlier fit has saved at ``uri``, instead of random or pretrained ones.
+
+        Raises ValueError or FileNotFoundError where they are not this generator's.
+        """
+        ...
+
     def step(self, number: int) -> float:
         """One optimiser step, the ``number``-th from 0; its loss over all workers' examples."""
         ...

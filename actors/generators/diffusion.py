@@ -1,6 +1,6 @@
 """What our own diffusion models share (DDPM, arXiv 2006.11239): forward process, sampling, and a step of the fit."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -105,6 +105,11 @@ class Learner:
         self.beside = beside
         self.peaks.append(peak)
         self.optimizer.add_param_group({"params": list(beside.parameters()), "lr": peak})
+
+    def warm_start(self, weights: Mapping[str, Tensor]) -> None:
+        """Begin with these weights of the network's."""
+        for network in (self.network, self.average):
+            network.load_state_dict(dict(weights))
 
     def update(self, number: int, losses: Sequence[Callable[[], Tensor]]) -> float:
         """The ``number``-th step, from 0, on the mean of ``losses``; their mean over all workers."""

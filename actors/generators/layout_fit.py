@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actors import boxes as geometry
-from actors.generators.base import FitData, Worker
+from actors.generators.base import FitData, Worker, read_fitted
 from actors.generators.diffusion import Learner, last_timestep, noise_of, target_of
 from actors.generators.layout import LayoutConfig, StableDiffusionConfig, network_input, stretched
 from actors.generators.layout_network import Denoiser, LayoutNetwork, save_network
@@ -113,6 +113,12 @@ class LayoutFit:
         self.perception = Perception(denoiser, self.network.device) if config.fit.mask_loss else None
         if self.perception:
             self.learner.add(self.perception.head, config.fit.learning_rate)
+
+    def warm_start(self, uri: str) -> None:
+        """Begin with the weights at ``uri``."""
+        own = self.network.header()
+        _, weights = read_fitted(uri, own.family, own.model, own.classes)
+        self.learner.warm_start(weights)
 
     def step(self, number: int) -> float:
         """Forward, backward, update; the mean loss over all workers' examples."""

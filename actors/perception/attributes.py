@@ -1,11 +1,20 @@
 """Perception-aware attribute: easy or hard for the current detector (DetDiffusion, arXiv 2403.13304, Sec. 3, Eq. 2)."""
 
 from collections.abc import Sequence
+from typing import TypedDict
 
 import numpy as np
 
 from actors import boxes as geometry
 from actors.records import Detections, Difficulty, Instance, LabeledImage
+
+
+class AttributeRule(TypedDict):
+    """When a box is easy."""
+
+    score_threshold: float
+    iou_threshold: float
+    match_class: bool
 
 
 def attributes(

@@ -16,30 +16,41 @@ from loop.training.memory import Memory
 EPOCH_STEPS = 50  # steps whose losses are noted as one figure, and after which the state may be kept
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """A generator as a fit has left it."""
+
+    checkpoint: str  # URI
+    fingerprint: str  # of that fit: over all that decides the weights
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FitJob:
     """One fit, whole: equal jobs give equal checkpoints on one kind of hardware."""
 
     generator: GeneratorConfig
     data: FitData
+    start: Fitted | None = None  # what it goes on from; None: random or pretrained weights
     checkpoint: str  # URI of the checkpoint to write
     name: str  # unique: a fit of this name in ``storage`` is gone on with
     storage: str  # folder or URI of what Ray Train keeps while it runs
 
     def fingerprint(self) -> str:
         """See ``fit_fingerprint``."""
-        return fit_fingerprint(self.generator, self.data)
+        return fit_fingerprint(self.generator, self.data, self.start)
 
     def located(self, place: Callable[[str], str]) -> "FitJob":
-        """The same job with ``place`` applied to the URIs of what it writes."""
-        return replace(self, checkpoint=place(self.checkpoint), storage=place(self.storage))
+        """The same job with ``place`` applied to the URIs of what it writes and starts from."""
+        start = replace(self.start, checkpoint=place(self.start.checkpoint)) if self.start else None
+        return replace(self, start=start, checkpoint=place(self.checkpoint), storage=place(self.storage))
 
 
-def fit_fingerprint(generator: GeneratorConfig, data: FitData) -> str:
-    """16 hex digits over all that decides what a fit of ``generator`` on ``data`` results in."""
+def fit_fingerprint(generator: GeneratorConfig, data: FitData, start: Fitted | None) -> str:
+    """16 hex digits over all that decides what a fit of ``generator`` on ``data`` from ``start`` on results in."""
     images = [[image.id, image.annotation] for image in data.images]
-    parts = dumps([decides_fit(generator), data.classes, images, data.difficulties, data.seed])
-    return hashlib.sha256(parts).hexdigest()[:16]
+    parts = [decides_fit(generator), data.classes, images, data.difficulties, data.seed]
+    parts += [start.fingerprint] if start else []
+    return hashlib.sha256(dumps(parts)).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +105,15 @@ def run_fit(job: FitJob, place: Place, memory: Memory, progress: OnProgress, num
 
     torch.set_num_threads(num_threads)
     device = "cpu" if place.device == "cpu" else f"cuda:{place.device}"
-    running = open_fit(job.generator, job.data, Worker(device=device, rank=place.rank, num_workers=place.num_workers))
+    worker = Worker(device=device, rank=place.rank, num_workers=place.num_workers)
+    running = open_fit(job.generator, job.data, worker)
     state = memory.recall()
     losses: list[dict[str, float]] = state["losses"] if state else []
     first = int(losses[-1]["step"]) if losses else 0
     if state:
         running.restore(state["fit"])
+    elif job.start:
+        running.warm_start(job.start.checkpoint)
     began, recent = time.perf_counter(), []
     for number in range(first, running.num_steps):
         recent.append(running.step(number))

@@ -194,6 +194,21 @@ def test_an_interrupted_fit_goes_on_to_the_same_bytes(data, checkpoint, tmp_path
     assert (tmp_path / "again.safetensors").read_bytes() == Path(checkpoint).read_bytes()
 
 
+def test_a_fit_that_goes_on_begins_with_the_saved_weights_and_its_own_difficulties(data, checkpoint, tmp_path):
+    again = open_fit(CONFIG, replace(data, difficulties=((HARD,) * 3,) * 2), CPU)
+    again.warm_start(checkpoint)
+    saved = read_checkpoint(checkpoint)[1]
+    assert equal(weights(again), saved)
+    assert equal(again.learner.average.state_dict(), saved)
+    again.save(str(tmp_path / "again.safetensors"))
+    header, tensors = read_checkpoint(str(tmp_path / "again.safetensors"))
+    assert equal(tensors, saved)
+    assert header.attributes == {"0.png": (HARD,) * 3, "1.png": (HARD,) * 3}
+    other = open_fit(config(prompt={"grid": (4, 4)}), data, CPU)
+    with pytest.raises(ValueError, match="grid 4x4"):
+        other.warm_start(checkpoint)
+
+
 def test_parts_of_a_batch_and_several_workers_make_the_steps_of_one(data, together, monkeypatch):
     """In float32, losses agree to 1e-5 and gradients to 1e-4 of their norm: sums round otherwise in the last bits."""
     monkeypatch.setattr(precision, "native_dtypes", lambda _: [torch.float32])

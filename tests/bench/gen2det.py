@@ -27,9 +27,10 @@ sys.path.insert(0, str(ROOT))
 
 from gen2det_tables import write_section
 
+from actors.plain import differences
 from actors.storage import read_record
 from loop.ablation_config import Ablation, load_ablation
-from loop.config import ConfigError, LoopConfig, differences
+from loop.config import ConfigError, LoopConfig
 from loop.config_files import validate
 from loop.report.ablation import TrialResult
 

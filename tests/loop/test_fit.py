@@ -18,7 +18,7 @@ from loop.config import HostingConfig, LoopConfig
 from loop.driver import import_real
 from loop.progress import Reporter
 from loop.training import gang
-from loop.training.fit import EPOCH_STEPS, FitJob, fit
+from loop.training.fit import EPOCH_STEPS, FitJob, Fitted, fit
 from loop.training.job import Progress
 
 INLINE = HostingConfig(engine="inline")
@@ -119,6 +119,27 @@ def test_the_fingerprint_is_over_what_decides_the_weights(job):
     assert replace(one, generator=drawn_otherwise).fingerprint() == job(fit_steps=6, sampling_steps=9).fingerprint()
     assert job(fit_steps=6, sampling_steps=9).fingerprint() == one.fingerprint()
     assert len({one.fingerprint(), *prints}) == 1 + len(others)
+
+
+def test_a_fit_that_goes_on_is_known_by_what_it_starts_from_and_not_by_where_that_lies(job, tmp_path):
+    first = Fitted(checkpoint=str(tmp_path / "first.safetensors"), fingerprint=job().fingerprint())
+    again = replace(job(), start=first)
+    moved, other = (replace(first, **change) for change in ({"checkpoint": "elsewhere"}, {"fingerprint": "f" * 16}))
+    assert again.fingerprint() == replace(again, start=moved).fingerprint()
+    prints = {job().fingerprint(), again.fingerprint(), replace(again, start=other).fingerprint()}
+    assert len(prints) == 3
+    assert again.located(lambda uri: f"/here/{Path(uri).name}").start.checkpoint == "/here/first.safetensors"
+
+
+def test_a_fit_goes_on_from_the_weights_of_the_one_before(job, tmp_path):
+    first = job(fit_steps=40)
+    from_nothing = fit(first, INLINE)
+    start = Fitted(checkpoint=str(tmp_path / "first.safetensors"), fingerprint=first.fingerprint())
+    Path(first.checkpoint).rename(start.checkpoint)
+    from_there = fit(replace(job(fit_steps=40), start=start), INLINE)
+    assert from_there.losses[0]["loss"] < 0.8 * from_nothing.losses[0]["loss"]
+    with pytest.raises(ValueError, match="holds crop unet-8-16"):
+        fit(replace(job(channels=(8, 8)), start=start), INLINE)
 
 
 def test_runs_of_one_root_share_a_fit_and_others_do_not(easy_config, tmp_path, monkeypatch):

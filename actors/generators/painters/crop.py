@@ -112,11 +112,16 @@ def save_network(network: "nn.Module", config: CropConfig, classes: tuple[str, .
 
 
 def load_painter(config: CropConfig, classes: tuple[str, ...], uri: str | None) -> "CropPainter":
-    """The painter with the weights at ``uri``. Raises ValueError or FileNotFoundError where they are not its own."""
-    _, tensors = read_fitted(uri, FAMILY, _architecture(config), classes)
+    """The painter with the weights at ``uri``; see ``read_weights``."""
     network = build_network(config, len(classes))
-    network.load_state_dict(tensors)
+    network.load_state_dict(read_weights(config, classes, uri))
     return CropPainter(config, network)
+
+
+def read_weights(config: CropConfig, classes: tuple[str, ...], uri: str | None) -> dict[str, "Tensor"]:
+    """What was saved at ``uri``. Raises ValueError or FileNotFoundError where it is not of this network."""
+    _, weights = read_fitted(uri, FAMILY, _architecture(config), classes)
+    return weights
 
 
 def _architecture(config: CropConfig) -> str:

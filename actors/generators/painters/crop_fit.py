@@ -16,7 +16,14 @@ from torch import Tensor
 from actors import boxes as geometry
 from actors.generators.base import FitData, Worker
 from actors.generators.diffusion import Learner, last_timestep, noise_scheduler, target_of
-from actors.generators.painters.crop import CropConfig, build_network, condition_index, known_input, save_network
+from actors.generators.painters.crop import (
+    CropConfig,
+    build_network,
+    condition_index,
+    known_input,
+    read_weights,
+    save_network,
+)
 from actors.generators.painters.crop_perception import Perception
 from actors.generators.window import Mask, frame, hole
 from actors.images import Pixels, read, scaled
@@ -171,6 +178,10 @@ class CropFit:
         self.perception = Perception(self.network, self.device) if config.mask_loss_weight else None
         if self.perception:
             self.learner.add(self.perception.head, config.learning_rate)
+
+    def warm_start(self, uri: str) -> None:
+        """Begin with the weights at ``uri``."""
+        self.learner.warm_start(read_weights(self.config, self.classes, uri))
 
     def step(self, number: int) -> float:
         """Forward, backward, update; the weighted loss over all workers' examples."""

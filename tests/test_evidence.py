@@ -10,6 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "bench"))
 
+import evidence
+import evidence_tables
 import gen2det
 import gen2det_tables as tables
 
@@ -18,6 +20,8 @@ from loop.ablation import claim
 from loop.config import ConfigError
 from loop.report.ablation import TrialResult
 
+EVIDENCE = gen2det.EVIDENCE
+BEGIN, END = evidence_tables.marks("gen2det")
 HERE = {"detloop": "abc", "torch": "2", "ultralytics": "8", "cpu": "any", "date": "2026-01-01"}
 
 
@@ -28,7 +32,7 @@ def results(ap, data="world"):
         for arm, by_seed in ap.items()
         for seed, points in enumerate(by_seed)
     ]
-    config = gen2det.decisive(gen2det.load(data, "runs").base.science())
+    config = evidence.decisive(EVIDENCE.load(data, "runs").base.science())
     return {"runs": {data: {"config": config, "arms": {arm: {} for arm in ap}, "made_with": []}}, "rows": rows}
 
 
@@ -38,33 +42,33 @@ def trial(arm, seed=0, ap=0.3):
 
 def settled(name="world", stored=None):
     """Stored results made ready for a question's rows, and what was said of it."""
-    ablation, said = gen2det.load(name, "runs"), []
+    ablation, said = EVIDENCE.load(name, "runs"), []
     stored = stored or {"runs": {}, "rows": []}
-    gen2det.settle(stored, name, ablation, said.append)
+    EVIDENCE.settle(stored, name, ablation, said.append)
     return stored, said
 
 
 def test_the_readme_holds_what_the_rows_say():
-    if not gen2det.RESULTS.exists():
+    if not EVIDENCE.results_file.exists():
         pytest.skip("tests/bench/results/gen2det.json is not there yet: no evidence run has been taken in")
-    stored = json.loads(gen2det.RESULTS.read_text())
-    assert tables.between_marks(gen2det.README.read_text()) == tables.section(stored)
+    stored = json.loads(EVIDENCE.results_file.read_text())
+    assert evidence_tables.between_marks(evidence.README.read_text(), "gen2det") == tables.section(stored)
 
 
 def test_a_readme_without_marks_is_refused():
-    with pytest.raises(ValueError, match="gen2det:begin"):
-        tables.between_marks("# detloop")
+    with pytest.raises(evidence_tables.MissingMarksError, match="gen2det:begin"):
+        evidence_tables.between_marks("# detloop", "gen2det")
 
 
 def test_the_tables_go_between_the_marks_and_nowhere_else(tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n")
-    tables.write_section(readme, results({"real": [30, 31]}))
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    evidence_tables.write_section(readme, "gen2det", tables.section(results({"real": [30, 31]})))
     text = readme.read_text()
-    assert text.startswith(f"before\n{tables.BEGIN}\n")
-    assert text.endswith(f"{tables.END}\nafter\n")
+    assert text.startswith(f"before\n{BEGIN}\n")
+    assert text.endswith(f"{END}\nafter\n")
     assert "old" not in text
-    assert tables.between_marks(text) == tables.section(results({"real": [30, 31]}))
+    assert evidence_tables.between_marks(text, "gen2det") == tables.section(results({"real": [30, 31]}))
 
 
 @pytest.mark.parametrize(
@@ -85,9 +89,9 @@ def test_the_sentence_follows_from_the_interval(gains, text, verdict):
 
 def test_differences_are_over_the_seeds_that_both_arms_have():
     rows = results({"real": [30, 30], "restore": [31, 33, 99]})["rows"]
-    found = tables.difference(rows, "restore", "real")
+    found = evidence_tables.difference(rows, "restore", "real")
     assert (found.seeds, round(found.mean, 6)) == (2, 0.02)
-    assert tables.difference(rows, "restore", "copy_paste") is None
+    assert evidence_tables.difference(rows, "restore", "copy_paste") is None
 
 
 def test_data_efficiency_is_the_share_of_the_gap_that_the_loop_closes():
@@ -119,7 +123,7 @@ def test_shares_and_copies_have_tables_of_their_own():
 
 @pytest.mark.parametrize("name", gen2det.QUESTIONS)
 def test_every_question_loads_over_its_base(name):
-    ablation = gen2det.load(name, "runs", seeds=[5, 6])
+    ablation = EVIDENCE.load(name, "runs", seeds=[5, 6])
     assert ablation.config.seeds == (5, 6)
     assert ablation.base.hosting.engine == "inline"
     assert {trial.seed for trial in ablation.trials} == {5, 6}
@@ -127,14 +131,14 @@ def test_every_question_loads_over_its_base(name):
 
 def test_the_main_questions_ask_what_they_must():
     decisive = {"real", "naive", "all", "restore", "copy_paste", "unmined", "real_4x"}
-    assert decisive <= set(gen2det.load("bccd", "runs").arms) <= set(tables.ARMS)
-    assert decisive <= set(gen2det.load("world", "runs").arms) <= set(tables.ARMS)
-    assert [gen2det.short(arm) for arm in gen2det.load("copies", "runs").arms] == ["copies=1", "copies=2", "copies=3"]
+    assert decisive <= set(EVIDENCE.load("bccd", "runs").arms) <= set(tables.ARMS)
+    assert decisive <= set(EVIDENCE.load("world", "runs").arms) <= set(tables.ARMS)
+    assert [evidence.short(arm) for arm in EVIDENCE.load("copies", "runs").arms] == ["copies=1", "copies=2", "copies=3"]
 
 
 @pytest.mark.parametrize("name", ["world", "bccd"])
 def test_real_4x_has_four_times_the_real_images(name):
-    of_arm = {trial.arm: trial.config.data for trial in gen2det.load(name, "runs").trials}
+    of_arm = {trial.arm: trial.config.data for trial in EVIDENCE.load(name, "runs").trials}
     ours, theirs = (of_arm[arm].world.train if name == "world" else of_arm[arm].subset for arm in ("real", "real_4x"))
     assert theirs == 4 * ours
 
@@ -142,8 +146,8 @@ def test_real_4x_has_four_times_the_real_images(name):
 def test_a_run_becomes_one_row_however_often_it_is_taken():
     stored, _ = settled()
     found = [trial("restore"), trial("real", seed=1), trial("real")]
-    assert gen2det.merge(stored, "world", found, HERE) == 3
-    assert gen2det.merge(stored, "world", found, {**HERE, "date": "2026-01-02"}) == 0
+    assert EVIDENCE.merge(stored, "world", found, HERE) == 3
+    assert EVIDENCE.merge(stored, "world", found, {**HERE, "date": "2026-01-02"}) == 0
     assert [(row["arm"], row["seed"]) for row in stored["rows"]] == [("real", 0), ("real", 1), ("restore", 0)]
     assert stored["rows"][0] == {"data": "world", "arm": "real", "seed": 0, "steps": 800, "ap": 0.3, "ap50": 0.5}
     assert stored["runs"]["world"]["made_with"] == [HERE]
@@ -151,7 +155,7 @@ def test_a_run_becomes_one_row_however_often_it_is_taken():
 
 def test_rows_of_an_arm_that_has_changed_go():
     stored, _ = settled()
-    gen2det.merge(stored, "world", [trial("real"), trial("all")], HERE)
+    EVIDENCE.merge(stored, "world", [trial("real"), trial("all")], HERE)
     stored["runs"]["world"]["arms"]["all"] = {"mixing.p": 0.9}
     _, said = settled(stored=stored)
     assert said == ["world, arm all: 1 old rows go, the arm has changed"]
@@ -160,7 +164,7 @@ def test_rows_of_an_arm_that_has_changed_go():
 
 def test_rows_of_another_config_go_whole_data_sets_at_a_time():
     stored, _ = settled()
-    gen2det.merge(stored, "world", [trial("real"), trial("mixing.p=0.1")], HERE)
+    EVIDENCE.merge(stored, "world", [trial("real"), trial("mixing.p=0.1")], HERE)
     stored["runs"]["world"]["arms"]["p=0.1"] = {"mixing.p": 0.1}
     stored["runs"]["world"]["config"]["training"]["batch_size"] = 8
     with pytest.raises(ConfigError, match=r"make those anew first:\n  training.batch_size: 8 -> 16"):
@@ -172,22 +176,22 @@ def test_rows_of_another_config_go_whole_data_sets_at_a_time():
 
 def test_a_key_that_is_newer_than_the_rows_has_its_default():
     stored, _ = settled()
-    gen2det.merge(stored, "world", [trial("real")], HERE)
+    EVIDENCE.merge(stored, "world", [trial("real")], HERE)
     del stored["runs"]["world"]["config"]["training"]["start"]
     assert settled(stored=stored)[1] == []
     assert stored["runs"]["world"]["config"]["training"]["start"] == "scratch"
 
 
 def test_no_place_of_data_is_stored():
-    ablation = gen2det.load("bccd", "runs", data="/somewhere/bccd")
+    ablation = EVIDENCE.load("bccd", "runs", data="/somewhere/bccd")
     stored = {"runs": {}, "rows": []}
-    gen2det.settle(stored, "bccd", ablation)
+    EVIDENCE.settle(stored, "bccd", ablation)
     assert "somewhere" not in json.dumps(stored)
 
 
 def begun(root, *results):
     """The folder of an ablation on the world of which these runs are finished."""
-    ablation = gen2det.load("world", str(root))
+    ablation = EVIDENCE.load("world", str(root))
     claim(ablation)
     for one in results:
         write_record(ablation.folder / "trials" / f"{one.arm}-{one.seed}.json", one)
@@ -196,8 +200,8 @@ def begun(root, *results):
 
 def test_what_is_finished_is_taken_of_the_seeds_asked_for(tmp_path):
     ablation = begun(tmp_path, trial("real"), trial("all", seed=1))
-    assert [one.arm for one in gen2det.finished(ablation, [])] == ["all", "real"]
-    assert [one.arm for one in gen2det.finished(ablation, [1])] == ["all"]
+    assert [one.arm for one in EVIDENCE.finished(ablation, [])] == ["all", "real"]
+    assert [one.arm for one in EVIDENCE.finished(ablation, [1])] == ["all"]
 
 
 def test_a_run_of_another_config_is_not_taken(tmp_path):
@@ -205,9 +209,9 @@ def test_a_run_of_another_config_is_not_taken(tmp_path):
     record = ablation.folder / "ablation.json"
     record.write_text(record.read_text().replace('"batch_size": 16,', '"batch_size": 8,'))
     with pytest.raises(ConfigError, match=r"arm real, was run with another config:\n  training.batch_size: 8 -> 16"):
-        gen2det.finished(ablation, [])
+        EVIDENCE.finished(ablation, [])
 
 
 def test_a_root_without_the_ablation_is_named(tmp_path):
     with pytest.raises(ConfigError, match="no ablation has begun here"):
-        gen2det.finished(gen2det.load("world", str(tmp_path)), [])
+        EVIDENCE.finished(EVIDENCE.load("world", str(tmp_path)), [])

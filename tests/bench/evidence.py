@@ -1,0 +1,255 @@
+"""What the scripts of evidence share: they run ablations, take in what is finished, and write the README's tables.
+
+A script names its questions, which are ablations of ``configs/ablations/``, run as ``detloop ablate`` runs them: one
+thread a run, as many at once as there are CPUs; started again, they go on where they stopped. Finished runs become rows
+of ``results/<script>.json``, one for each data set, arm and seed, beside the config that they were made with. Rows of
+different configs are never mixed: where an arm has changed, or the config that all arms of a data set share, the rows
+made before it go, and the script says so.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from evidence_tables import MissingMarksError, write_section
+from upath import UPath
+
+from actors.plain import differences
+from actors.storage import read_record
+from loop.ablation_config import Ablation, load_ablation
+from loop.config import ConfigError, LoopConfig
+from loop.config_files import validate
+from loop.report.ablation import TrialResult
+
+README = ROOT / "README.md"
+CONFIGS = ROOT / "configs"
+FOLDER = "FOLDER"  # stands for the place of a data set, which decides nothing
+FEW_CELLS = (
+    *("rounds=1", "data.subset=30", "detector.image_size_px=160"),
+    *("mining.budget=500", "generation.copies=5", "mixing.p=0.5", "training.steps=600"),
+)
+"""Of BCCD's 205 training images 30; at this size and with so many steps a run takes minutes on one core."""
+Results = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """An ablation, the config below it, and the data set that its rows belong to."""
+
+    data: str
+    base: str
+    ablation: str
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """A script's questions, and what it makes of their answers."""
+
+    name: str  # of the script, of its results and of the README's marks
+    questions: Mapping[str, Question]
+    columns: Mapping[str, str]  # of a row: what is stored of a run's metrics, by the name it is stored under
+    section: Callable[[Results], str]  # what stands between the README's marks
+    measure: Callable[[UPath], Mapping[str, float]] = lambda _: {}  # further metrics of the run in this folder
+
+    @property
+    def results_file(self) -> Path:
+        """Where the rows are stored."""
+        return Path(__file__).parent / "results" / f"{self.name}.json"
+
+    def read_results(self) -> Results:
+        """What is stored."""
+        file = self.results_file
+        return json.loads(file.read_text()) if file.exists() else {"runs": {}, "rows": []}
+
+    def load(self, name: str, root: str, data: str = FOLDER, seeds: Sequence[int] = ()) -> Ablation:
+        """The ablation that a question is, with all it runs below ``root``."""
+        question = self.questions[name]
+        overrides = [f"root={root}", "hosting.engine=inline", *question.overrides]
+        if question.data != "world":
+            overrides.append(f"data.root={data}")
+        return load_ablation([CONFIGS / question.base, CONFIGS / "ablations" / question.ablation], overrides, seeds)
+
+    def finished(self, ablation: Ablation, seeds: Sequence[int]) -> list[TrialResult]:
+        """The ablation's runs that have a result, of these seeds or of all.
+
+        Raises ConfigError where one was made with another config than the arm has now.
+        """
+        record = ablation.folder / "ablation.json"
+        if not record.exists():
+            raise ConfigError(f"{ablation.folder}: no ablation has begun here; give its root, or run it first")
+        of_then, of_now = read_record(record, dict[str, Any])["arms"], ablation.science()["arms"]
+        files = sorted((ablation.folder / "trials").glob("*.json"))
+        found = {file.stem: read_record(file, TrialResult) for file in files}
+        found = {run: one for run, one in found.items() if one.seed in seeds or not seeds}
+        for arm in sorted({one.arm for one in found.values()} & of_now.keys()):
+            if changed := differences(decisive(of_then[arm]), decisive(of_now[arm])):
+                lines = "\n  ".join(changed)
+                raise ConfigError(f"{ablation.folder}, arm {arm}, was run with another config:\n  {lines}")
+        if gone := {one.arm for one in found.values()} - of_now.keys():
+            print(f"left out: {', '.join(sorted(gone))}: no arms of {ablation.config.name} any more")
+        return [self._measured(one, UPath(ablation.base.root) / run) for run, one in found.items() if one.arm in of_now]
+
+    def _measured(self, one: TrialResult, folder: UPath) -> TrialResult:
+        return replace(one, metrics={**self.measure(folder), **one.metrics})
+
+    def settle(self, results: Results, name: str, ablation: Ablation, say: Callable[[str], None] = print) -> None:
+        """Make ``results`` ready for rows of this ablation: rows that were made with another config go.
+
+        Raises ConfigError where only a part of a data set's rows could be made anew: what the lesser questions share
+        with the main one, which has the data set's name, must be the same.
+        """
+        data = self.questions[name].data
+        config = decisive(ablation.base.science())
+        arms = {short(arm): json.loads(json.dumps(sets)) for arm, sets in ablation.config.rows().items()}
+        known = results["runs"].setdefault(data, {"config": config, "arms": {}, "made_with": []})
+        if changed := differences(decisive(known["config"]), config):
+            lines = "\n  ".join(changed)
+            if name != data and any(row["data"] == data for row in results["rows"]):
+                raise ConfigError(
+                    f"the rows of {data} were made with another config; make those anew first:\n  {lines}"
+                )
+            say(f"{data}: {_take_out(results, data, known['arms'])} old rows go, the config has changed:\n  {lines}")
+            known |= {"arms": {}, "made_with": []}
+        known["config"] = config
+        for arm, sets in arms.items():
+            if known["arms"].get(arm, sets) != sets:
+                say(f"{data}, arm {arm}: {_take_out(results, data, [arm])} old rows go, the arm has changed")
+            known["arms"][arm] = sets
+
+    def merge(self, results: Results, data: str, found: Sequence[TrialResult], made_with: dict[str, str]) -> int:
+        """Put the rows of ``found`` into ``results``, one for each data set, arm and seed; how many are new or differ.
+
+        A metric that a run does not have is None in its row.
+        """
+        rows = {(row["data"], row["arm"], row["seed"]): row for row in results["rows"]}
+        num_new = 0
+        for one in found:
+            key = (data, short(one.arm), one.seed)
+            metrics = {column: _rounded(one.metrics.get(metric)) for column, metric in self.columns.items()}
+            row = {"data": data, "arm": key[1], "seed": one.seed, "steps": one.steps, **metrics}
+            num_new += rows.get(key) != row
+            rows[key] = row
+        results["rows"] = [rows[key] for key in sorted(rows)]
+        known = results["runs"][data]["made_with"]
+        if num_new and all({**one, "date": ""} != {**made_with, "date": ""} for one in known):
+            known.append(made_with)
+        return num_new
+
+    def answer(self, given: argparse.Namespace) -> bool:
+        """Run, take the rows, write them and the tables; False where a run failed."""
+        name = given.question
+        ablation = self.load(name, given.root, given.data or FOLDER, given.seeds)
+        self.settle(self.read_results(), name, ablation, lambda _: None)  # a config that is refused is refused at once
+        complete = given.rows_only or run(ablation)
+        found, results = self.finished(ablation, given.seeds), self.read_results()
+        self.settle(results, name, ablation)
+        num_new = self.merge(results, self.questions[name].data, found, made_with())
+        file = self.results_file
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(results, indent=1) + "\n")
+        print(f"{name}: {len(found)} finished runs, {num_new} of them new or changed: {file.name} has their rows")
+        write_section(README, self.name, self.section(results))
+        print(f"{README.name} has the tables")
+        return complete
+
+    def main(self, description: str) -> None:
+        """Read the command line; its first line describes the script."""
+        given = self._parse(description)
+        try:
+            complete = self.answer(given)
+        except (ConfigError, MissingMarksError) as error:
+            raise SystemExit(str(error)) from None
+        raise SystemExit(0 if complete else 1)
+
+    def _parse(self, description: str) -> argparse.Namespace:
+        parser = argparse.ArgumentParser(description=description.splitlines()[0])
+        parser.add_argument("question", choices=self.questions)
+        parser.add_argument("--root", default="runs", help="where the runs lie")
+        parser.add_argument("--data", help="folder of BCCD")
+        parser.add_argument("--seeds", type=int, nargs="+", default=[], help="in place of the ablation file's")
+        parser.add_argument("--rows-only", action="store_true", help="run nothing, take what is finished")
+        given = parser.parse_args()
+        if self.questions[given.question].data != "world" and not (given.data or given.rows_only):
+            parser.error(f"{given.question}: give the data set's folder with --data")
+        return given
+
+
+def short(arm: str) -> str:
+    """``mixing.p=0.1`` as ``p=0.1``."""
+    key, separator, value = arm.rpartition("=")
+    return f"{key.rpartition('.')[2]}={value}" if separator else arm
+
+
+def decisive(science: dict[str, Any]) -> dict[str, Any]:
+    """A stored ``LoopConfig.science()`` as today's code reads it, without its seed, wherever its data lie.
+
+    Keys that are newer than it have their defaults. Raises ConfigError where it has keys that are no more.
+    """
+    root = None if science["data"]["format"] == "world" else FOLDER
+    tree = {**science, "name": "stored", "seed": 0, "data": {**science["data"], "root": root}}
+    return {**validate(LoopConfig, tree, "a stored config").science(), "seed": None}
+
+
+def _take_out(results: Results, data: str, arms: Collection[str]) -> int:
+    """Drop the rows of these arms; how many they were."""
+    stay = [row for row in results["rows"] if row["data"] != data or row["arm"] not in arms]
+    num_gone = len(results["rows"]) - len(stay)
+    results["rows"] = stay
+    return num_gone
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 5)
+
+
+def run(ablation: Ablation) -> bool:
+    """Run what is missing; whether all of it has a result now."""
+    from loop.ablation import ablate
+    from loop.progress import Reporter
+
+    return not ablate(ablation, Reporter()).failed
+
+
+def made_with() -> dict[str, str]:
+    """The code and the machine, now."""
+    return {
+        "detloop": _commit(),
+        "torch": version("torch"),
+        "ultralytics": version("ultralytics"),
+        "cpu": _cpu(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def _commit() -> str:
+    """The commit at hand, with a plus where code or configs differ from it."""
+    said = [
+        subprocess.run(["git", "-C", str(ROOT), *command], capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603, S607
+        for command in (
+            ["rev-parse", "--short", "HEAD"],
+            ["status", "--porcelain", "-uno", "actors", "loop", "configs"],
+        )
+    ]
+    return (said[0] or version("detloop")) + ("+" if said[1] else "")
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except FileNotFoundError:  # not Linux
+        return f"{os.cpu_count()} CPUs"
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{os.cpu_count()} x {models[0] if models else 'unknown'}"

@@ -1,0 +1,117 @@
+"""The README's tables of being told what is hard, from the rows of ``results/detdiffusion.json`` and nothing else."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from drawn_factors import FACTORS, number
+from evidence_tables import (
+    SEEDS,
+    TITLES,
+    Rows,
+    by_seed,
+    cell,
+    command,
+    difference,
+    heading,
+    in_order,
+    mean,
+    sentence,
+    table,
+)
+
+MARKS = "detdiffusion"
+ARMS = {
+    "real": "real images alone",
+    "base": "GeoDiffusion: no word for the difficulty, no perception-aware loss",
+    "origin": "DetDiffusion, each box told as it was found",
+    "easy": "DetDiffusion, all boxes told easy",
+    "hard": "DetDiffusion, all boxes told hard",
+    "no_attribute": "no word for the difficulty; the loss stays",
+    "no_mask_loss": "`hard` without the perception-aware loss",
+    "other_detector": "`hard`, but another detector says what is easy",
+}
+"""What the arms are; others are known by their names."""
+FIDELITY = (("easy", "origin"), ("origin", "hard"), ("easy", "hard"), ("origin", "base"))
+TRAINABILITY = (("hard", "real"), ("origin", "real"), ("base", "real"), ("hard", "origin"), ("hard", "easy"))
+PARTS = (("hard", "base"), ("hard", "no_attribute"), ("hard", "no_mask_loss"), ("hard", "other_detector"))
+"""What is held against what: in the YOLO score, in AP, and in both."""
+NOTE = """\
+AP in points (x100) of the last round's detector on the real validation images. YOLO score: AP, in points, of the
+detector trained on the real images alone, on all that was drawn, against the layouts that were asked for. All arms of a
+table train for as many optimiser steps. Differences are paired by seed; the interval in brackets is Student's t over
+the seeds, 95 %. The paper has the YOLO score fall from `easy` over `origin` to `hard`, and AP rise."""
+FACTORS_NOTE = """\
+Whether they are harder to see, by their pixels and no detector: contrast to the ground around a box, the size of what
+stands out of it, and the width of its edges, all estimated (`tests/bench/drawn_factors.py`). Occlusion cannot be
+measured in a drawn picture."""
+
+
+def section(results: dict[str, Any]) -> str:
+    """All that stands between the README's marks."""
+    parts = [part for data in results["runs"] for part in _data_set(data, results)]
+    return "\n\n".join([NOTE, *parts] if parts else ["No results yet."])
+
+
+def _data_set(data: str, results: dict[str, Any]) -> list[str]:
+    rows = [row for row in results["rows"] if row["data"] == data]
+    if not rows:
+        return []
+    run = results["runs"][data]
+    arms = in_order((row["arm"] for row in rows), ARMS, run["arms"])
+    folder = " --data FOLDER" if data != "world" else ""
+    parts = [
+        heading(data, run["config"]),
+        _table(rows, arms),
+        _sentences(rows),
+        *_factors(data, rows),
+        command(MARKS, data + folder, SEEDS.get(data, "")),
+    ]
+    return [part for part in parts if part]
+
+
+def _table(rows: Rows, arms: Sequence[str]) -> str:
+    columns = ["arm", "what it is", "seeds", "AP", "less `real`", "less `base`", "YOLO score", "less `origin`"]
+    lines = [
+        [
+            f"`{arm}`",
+            ARMS.get(arm, arm),
+            str(len(by_seed(rows, arm))),
+            mean(rows, arm),
+            cell(rows, arm, "real"),
+            cell(rows, arm, "base"),
+            mean(rows, arm, "yolo_score"),
+            cell(rows, arm, "origin", "yolo_score"),
+        ]
+        for arm in arms
+    ]
+    return table(columns, 2, lines)
+
+
+def _sentences(rows: Rows) -> str:
+    """What the intervals say of fidelity, of trainability, and of what the parts do for either."""
+    lines = [sentence(rows, *pair, "yolo_score", "of YOLO score") for pair in (*FIDELITY, *PARTS)]
+    lines += [sentence(rows, *pair) for pair in (*TRAINABILITY, *PARTS)]
+    return "\n".join(line for line in lines if line)
+
+
+def _factors(data: str, rows: Rows) -> list[str]:
+    """A table of the measured factors, if both strategies have them."""
+    lines = [line for factor in FACTORS if (line := _factor(rows, factor))]
+    if not lines:
+        return []
+    columns = ["factor", "hard is", "`easy`", "`origin`", "`hard`", "`hard` less `easy`", "verdict"]
+    return [f"**{TITLES.get(data, data)}: what was drawn**", FACTORS_NOTE, table(columns, 2, lines)]
+
+
+def _factor(rows: Sequence[Mapping[str, Any]], factor: str) -> list[str]:
+    found = difference(rows, "hard", "easy", factor)
+    if found is None:
+        return []
+    figures = [mean(rows, arm, factor, number) for arm in ("easy", "origin", "hard")]
+    return [
+        f"`{factor}`",
+        FACTORS[factor],
+        *figures,
+        found.shown(lambda value: number(value, sign=True)),
+        found.verdict,
+    ]

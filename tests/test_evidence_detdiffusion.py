@@ -1,0 +1,257 @@
+"""The evidence for being told what is hard: its arms, its rows, its tables, and what is measured in drawn pictures."""
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from upath import UPath
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "bench"))
+
+import detdiffusion
+import detdiffusion_tables as tables
+import drawn_factors
+import evidence
+from evidence_tables import MissingMarksError, between_marks, marks
+
+from actors.records import Annotation, Detections, Lineage, Sample
+from actors.storage import write_record
+from loop.ablation import claim
+from loop.data.world.scene import render_scene
+from loop.report.ablation import TrialResult
+
+EVIDENCE = detdiffusion.EVIDENCE
+HERE = {"detloop": "abc", "torch": "2", "ultralytics": "8", "cpu": "any", "date": "2026-01-01"}
+
+
+def trial(arm, seed=0, **metrics):
+    return TrialResult(arm=arm, seed=seed, steps=800, metrics={"AP": 0.3, **metrics})
+
+
+def results(*trials):
+    """What is stored of these runs on the world."""
+    stored = {"runs": {}, "rows": []}
+    EVIDENCE.settle(stored, "world", EVIDENCE.load("world", "runs"), lambda _: None)
+    EVIDENCE.merge(stored, "world", trials, HERE)
+    return stored
+
+
+def test_the_readme_holds_what_the_rows_say():
+    if not EVIDENCE.results_file.exists():
+        pytest.skip("tests/bench/results/detdiffusion.json is not there yet: no evidence run has been taken in")
+    stored = json.loads(EVIDENCE.results_file.read_text())
+    assert between_marks(evidence.README.read_text(), tables.MARKS) == tables.section(stored)
+
+
+@pytest.mark.parametrize("name", detdiffusion.QUESTIONS)
+def test_the_arms_differ_in_what_they_are_about_and_train_alike(name):
+    of_arm = {one.arm: one.config for one in EVIDENCE.load(name, "runs", seeds=[0]).trials}
+    asked = ["real", "base", "origin", "easy", "hard"]
+    parts = ["no_attribute", "no_mask_loss", "other_detector"] if name == "world" else []
+    assert sorted(of_arm) == sorted([*asked, *parts])
+    assert set(of_arm) <= set(tables.ARMS)
+    drawing = {arm: config.generator for arm, config in of_arm.items() if config.rounds}
+    assert "real" not in drawing
+    without_attribute = {arm for arm, one in drawing.items() if not one.prompt.attribute}
+    without_loss = {arm for arm, one in drawing.items() if not one.fit.mask_loss}
+    assert without_attribute == {"base", "no_attribute"} & set(of_arm)
+    assert without_loss == {"base", "no_mask_loss"} & set(of_arm)
+    assert [drawing[arm].strategy for arm in asked[2:]] == ["origin", "easy", "hard"]
+    assert [arm for arm, config in of_arm.items() if config.mining.detector] == parts[2:]
+    alike = ("data", "detector", "mixing", "generation")
+    assert len({(one.fingerprint(*alike), one.training.steps) for one in of_arm.values()}) == 1
+
+
+def test_the_fit_is_one_for_all_strategies():
+    from actors.generators import decides_fit
+
+    of_arm = {one.arm: one.config.generator for one in EVIDENCE.load("world", "runs", seeds=[0]).trials}
+    assert decides_fit(of_arm["easy"]) == decides_fit(of_arm["hard"]) == decides_fit(of_arm["origin"])
+    assert decides_fit(of_arm["hard"]) != decides_fit(of_arm["no_mask_loss"])
+
+
+def test_a_row_has_the_yolo_score_of_what_was_drawn_and_none_where_nothing_was():
+    stored = results(trial("real"), trial("hard", yolo_score=0.123456, contrast=0.1))
+    empty = {"contrast": None, "seen_px": None, "edge_px": None}
+    row = {"data": "world", "seed": 0, "steps": 800, "ap": 0.3}
+    assert stored["rows"] == [
+        {**row, "arm": "hard", "yolo_score": 0.12346, **empty, "contrast": 0.1},
+        {**row, "arm": "real", "yolo_score": None, **empty},
+    ]
+
+
+def begun(root, *trials):
+    """An ablation on the world of which these runs are finished, with their summaries but without their pictures."""
+    ablation = EVIDENCE.load("world", str(root))
+    claim(ablation)
+    for one in trials:
+        run = f"{ablation.config.name}-{one.arm}-s{one.seed}"
+        write_record(ablation.folder / "trials" / f"{run}.json", replace(one, metrics={"AP": one.metrics["AP"]}))
+        science = next(other.config.science() for other in ablation.trials if other.arm == one.arm)
+        write_record(UPath(root) / run / "config.json", science)
+        arms = {"loop": {"AP": 0.3}, "drawn": {"yolo_score": one.metrics["yolo_score"]}} if len(one.metrics) > 1 else {}
+        write_record(UPath(root) / run / "summary.json", {"metrics": {"control": {"AP": 0.3}, **arms}})
+    return ablation
+
+
+def test_the_yolo_score_is_taken_from_the_runs_summary(tmp_path):
+    ablation = begun(tmp_path, trial("real"), trial("hard", yolo_score=0.4))
+    found = {one.arm: one.metrics for one in EVIDENCE.finished(ablation, [])}
+    assert found == {"real": {"AP": 0.3}, "hard": {"AP": 0.3, "yolo_score": 0.4}}
+
+
+def test_rows_are_stored_though_the_readme_has_no_marks_and_the_script_says_so(tmp_path, monkeypatch, capsys):
+    file, readme = tmp_path / "rows.json", tmp_path / "README.md"
+    readme.write_text("# detloop\n")
+    monkeypatch.setattr(evidence.Evidence, "results_file", file)
+    monkeypatch.setattr(evidence, "README", readme)
+    begun(tmp_path, trial("real"), trial("hard", yolo_score=0.4))
+    given = argparse.Namespace(question="world", root=str(tmp_path), data=None, seeds=[], rows_only=True)
+    with pytest.raises(MissingMarksError, match=r"no <!-- detdiffusion:begin --> and, after it, <!-- detdiffusion:end"):
+        EVIDENCE.answer(given)
+    assert [row["arm"] for row in json.loads(file.read_text())["rows"]] == ["hard", "real"]
+    assert "2 finished runs, 2 of them new" in capsys.readouterr().out
+    readme.write_text("before\n{}\n{}\nafter\n".format(*marks("detdiffusion")))
+    assert EVIDENCE.answer(given)
+    assert "| `hard` | DetDiffusion, all boxes told hard | 1 | 30.0 | 0.0 |" in readme.read_text()
+
+
+def test_the_tables_say_how_the_scores_fall_and_what_the_parts_do():
+    scores = {"base": [40, 41, 43], "easy": [52, 54, 56], "origin": [50, 51, 52], "hard": [40, 45, 44]}
+    trials = [
+        trial(arm, seed, yolo_score=points / 100, contrast=points / 1000)
+        for arm, by_seed in scores.items()
+        for seed, points in enumerate(by_seed)
+    ]
+    said = tables.section(results(*trials, *(trial("real", seed) for seed in range(3))))
+    gain = "+3.0 [+0.5, +5.5]"  # of 2, 3, 4: sd 1, three pairs: 4.303 * 1 / sqrt(3) = 2.48
+    assert f"- `easy` less `origin`: {gain} points of YOLO score, seeds: 3; above zero." in said
+    assert (
+        f"| `easy` | DetDiffusion, all boxes told easy | 3 | 30.0 | 0.0 [0.0, 0.0] | 0.0 [0.0, 0.0] | 54.0 | {gain} |"
+        in said
+    )
+    assert "| `real` | real images alone | 3 | 30.0 |  | 0.0 [0.0, 0.0] |  |  |" in said
+    assert "- `hard` less `real`: 0.0 [0.0, 0.0] points AP, seeds: 3; undecided" in said
+    assert "| `contrast` | low | 0.054 | 0.051 | 0.043 | −0.011 [" in said  # noqa: RUF001
+    assert "no_mask_loss" not in said
+    assert "Made by `uv run python tests/bench/detdiffusion.py world`." in said
+
+
+def test_without_rows_there_is_nothing_to_say():
+    assert tables.section({"runs": {}, "rows": []}) == "No results yet."
+
+
+BOXES = np.float32([[20, 20, 40, 40], [60, 20, 80, 40]])
+
+
+def picture(*values, width=100):
+    """Grey ground at 102 of 255, and in each of ``BOXES`` a square of another grey."""
+    pixels = np.full((60, width, 3), 102, np.uint8)
+    for (left, top, right, bottom), value in zip(BOXES.astype(int), values, strict=False):
+        pixels[top:bottom, left:right] = value
+    return pixels
+
+
+def test_contrast_is_the_difference_to_the_ground_and_the_seen_size_that_of_what_stands_out():
+    pixels = picture(153, 107)  # 51 and 5 of 255 above the ground
+    pixels[30:40, 20:40] = 102  # the lower half of the first looks like the ground
+    found = drawn_factors.measure(pixels, BOXES)
+    assert found[:, 0] == pytest.approx([51 / 255, 5 / 255])
+    assert found[:, 1] == pytest.approx([np.sqrt(200), 0])
+
+
+def test_a_blurred_object_has_wider_edges():
+    from scipy.ndimage import gaussian_filter
+
+    sharp, box = picture(200), np.float32([[10, 10, 50, 50]])
+    widths = [drawn_factors.measure(gaussian_filter(sharp, (sigma, sigma, 0)), box)[0, 2] for sigma in (0, 1.5, 3)]
+    assert widths[0] < widths[1] < widths[2]
+
+
+def test_a_box_that_hardly_shows_alone_is_not_measured():
+    covered = np.float32([[20, 20, 40, 40], [10, 10, 50, 50]])
+    found = drawn_factors.measure(picture(200), covered)
+    assert np.isnan(found[0]).all()
+    assert not np.isnan(found[1]).any()
+    assert drawn_factors.measure(picture(), np.zeros((0, 4), np.float32)).shape == (0, 3)
+
+
+def test_in_rendered_scenes_the_estimates_follow_the_truth():
+    from scipy.stats import spearmanr
+
+    scenes = [render_scene(seed) for seed in range(30)]
+    found = np.concatenate([drawn_factors.measure(one.pixels, one.annotation.boxes) for one in scenes])
+    truth = [factors for one in scenes for factors in one.factors]
+    measured = ~np.isnan(found).any(axis=1)
+    contrast, size_px, blurred = (
+        np.array([getattr(one, name) for one in truth])[measured] for name in ("contrast", "size_px", "blur_px")
+    )
+    seen = found[measured]
+    assert spearmanr(seen[:, 0], contrast).statistic > 0.8
+    assert spearmanr(seen[:, 1], size_px).statistic > 0.5
+    sharp, soft = seen[blurred == 0, 2], seen[blurred > 0, 2]
+    assert len(soft) > 5
+    assert (soft[:, None] > sharp[None, :]).mean() > 0.8
+
+
+def drawn(image_id, *values, boxes=BOXES):
+    return drawn_factors.Drawn(image_id=image_id, boxes=boxes, values=np.array(values, np.float64))
+
+
+def test_copies_of_a_real_image_count_as_one():
+    easy = {(1, "a", 1): drawn("a", [0.2, 10, 3], [0.2, 10, 3]), (1, "a", 2): drawn("a", [0.2, 10, 3], [0.2, 10, 3])}
+    easy |= {(1, "b", 1): drawn("b", [0.4, 10, 3], [np.nan] * 3), (1, "c", 1): drawn("c", [0, 0, 0], [0, 0, 0])}
+    hard = {(1, "a", 1): drawn("a", [0.1, 10, 4], [0.1, 10, 4]), (1, "a", 2): drawn("a", [0.2, 10, 3], [0.2, 10, 3])}
+    hard |= {(1, "b", 1): drawn("b", [0.25, 10, 3], [0.9, 10, 3])}
+    found = drawn_factors.compare(easy, hard)
+    assert found["contrast"].seeds == 2  # a: -0.05 over its four boxes; b: -0.15, of the box that both have
+    assert found["contrast"].mean == pytest.approx(-0.1)
+    assert found["edge_px"].mean == pytest.approx(0.25)  # a: 0.5; b: 0
+    assert drawn_factors.means(easy)["contrast"] == pytest.approx(1.2 / 7)
+
+
+def test_runs_that_drew_other_layouts_are_not_compared():
+    easy = {(1, "a", 1): drawn("a", [0.2, 10, 3], [0.2, 10, 3])}
+    with pytest.raises(ValueError, match="no layout in common"):
+        drawn_factors.compare(easy, {(1, "a", 2): easy[1, "a", 1]})
+    with pytest.raises(ValueError, match="different boxes"):
+        drawn_factors.compare(easy, {(1, "a", 1): drawn("a", [0.2, 10, 3], [0.2, 10, 3], boxes=BOXES + 1)})
+
+
+def test_a_run_is_measured_from_its_folder(tmp_path):
+    from PIL import Image
+
+    science = EVIDENCE.load("world", str(tmp_path), seeds=[0]).trials[3].config.science()
+    write_record(UPath(tmp_path) / "run/config.json", science)
+    place = UPath(tmp_path) / "run/rounds/001"
+    flags = np.zeros(2, np.bool_)
+    layout = Annotation(boxes=BOXES, labels=np.zeros(2, np.int64), ignore=np.array([False, True]))
+    lineage = Lineage(round=1, image_id="a.png", box_indices=(0,), generator="layout", seed=7, strategy="hard")
+    sample = Sample(
+        id=lineage.id,
+        uri="dropped/picture.png",
+        sha256="",
+        width=100,
+        height=60,
+        annotation=Annotation.empty(),
+        proposed=layout,
+        drawn=~layout.ignore,
+        restored=flags,
+        seen=Detections(boxes=BOXES[:0], labels=np.zeros(0, np.int64), scores=np.zeros(0, np.float32)),
+        verdicts=(),
+        dropped="blank: flat",
+        lineage=lineage,
+    )
+    write_record(place / "dropped" / f"{sample.id}.json", sample)
+    write_record(place / "round.json", {})
+    Image.fromarray(picture(153, 153)).save(Path(place / "dropped/picture.png"))
+    found = drawn_factors.of_run(UPath(tmp_path) / "run")
+    assert list(found) == [(1, "a.png", 7)]  # what the filters said of it does not matter
+    assert found[1, "a.png", 7].values[:, 0] == pytest.approx([51 / 255])  # the box without tokens is left out
+    with pytest.raises(ValueError, match="holds no run"):
+        drawn_factors.of_run(UPath(tmp_path))

@@ -32,6 +32,7 @@ from loop.state import Cost, once
 from loop.tracking import Tracker
 from loop.training.evaluate import Evaluation, evaluate
 from loop.training.fidelity import yolo_scores
+from loop.training.fit import sample_sheets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +53,14 @@ def report_round(loop: Loop, result: RoundResult, tracker: Tracker) -> None:
     samples = loop.folder.judged(number)
     round_summary = _summarise(loop, result, measured, samples)
     files = _pictures(loop, number, measured, samples)
+    sheets = _sheets(loop, result)
+    files |= {"fit.png": sheets.popitem()[1]} if sheets else {}
     for name, data in files.items():
         write_bytes(place / name, data)
     manifest = {"manifest.json": _manifest(samples)}
     strategies = {sample.id: sample.lineage.strategy for sample in samples}
     drawn = yolo_scores(samples, loop.data.classes, strategies) | fidelity(loop, number, samples)
-    tracker.log_round(number, _metrics(result, measured, round_summary) | drawn, files | manifest)
+    tracker.log_round(number, _metrics(result, measured, round_summary) | drawn, files | manifest | sheets)
     metrics = {"loop": measured.loop.metrics, "control": measured.control.metrics, "drawn": drawn}
     once(place / "metrics.json", dict, lambda: metrics)
     write_record(place / "round.json", round_summary)
@@ -178,6 +181,14 @@ def _pictures(loop: Loop, number: int, measured: Measured, samples: Sequence[Sam
     return pictures
 
 
+def _sheets(loop: Loop, result: RoundResult) -> dict[str, bytes]:
+    """The sample sheets of the fit that the round began with, by their names in MLflow, the last one last."""
+    generator = result.state.generator
+    if generator is None or not loop.config.fit.is_due(result.state.round):
+        return {}
+    return {f"fit/{file.name}": file.read_bytes() for file in sample_sheets(generator.checkpoint)}
+
+
 def _manifest(samples: Sequence[Sample]) -> bytes:
     """A line for each sample, by id: what it is, whence, and its picture's hash. No times: equal runs, equal bytes."""
     lines = [
@@ -210,6 +221,7 @@ def _page(loop: Loop, rounds: list[RoundSummary]) -> str:
 
 
 PICTURES: Mapping[str, str] = {
+    "fit.png": "What the generator draws after its fit, beside the real pictures",
     "contact_sheet.png": "Candidates: source, what was drawn, what the detector saw in it, the verdict",
     "pr_curve.png": "Precision over recall at IoU 0.5, the loop against its control",
 }

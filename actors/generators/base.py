@@ -8,6 +8,7 @@ import numpy as np
 
 from actors.boxes import Boxes
 from actors.checkpoint import Header, read_checkpoint
+from actors.images import Pixels
 from actors.records import Annotation, Candidate, Difficulty, LabeledImage, Lineage
 
 if TYPE_CHECKING:
@@ -80,6 +81,19 @@ def read_fitted(
     return header, tensors
 
 
+NUM_PREVIEWS = 4  # at a time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Preview:
+    """A real picture, and what a generator in its fit draws for it as it is now."""
+
+    real: Pixels  # [H, W, 3]
+    annotation: Annotation  # of all these pictures; boxes that are not asked for are flagged ignore
+    difficulties: tuple[Difficulty, ...]  # [n], as the fit is told
+    drawn: Mapping[str, Pixels]  # [H, W, 3] each, by the difficulty that is asked for
+
+
 class Fit(Protocol):
     """A fit in progress, in one worker. Steps are functions of the seed and the step's number, and of nothing else."""
 
@@ -103,6 +117,10 @@ class Fit(Protocol):
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take up where ``state`` was taken."""
+        ...
+
+    def preview(self) -> list[Preview]:
+        """A few real pictures and what the averaged weights draw for them, always the same ones; changes nothing."""
         ...
 
     def save(self, uri: str) -> None:

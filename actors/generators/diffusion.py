@@ -128,7 +128,8 @@ class Learner:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         decay = min(_EMA_DECAY, (1 + number) / (10 + number))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
+        with torch.no_grad():  # else the average would hold on to every step that it was made of
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
         return float(self.mean(total))
 
     def state(self) -> dict[str, Any]:

@@ -5,9 +5,10 @@ Text encoder and U-Net learn; the VAE does not. The checkpoint is the exponentia
 
 import logging
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actors import boxes as geometry
-from actors.generators.base import FitData, Worker, read_fitted
+from actors.generators.arrangement import ArrangementConfig
+from actors.generators.base import NUM_PREVIEWS, FitData, Preview, Worker, read_fitted
 from actors.generators.diffusion import Learner, last_timestep, noise_of, target_of
-from actors.generators.layout import LayoutConfig, StableDiffusionConfig, network_input, stretched
+from actors.generators.layout import LayoutConfig, LayoutGenerator, StableDiffusionConfig, network_input, stretched
 from actors.generators.layout_network import Denoiser, LayoutNetwork, save_network
 from actors.images import Pixels, read
 from actors.perception.box_masks import box_masks
@@ -25,7 +27,7 @@ from actors.perception.foreground_weight import foreground_weight
 from actors.perception.layout_prompt import LayoutPrompt, PromptWriter, flipped, object_states
 from actors.perception.mask_loss import FeatureTap, MaskHead, perception_loss, stack_masks
 from actors.precision import autocast
-from actors.records import Annotation
+from actors.records import Annotation, Difficulty, LabeledImage, Lineage
 from actors.seeds import derive_seed
 
 log = logging.getLogger(__name__)
@@ -135,6 +137,12 @@ class LayoutFit:
         """Take up where ``state`` was taken."""
         self.learner.restore(state)
 
+    def preview(self) -> list[Preview]:
+        """Layouts of real images, drawn easy and hard with the same noise by the averaged weights."""
+        network, average = copy(self.network), self.learner.average
+        network.denoiser = cast("Denoiser", average)
+        return _previews(self.config, network, self.examples.data)
+
     def save(self, uri: str) -> None:
         """The averaged weights; the segmentation head is not among them."""
         save_network(self.network, self.learner.average, uri)
@@ -180,6 +188,33 @@ class Perception:
         drawn = [box_masks(example.boxes[: len(example.prompt.spans)], *example.size, size) for example in batch]
         masks, _ = stack_masks(drawn)
         return perception_loss(logits, masks.to(logits.device), valid, alphas_cumprod_t)
+
+
+def _previews(config: LayoutConfig, network: LayoutNetwork, data: FitData) -> list[Preview]:
+    """A few real images with boxes, and what the network draws after their layouts, which are not arranged anew."""
+    order = np.random.default_rng(derive_seed(data.seed, "preview")).permutation(len(data.images))
+    boxed = [data.images[place] for place in order if not data.images[place].annotation.ignore.all()]
+    images = boxed[:NUM_PREVIEWS]
+    asked = tuple(Difficulty) if config.prompt.attribute else ("origin",)
+    as_they_are = ArrangementConfig(flip=False, jitter=0.0, recombine=0.0)
+    drawn = {}
+    for strategy in asked:
+        told = config.model_copy(update={"arrangement": as_they_are, "strategy": strategy})
+        drawn[str(strategy)] = LayoutGenerator(told, images, network).generate([_lineage(one, data) for one in images])
+    return [
+        Preview(
+            real=read(image.uri),
+            annotation=variants[0].annotation,
+            difficulties=network.attributes[image.id],
+            drawn={name: variant.pixels for name, variant in zip(drawn, variants, strict=True)},
+        )
+        for image, *variants in zip(images, *drawn.values(), strict=True)
+    ]
+
+
+def _lineage(image: LabeledImage, data: FitData) -> Lineage:
+    seed = derive_seed(data.seed, "preview", image.id)
+    return Lineage(round=0, image_id=image.id, box_indices=(), generator="layout", seed=seed)
 
 
 def _groups(config: LayoutConfig, denoiser: Denoiser) -> list[dict[str, Any]]:

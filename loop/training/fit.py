@@ -5,14 +5,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from upath import UPath
+
 from actors.generators import GeneratorConfig, decides_fit, fit_size, open_fit
-from actors.generators.base import FitData, Worker
+from actors.generators.base import Fit, FitData, Worker
 from actors.plain import dumps
+from actors.storage import write_bytes
 from loop.config import HostingConfig
+from loop.report.fit_sheet import fit_sheet
 from loop.training.gang import OnProgress, launch
 from loop.training.job import Outcome, Place, Progress
 from loop.training.memory import Memory
 
+NUM_SHEETS = 4  # of samples, evenly over a fit; the last at its end
+SHEETS = "sheets"  # folder of theirs, beside the checkpoint
 EPOCH_STEPS = 50  # steps whose losses are noted as one figure, and after which the state may be kept
 
 
@@ -114,20 +120,22 @@ def run_fit(job: FitJob, place: Place, memory: Memory, progress: OnProgress, num
         running.restore(state["fit"])
     elif job.start:
         running.warm_start(job.start.checkpoint)
-    began, recent = time.perf_counter(), []
+    recent, seconds = list[float](), 0.0
     for number in range(first, running.num_steps):
+        began, done = time.perf_counter(), number + 1
         recent.append(running.step(number))
-        done = number + 1
+        seconds += time.perf_counter() - began
         if done % EPOCH_STEPS and done < running.num_steps:
             continue
         losses.append({"step": done, "loss": sum(recent) / len(recent)})
-        speed = (done - first) * running.batch_size / (time.perf_counter() - began)
-        if place.rank == 0:
-            progress(Progress(step=done, steps=running.num_steps, loss=losses[-1]["loss"], images_per_s=speed))
         recent.clear()
+        if place.rank == 0:
+            speed = (done - first) * running.batch_size / seconds
+            progress(Progress(step=done, steps=running.num_steps, loss=losses[-1]["loss"], images_per_s=speed))
+            if _is_shown(done, running.num_steps):
+                _show(running, done, job)
         if done < running.num_steps:
             memory.keep(lambda: {"fit": running.state(), "losses": list(losses)})
-    seconds = time.perf_counter() - began
     if place.rank == 0:
         running.save(job.checkpoint)
     return Outcome(
@@ -137,3 +145,20 @@ def run_fit(job: FitJob, place: Place, memory: Memory, progress: OnProgress, num
         precision=str(native_dtypes(torch.device(device))[0]).removeprefix("torch."),
         weights={},
     )
+
+
+def sample_sheets(checkpoint: str) -> list[UPath]:
+    """The pictures that a fit has left beside its checkpoint, by steps; an older fit may have none."""
+    return sorted((UPath(checkpoint).parent / SHEETS).glob("*.png"), key=lambda file: file.name)
+
+
+def _is_shown(done: int, num_steps: int) -> bool:
+    """Whether a further part of the fit has ended within its last epoch."""
+    before = max(done - EPOCH_STEPS, 0)
+    return done * NUM_SHEETS // num_steps > before * NUM_SHEETS // num_steps
+
+
+def _show(running: Fit, done: int, job: FitJob) -> None:
+    """Put a sample sheet beside the checkpoint."""
+    sheet = fit_sheet(running.preview(), f"{job.generator.kind}, after {done} of {running.num_steps} steps")
+    write_bytes(UPath(job.checkpoint).parent / SHEETS / f"{done:07d}.png", sheet)

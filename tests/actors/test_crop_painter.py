@@ -137,6 +137,29 @@ def test_an_interrupted_fit_goes_on_to_the_same_weights(data, fitted, tmp_path):
     assert (tmp_path / "again.safetensors").read_bytes() == Path(fitted).read_bytes()
 
 
+def test_a_preview_is_what_the_saved_weights_paint_and_changes_nothing(data, fitted, tmp_path):
+    fit = open_fit(CONFIG, data, Worker(device="cpu"))
+    for step in range(fit.num_steps):
+        fit.step(step)
+        if step % 5 == 4:
+            fit.preview()
+    fit.save(str(tmp_path / "again.safetensors"))
+    assert (tmp_path / "again.safetensors").read_bytes() == Path(fitted).read_bytes()
+    painter, previews = load_painter(PAINTER, CLASSES, fitted), fit.preview()
+    assert [int(one.annotation.labels[0]) for one in previews] == [0, 1, 0, 1]  # classes in turns
+    for place, preview in enumerate(previews):
+        window = fit.examples.window(place)
+        assert preview.difficulties == (Difficulty.EASY, Difficulty.HARD)[window.label :][:1]
+        left, top, right, bottom = np.rint(window.box).astype(int)
+        assert window.mask[top:bottom, left:right].all()  # its box has a hole to be painted
+        for difficulty in Difficulty:
+            (painted,) = painter.paint([replace(window, difficulty=difficulty)])
+            shown = preview.drawn[difficulty]
+            assert np.abs(shown[window.mask].astype(int) - painted[window.mask]).max() <= 1  # as in a larger batch
+            assert (shown == preview.real)[~window.mask].all()
+        assert (preview.drawn["easy"] != preview.drawn["hard"]).any()
+
+
 PERCEIVING = CONFIG.model_copy(update={"painter": PAINTER.model_copy(update={"mask_loss_weight": 0.01})})
 
 

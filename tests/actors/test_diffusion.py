@@ -168,6 +168,7 @@ def test_the_average_follows_the_weights():
     one.update(0, [losses_on(one, range(8))])
     for before, average, weight in zip(start, one.average.parameters(), one.network.parameters(), strict=True):
         torch.testing.assert_close(average, 0.1 * before + 0.9 * weight)  # (1 + 0) / (10 + 0) is kept
+        assert average.grad_fn is None  # nor of what it was made: that would grow with every step
 
 
 def test_gradients_in_float16_are_scaled_and_come_to_the_same(monkeypatch):

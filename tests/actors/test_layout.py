@@ -28,6 +28,7 @@ from actors.perception.foreground_weight import foreground_weight
 from actors.perception.layout_prompt import PromptWriter, located, word_tokenizer
 from actors.precision import autocast
 from actors.records import Annotation, Difficulty, LabeledImage, Lineage
+from actors.seeds import derive_seed
 
 torch.set_num_threads(1)
 
@@ -207,6 +208,35 @@ def test_a_fit_that_goes_on_begins_with_the_saved_weights_and_its_own_difficulti
     other = open_fit(config(prompt={"grid": (4, 4)}), data, CPU)
     with pytest.raises(ValueError, match="grid 4x4"):
         other.warm_start(checkpoint)
+
+
+def test_a_preview_is_what_the_saved_weights_draw_and_changes_nothing(data, checkpoint, tmp_path):
+    fit = open_fit(CONFIG, data, CPU)
+    for step in range(3):
+        fit.step(step)
+        previews = fit.preview()
+    fit.save(str(tmp_path / "again.safetensors"))
+    assert (tmp_path / "again.safetensors").read_bytes() == Path(checkpoint).read_bytes()
+    assert not any(one.training for one in fit.network.denoiser.modules())
+    still = {"arrangement": {"flip": False}}
+    by_picture = {read(image.uri).tobytes(): image for image in data.images}
+    assert len(previews) == len(data.images)
+    for preview in previews:
+        image = by_picture.pop(preview.real.tobytes())
+        assert preview.annotation.boxes.tolist() == image.annotation.boxes.tolist()
+        assert preview.annotation.ignore.tolist() == [False, False, True]
+        assert preview.difficulties == (EASY, HARD, HARD)
+        assert list(preview.drawn) == ["easy", "hard"]
+        for strategy, pixels in preview.drawn.items():
+            generator = build_generator(config(strategy=strategy, **still), data.images, CLASSES, checkpoint)
+            (drawn,) = generator.generate([lineage(derive_seed(data.seed, "preview", image.id), image.id, ())])
+            assert drawn.pixels.tobytes() == pixels.tobytes()
+        assert (preview.drawn["easy"] != preview.drawn["hard"]).any()
+
+
+def test_without_the_attribute_a_preview_has_nothing_to_tell_apart(data):
+    (preview, *_) = open_fit(config(prompt={"attribute": False}), data, CPU).preview()
+    assert list(preview.drawn) == ["origin"]
 
 
 def test_parts_of_a_batch_and_several_workers_make_the_steps_of_one(data, together, monkeypatch):

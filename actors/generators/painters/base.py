@@ -31,7 +31,7 @@ class Painter(Protocol):
     max_zoom: float  # the most that a small object may be enlarged into its window
     varies: bool  # whether what it paints is a variant of what the window held, rather than painted from noise alone
 
-    def paint(self, windows: Sequence[Window]) -> list[Pixels | None]:
+    def paint(self, windows: Sequence[Window]) -> Sequence[Pixels | None]:
         """Each window painted, ``[S, S, 3]``, or None where the painter refuses (a safety checker's black picture).
 
         What it returns outside the mask is not used. A window's picture does not depend on the others in the batch,

@@ -143,9 +143,9 @@ class CropPainter:
         self.network = network.eval().requires_grad_(False).to(self.device)
         self.network.to(memory_format=torch.channels_last)
 
-    def paint(self, windows: Sequence[Window]) -> list[Pixels | None]:
+    def paint(self, windows: Sequence[Window]) -> list[Pixels]:
         """Each window painted, ``[S, S, 3]``; this painter refuses none."""
-        painted: list[Pixels | None] = []
+        painted: list[Pixels] = []
         for start in range(0, len(windows), self.config.batch_size):
             painted += self._paint_batch(windows[start : start + self.config.batch_size])
         return painted

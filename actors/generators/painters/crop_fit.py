@@ -5,7 +5,7 @@ gradients.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actors import boxes as geometry
-from actors.generators.base import FitData, Worker
+from actors.generators.base import NUM_PREVIEWS, FitData, Preview, Worker, one_box
 from actors.generators.diffusion import Learner, last_timestep, noise_scheduler, target_of
+from actors.generators.painters.base import Window
 from actors.generators.painters.crop import (
     CropConfig,
+    CropPainter,
     build_network,
     condition_index,
     known_input,
@@ -119,6 +121,23 @@ class Examples:
             noise=rng.standard_normal((3, *mask.shape), np.float32),
         )
 
+    def window(self, place: int) -> Window:
+        """One that is not for fitting: the middle of a crop, classes in turns, as a painter is given it."""
+        rng = np.random.default_rng(derive_seed(self.seed, "preview", place))
+        group = self.by_class[place % len(self.by_class)]
+        crop = group[rng.integers(len(group))]
+        size_px = self.config.size_px
+        edge = (len(crop.pixels) - size_px) // 2
+        middle = slice(edge, edge + size_px)
+        return Window(
+            pixels=crop.pixels[middle, middle],
+            mask=crop.holes[middle, middle],
+            box=crop.box - np.float32(edge),
+            label=crop.label,
+            difficulty=crop.difficulty,
+            seed=int(rng.integers(2**62)),
+        )
+
 
 def _shifted(crop: Crop, size_px: int, rng: np.random.Generator) -> tuple[Pixels, Mask, geometry.Boxes]:
     """A window of the crop, a little larger or smaller than painting would take, and not in its middle."""
@@ -196,6 +215,11 @@ class CropFit:
         """Take up where ``state`` was taken."""
         self.learner.restore(state)
 
+    def preview(self) -> list[Preview]:
+        """Windows of real boxes, painted easy and hard with the same noise by the averaged weights."""
+        painter = CropPainter(self.config, self.learner.average, self.worker.device)
+        return [_preview(painter, self.examples.window(place)) for place in range(NUM_PREVIEWS)]
+
     def save(self, uri: str) -> None:
         """The network's averaged weights, and nothing else: a head is not needed to paint."""
         save_network(self.learner.average, self.config, self.classes, uri)
@@ -223,3 +247,17 @@ class CropFit:
         if self.perception:
             loss = loss + self.config.mask_loss_weight * self.perception.loss(told, known[:, 4:], alphas)
         return loss
+
+
+def _preview(painter: CropPainter, window: Window) -> Preview:
+    variants = [replace(window, difficulty=asked) for asked in Difficulty]
+    holes = window.mask[..., None]
+    return Preview(
+        real=window.pixels,
+        annotation=one_box(window.box, np.int64(window.label)),
+        difficulties=(window.difficulty,),
+        drawn={
+            str(variant.difficulty): np.where(holes, painted, window.pixels)
+            for variant, painted in zip(variants, painter.paint(variants), strict=True)
+        },
+    )

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from actors.config import Config, Need
 from actors.generators.arrangement import ArrangementConfig, Arranger, Layout
 from actors.generators.base import source_of
+from actors.generators.unet import UNetConfig
 from actors.images import Pixels, read, scaled
 from actors.perception.layout_prompt import LayoutPromptConfig, PromptWriter
 from actors.records import Annotation, Candidate, Difficulty, LabeledImage, Lineage
@@ -29,7 +30,7 @@ Strategy = Literal["origin", "easy", "hard"]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
-class SmallConfig(Config):
+class SmallConfig(UNetConfig):
     """A small network in pixel space, from random weights: for CPUs and a few hundred images."""
 
     kind: Literal["small"] = "small"
@@ -42,14 +43,6 @@ class SmallConfig(Config):
     """Width of the text encoder."""
     text_layers: int = Field(2, ge=1)
     """Layers of the text encoder."""
-
-    @model_validator(mode="after")
-    def _fits_its_levels(self) -> Self:
-        if any(width % 8 for width in self.channels):
-            raise ValueError(f"channels: {self.channels} must be multiples of 8")
-        if self.size_px % 2 ** (len(self.channels) - 1):
-            raise ValueError(f"size_px: {self.size_px} cannot be halved {len(self.channels) - 1} times")
-        return self
 
 
 class StableDiffusionConfig(Config):

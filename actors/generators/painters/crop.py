@@ -6,16 +6,16 @@ that knows the domain, which boards, smears and X-rays rarely have.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from actors import boxes as geometry
 from actors.checkpoint import Header, write_checkpoint
-from actors.config import Config
 from actors.generators.base import read_fitted
 from actors.generators.painters.base import Window
+from actors.generators.unet import UNetConfig
 from actors.generators.window import Mask
 from actors.images import Pixels, scaled
 from actors.precision import autocast
@@ -29,7 +29,7 @@ DIFFICULTIES = tuple(Difficulty)
 FAMILY = "crop"
 
 
-class CropConfig(Config):
+class CropConfig(UNetConfig):
     """The network, how it is fitted, and how it samples."""
 
     kind: Literal["crop"] = "crop"
@@ -57,14 +57,6 @@ class CropConfig(Config):
     """Classifier-free guidance (arXiv 2207.12598); 1 is none, and half the time."""
     batch_size: int = Field(32, ge=1)
     """Windows painted at a time."""
-
-    @model_validator(mode="after")
-    def _fits_its_levels(self) -> Self:
-        if any(width % 8 for width in self.channels):
-            raise ValueError(f"channels: {self.channels} must be multiples of 8")
-        if self.size_px % 2 ** (len(self.channels) - 1):
-            raise ValueError(f"size_px: {self.size_px} cannot be halved {len(self.channels) - 1} times")
-        return self
 
 
 def build_network(config: CropConfig, num_classes: int) -> "nn.Module":

@@ -1,0 +1,24 @@
+"""What any small U-Net of ours is built by."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from actors.config import Config
+
+
+class UNetConfig(Config):
+    """Size of the pictures, and channels of the levels."""
+
+    size_px: int = Field(ge=16, multiple_of=8)
+    """Side of the square pictures."""
+    channels: tuple[int, ...] = Field(min_length=2)
+    """Channels of the levels, multiples of 8; each level halves the resolution."""
+
+    @model_validator(mode="after")
+    def _fits_its_levels(self) -> Self:
+        if any(width % 8 for width in self.channels):
+            raise ValueError(f"channels: {self.channels} must be multiples of 8")
+        if self.size_px % 2 ** (len(self.channels) - 1):
+            raise ValueError(f"size_px: {self.size_px} cannot be halved {len(self.channels) - 1} times")
+        return self

@@ -1,9 +1,11 @@
 """The base of every config section: frozen, and unknown keys are refused."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,9 @@ class Config(BaseModel):
 
     runs_network: ClassVar[bool] = False
     """Whether the component is much slower without a GPU."""
+
+    only_draws: ClassVar[frozenset[str]] = frozenset()
+    """Of a generator: keys that say how it draws; its fit does not depend on them."""
 
     def needs(self) -> tuple[Need, ...]:
         """Files and downloads without which the component cannot be opened, those of sections below it included."""

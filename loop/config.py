@@ -6,11 +6,11 @@ files, in ``loop.config_files``.
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from actors.config import Config
+from actors.config import Config, Share
 from actors.detectors import DetectorConfig
 from actors.filters import FilterConfig
 from actors.filters.rejected import RejectedBoxes
@@ -18,8 +18,6 @@ from actors.generators import GeneratorConfig
 from actors.generators.inpaint import InpaintConfig
 from actors.generators.layout import LayoutConfig
 from actors.perception.attributes import AttributeRule
-
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class WorldConfig(Config):

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from actors.config import Config
 from actors.generators.base import Fit, FitData, Generator, Worker
 from actors.generators.copy_paste import CopyPasteConfig
 from actors.generators.inpaint import InpaintConfig
@@ -59,29 +60,13 @@ def strategy(config: GeneratorConfig) -> str:
 
 def decides_fit(config: GeneratorConfig) -> dict[str, Any]:
     """What of the config a fit depends on, as plain values: a change of how it draws needs no new fit."""
-    drawing: dict[str, Any] = {}
-    match config:
-        case InpaintConfig():
-            names: tuple[str, ...] = (
-                "difficulty",
-                "insert",
-                "turn_deg",
-                "modes",
-                "scale",
-                "contrast",
-                "blur_px",
-                "cutout",
-                "feather_px",
-            )
-            painter = dict.fromkeys(("sampling_steps", "guidance", "batch_size"), True)
-            drawing = {**dict.fromkeys(names, True), "painter": painter}
-        case LayoutConfig():
-            arrangement = dict.fromkeys(("jitter", "recombine"), True)
-            names = ("strategy", "sampling_steps", "guidance", "batch_size")
-            drawing = {**dict.fromkeys(names, True), "arrangement": arrangement}
-        case _:
-            pass
-    return config.model_dump(mode="json", exclude=drawing)
+    return config.model_dump(mode="json", exclude=_only_draws(config))
+
+
+def _only_draws(config: Config) -> dict[str, Any]:
+    """The keys of ``only_draws``, those of sections below it included, as pydantic excludes them."""
+    below = {name: _only_draws(value) for name, value in config if isinstance(value, Config)}
+    return dict.fromkeys(config.only_draws, True) | {name: keys for name, keys in below.items() if keys}
 
 
 def open_fit(config: GeneratorConfig, data: FitData, worker: Worker) -> Fit:

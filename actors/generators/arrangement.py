@@ -6,23 +6,22 @@ one image and some of another, where they have room beside each other.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import ClassVar
 
 import numpy as np
-from pydantic import Field
 
 from actors import boxes as geometry
-from actors.config import Config
+from actors.config import Config, Share
 from actors.perception.layout_prompt import flipped
 from actors.records import Annotation, Difficulty, LabeledImage
-
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 _MOST_SHARED = 0.2  # of the smaller of two boxes that are put beside each other
 
 
 class ArrangementConfig(Config):
     """How the layouts that are drawn differ from those of the real images."""
+
+    only_draws: ClassVar = frozenset({"jitter", "recombine"})
 
     flip: bool = True
     """Half of the layouts are mirrored left to right."""

@@ -7,22 +7,22 @@ with a feathered edge. It goes where its surroundings look like its own. One har
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from actors import boxes as geometry
+from actors.config import Share
 from actors.generators import placement
 from actors.generators.base import one_box, source_of
 from actors.generators.cutout import Box, Cutout, Mask, Shape, bounds, cut, turned
-from actors.generators.hardening import HardeningConfig, Mode
+from actors.generators.hardening import HardeningConfig, Mode, ShareRange
 from actors.images import Pixels, read
 from actors.records import Annotation, Candidate, LabeledImage, Lineage
 
 PasteMode = Mode | Literal["occlusion"]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 _NUM_TARGETS = 12  # images tried until one has room for all the instances
 _NUM_SEAM_TARGETS = 3  # of these, tried until one has places with good seams
@@ -48,7 +48,7 @@ class CopyPasteConfig(HardeningConfig):
     """Orientations tried for each instance; the one whose surroundings fit best is pasted."""
     max_overlap: Share = 0.15
     """A pasted box and one that is there share at most this much of the smaller of the two."""
-    occlusion: tuple[float, float] = (0.2, 0.5)
+    occlusion: ShareRange = (0.2, 0.5)
     """Mode occlusion: range of the share of the pasted box that goes below an object which is there."""
 
 

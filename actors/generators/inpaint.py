@@ -8,13 +8,13 @@ so that a small object is not lost in latent space. Beyond the paper, an instanc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from actors import boxes as geometry
-from actors.config import Need
+from actors.config import Need, Share
 from actors.generators import placement
 from actors.generators.base import one_box, source_of
 from actors.generators.cutout import BORDER_PX, Cutout, Shape, cut, rotated, turned
@@ -28,8 +28,6 @@ from actors.images import Pixels, read
 from actors.records import Annotation, Candidate, Difficulty, LabeledImage, Lineage
 from actors.seeds import derive_seed
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-
 _NUM_EXAMPLES = 12  # whole boxes tried as an example
 _LEAST_FREE = 0.85  # of a box must be its own: what neighbours cover is theirs, and stays
 
@@ -38,6 +36,7 @@ class InpaintConfig(HardeningConfig):
     """Which boxes are painted, where, and by which painter."""
 
     runs_network: ClassVar = True
+    only_draws: ClassVar = HardeningConfig.only_draws | {"difficulty", "insert", "turn_deg", "cutout", "feather_px"}
 
     kind: Literal["inpaint"] = "inpaint"
     painter: PainterConfig = CropConfig()

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from actors.config import Config, Need
 from actors.generators.arrangement import ArrangementConfig, Arranger, Layout
 from actors.generators.base import source_of
-from actors.generators.unet import UNetConfig
+from actors.generators.unet import Channels, SidePx, UNetConfig
 from actors.images import Pixels, read, scaled
 from actors.perception.layout_prompt import LayoutPromptConfig, PromptWriter
 from actors.records import Annotation, Candidate, Difficulty, LabeledImage, Lineage
@@ -27,16 +27,15 @@ if TYPE_CHECKING:
     from actors.generators.layout_network import LayoutNetwork
 
 Strategy = Literal["origin", "easy", "hard"]
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class SmallConfig(UNetConfig):
     """A small network in pixel space, from random weights: for CPUs and a few hundred images."""
 
     kind: Literal["small"] = "small"
-    size_px: int = Field(64, ge=16, multiple_of=8)
+    size_px: SidePx = 64
     """Side of the square that images are stretched to."""
-    channels: tuple[int, ...] = Field((32, 64, 96, 128), min_length=2)
+    channels: Channels = (32, 64, 96, 128)
     """Channels of the U-Net's levels, multiples of 8; each level halves the resolution, the coarser half reads the
     prompt."""
     text_width: int = Field(128, ge=16, multiple_of=16)
@@ -98,6 +97,7 @@ class LayoutConfig(Config):
     """The network, how it is fitted, what it is asked for, and how it samples."""
 
     runs_network: ClassVar = True
+    only_draws: ClassVar = frozenset({"strategy", "sampling_steps", "guidance", "batch_size"})
 
     kind: Literal["layout"] = "layout"
     network: Annotated[SmallConfig | StableDiffusionConfig, Field(discriminator="kind")] = SmallConfig()

@@ -1,18 +1,21 @@
 """What any small U-Net of ours is built by."""
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
 from actors.config import Config
 
+SidePx = Annotated[int, Field(ge=16, multiple_of=8)]
+Channels = Annotated[tuple[int, ...], Field(min_length=2)]
+
 
 class UNetConfig(Config):
     """Size of the pictures, and channels of the levels."""
 
-    size_px: int = Field(ge=16, multiple_of=8)
+    size_px: SidePx
     """Side of the square pictures."""
-    channels: tuple[int, ...] = Field(min_length=2)
+    channels: Channels
     """Channels of the levels, multiples of 8; each level halves the resolution."""
 
     @model_validator(mode="after")

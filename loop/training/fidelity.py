@@ -34,13 +34,20 @@ def yolo_scores(
     groups = groups or {}
     names = sorted({groups[sample.id] for sample in samples if sample.id in groups})
     parts = {f"/{name}": [sample for sample in samples if groups.get(sample.id) == name] for name in names}
-    figures = {}
-    for suffix, members in {"": samples, **parts}.items():
-        for key, drawn_only in (("yolo_score", False), ("yolo_score_drawn", True)):
-            measured = yolo_score(members, classes, drawn_only=drawn_only)
-            if measured is not None:
-                figures[f"{key}{suffix}"] = measured.metrics["AP"]
-                figures[f"{key}_AP50{suffix}"] = measured.metrics["AP50"]
+    whole = _scores(samples, classes)
+    figures = dict(whole)
+    for suffix, members in parts.items():
+        scores = whole if len(members) == len(samples) else _scores(members, classes)  # most rounds have one group
+        figures |= {f"{key}{suffix}": score for key, score in scores.items()}
+    return figures
+
+
+def _scores(samples: Sequence[Sample], classes: Sequence[str]) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    for key, drawn_only in (("yolo_score", False), ("yolo_score_drawn", True)):
+        measured = yolo_score(samples, classes, drawn_only=drawn_only)
+        if measured is not None:
+            figures |= {key: measured.metrics["AP"], f"{key}_AP50": measured.metrics["AP50"]}
     return figures
 
 

@@ -12,9 +12,10 @@ from evidence_tables import (
     cell,
     command,
     difference,
+    folder_of,
     heading,
-    in_order,
     mean,
+    sections,
     sentence,
     table,
 )
@@ -48,25 +49,17 @@ measured in a drawn picture."""
 
 def section(results: dict[str, Any]) -> str:
     """All that stands between the README's marks."""
-    parts = [part for data in results["runs"] for part in _data_set(data, results)]
-    return "\n\n".join([NOTE, *parts] if parts else ["No results yet."])
+    return sections(results, NOTE, ARMS, _data_set)
 
 
-def _data_set(data: str, results: dict[str, Any]) -> list[str]:
-    rows = [row for row in results["rows"] if row["data"] == data]
-    if not rows:
-        return []
-    run = results["runs"][data]
-    arms = in_order((row["arm"] for row in rows), ARMS, run["arms"])
-    folder = " --data FOLDER" if data != "world" else ""
-    parts = [
+def _data_set(data: str, run: Mapping[str, Any], rows: Rows, arms: Sequence[str]) -> list[str]:
+    return [
         heading(data, run["config"]),
         _table(rows, arms),
         _sentences(rows),
         *_factors(data, rows),
-        command(MARKS, data + folder, SEEDS.get(data, "")),
+        command(MARKS, data + folder_of(data), SEEDS.get(data, "")),
     ]
-    return [part for part in parts if part]
 
 
 def _table(rows: Rows, arms: Sequence[str]) -> str:

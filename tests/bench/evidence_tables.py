@@ -101,6 +101,29 @@ def in_order(arms: Iterable[str], described: Iterable[str], others: Iterable[str
     return sorted(set(arms), key=[*known, *(arm for arm in others if arm not in known)].index)
 
 
+def sections(
+    results: Mapping[str, Any],
+    note: str,
+    described: Iterable[str],
+    of_data: Callable[[str, Mapping[str, Any], Rows, Sequence[str]], Sequence[str]],
+) -> str:
+    """All that stands between the README's marks: the note, then what ``of_data`` says of each data set with rows.
+
+    It is given the data set's name, how it was run, its rows, and its arms as they are ``described``.
+    """
+    parts = []
+    for data, run in results["runs"].items():
+        rows = [row for row in results["rows"] if row["data"] == data]
+        if rows:
+            parts += of_data(data, run, rows, in_order((row["arm"] for row in rows), described, run["arms"]))
+    return "\n\n".join([note, *(part for part in parts if part)] if parts else ["No results yet."])
+
+
+def folder_of(data: str) -> str:
+    """What a command line is told of where a data set lies."""
+    return "" if data == "world" else " --data FOLDER"
+
+
 def heading(data: str, config: Mapping[str, Any]) -> str:
     """The line over a data set's table: what all arms share."""
     num_images = config["data"]["world"]["train"] if data == "world" else config["data"]["subset"] or "all"

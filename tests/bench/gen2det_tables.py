@@ -1,6 +1,6 @@
 """The README's tables of what the loop comes to, from the rows of ``results/gen2det.json`` and nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evidence_tables import (
@@ -11,9 +11,10 @@ from evidence_tables import (
     cell,
     command,
     difference,
+    folder_of,
     heading,
-    in_order,
     mean,
+    sections,
     sentence,
     table,
 )
@@ -47,30 +48,25 @@ seeds, 95 %."""
 
 def section(results: dict[str, Any]) -> str:
     """All that stands between the README's marks."""
-    parts = [part for data in results["runs"] for part in _data_set(data, results)]
-    return "\n\n".join([NOTE, *parts] if parts else ["No results yet."])
+    return sections(results, NOTE, ARMS, _data_set)
 
 
-def _data_set(data: str, results: dict[str, Any]) -> list[str]:
-    rows = [row for row in results["rows"] if row["data"] == data]
-    run = results["runs"][data]
-    arms = in_order((row["arm"] for row in rows), ARMS, run["arms"])
+def _data_set(data: str, run: Mapping[str, Any], rows: Rows, arms: Sequence[str]) -> list[str]:
     shares = [arm for arm in arms if arm.startswith(SHARES)]
     copies = [arm for arm in arms if arm.startswith(COPIES)]
     main = [arm for arm in arms if arm not in {*shares, *copies}]
     parts = []
     if main:
-        folder = " --data FOLDER" if data != "world" else ""
         parts += [
             heading(data, run["config"]),
             _table(rows, main),
             _sentences(rows),
-            command(MARKS, data + folder, SEEDS.get(data, "")),
+            command(MARKS, data + folder_of(data), SEEDS.get(data, "")),
         ]
     for name, what, some in (("p", "the share p of synthetic batches", shares), ("copies", "copies", copies)):
         if some:
             parts += [f"**{TITLES.get(data, data)}: {what}**", _small_table(rows, some), command(MARKS, name)]
-    return [part for part in parts if part]
+    return parts
 
 
 def _table(rows: Rows, arms: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ that knows the domain, which boards, smears and X-rays rarely have.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -15,7 +15,7 @@ from actors import boxes as geometry
 from actors.checkpoint import Header, write_checkpoint
 from actors.generators.base import read_fitted
 from actors.generators.painters.base import Window
-from actors.generators.unet import UNetConfig
+from actors.generators.unet import Channels, SidePx, UNetConfig
 from actors.generators.window import Mask
 from actors.images import Pixels, scaled
 from actors.precision import autocast
@@ -32,10 +32,12 @@ FAMILY = "crop"
 class CropConfig(UNetConfig):
     """The network, how it is fitted, and how it samples."""
 
+    only_draws: ClassVar = frozenset({"sampling_steps", "guidance", "batch_size"})
+
     kind: Literal["crop"] = "crop"
-    size_px: int = Field(48, ge=16, multiple_of=8)
+    size_px: SidePx = 48
     """Side of the windows; larger objects are shrunk to fit, smaller ones painted at their own size."""
-    channels: tuple[int, ...] = Field((16, 32, 64, 96), min_length=2)
+    channels: Channels = (16, 32, 64, 96)
     """Channels of the U-Net's levels, multiples of 8; each level halves the resolution."""
     fit_steps: int = Field(400, ge=1)
     """Optimiser steps of the fit."""

@@ -17,7 +17,7 @@ every_file = pytest.mark.parametrize("file", FILES, ids=IDS)
 FAMILIES = {"detectors", "generators", "filters", "refiners"}
 HEAVY = {
     *("torch", "torchvision", "cv2", "scipy", "ray", "mlflow", "matplotlib", "ultralytics", "pycocotools"),
-    *("diffusers", "transformers", "accelerate", "open_clip", "skimage", "pandas", "pyarrow"),
+    *("diffusers", "transformers", "accelerate", "peft", "open_clip", "skimage", "pandas", "pyarrow"),
 }
 HOMES = {  # the only places that may name a library, even for types
     "ray": ("actors/hosting.py", "loop/stages.py", "loop/driver.py", "loop/training/", "loop/ablation.py"),

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from actors.config import Config, Need
 from actors.generators.arrangement import ArrangementConfig, Arranger, Layout
 from actors.generators.base import source_of
+from actors.generators.low_rank import LowRankConfig
 from actors.generators.unet import Channels, SidePx, UNetConfig
 from actors.images import Pixels, read, scaled
 from actors.perception.layout_prompt import LayoutPromptConfig, PromptWriter
@@ -58,6 +59,10 @@ class StableDiffusionConfig(Config):
     """Side of the square that images are stretched to (the paper's COCO models: 256)."""
     text_learning_rate: float = Field(0.75, gt=0.0)
     """Of the text encoder, over the U-Net's (GeoDiffusion's code)."""
+    lora: LowRankConfig | None = None
+    """Let only low-rank additions and the embeddings of the prompts' own tokens learn, for little data or memory; none:
+    all weights, as in the papers. The fitted checkpoint then holds these alone, and needs the same ``model`` beside it.
+    """
 
     def needs(self) -> tuple[Need, ...]:
         """The checkpoint."""

@@ -4,6 +4,7 @@ One code path serves both: a Stable Diffusion checkpoint, and a small network in
 """
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ from actors.generators.diffusion import (
     to_pixels,
 )
 from actors.generators.layout import LayoutConfig, Order, SmallConfig, StableDiffusionConfig
+from actors.generators.low_rank import adapt, merge
 from actors.generators.painters.pipelines import load_weights
 from actors.images import Pixels
 from actors.perception.layout_prompt import extend_vocabulary, place_locations, word_tokenizer
@@ -39,6 +41,11 @@ class Denoiser(nn.Module):
     def __init__(self, text_encoder: nn.Module, unet: nn.Module) -> None:
         super().__init__()
         self.text_encoder, self.unet = text_encoder, unet
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Denoiser":
+        """Copies share the buffers, and with them what is frozen (see ``actors.generators.low_rank``)."""
+        memo |= {id(buffer): buffer for buffer in self.buffers()}
+        return Denoiser(deepcopy(self.text_encoder, memo), deepcopy(self.unet, memo)).train(self.training)
 
     def read(self, tokens: Tensor) -> Tensor:
         """States ``[b, T, D]`` of prompts ``[b, T]``."""
@@ -168,6 +175,8 @@ def load_network(config: LayoutConfig, classes: tuple[str, ...], uri: str | None
     network = LayoutNetwork(config, classes, header.attributes)
     network.denoiser.load_state_dict(tensors)
     network.denoiser.requires_grad_(requires_grad=False)
+    if isinstance(config.network, StableDiffusionConfig) and config.network.lora:
+        merge(network.denoiser)
     return network
 
 
@@ -179,6 +188,8 @@ def _architecture(config: LayoutConfig) -> str:
             network = f"small-{levels}-text-{small.text_width}-{small.text_layers}"
         case StableDiffusionConfig() as pretrained:
             network = f"{pretrained.model}@{pretrained.revision or 'main'}"
+            if lora := pretrained.lora:
+                network += f" with LoRA of rank {lora.rank} and alpha {lora.alpha:g}"
     grid = "x".join(map(str, prompt.grid))
     attribute = "with" if prompt.attribute else "without"
     return f"{network}, {prompt.prefix!r} and {prompt.max_tokens} tokens, grid {grid}, {attribute} attribute"
@@ -234,6 +245,9 @@ def _pretrained(config: StableDiffusionConfig, layout: LayoutConfig) -> tuple[An
     extend_vocabulary(pipeline.tokenizer, pipeline.text_encoder, layout.prompt)
     forward: Any = DDPMScheduler.from_config(pipeline.scheduler.config)  # type: ignore[no-untyped-call]
     _check(config.model, pipeline, forward)
+    if config.lora:
+        words = [*layout.prompt.location_tokens, *layout.prompt.attribute_tokens]
+        adapt(config.lora, pipeline.unet, pipeline.text_encoder, pipeline.tokenizer.convert_tokens_to_ids(words))
     return pipeline.tokenizer, Denoiser(pipeline.text_encoder, pipeline.unet), pipeline.vae, forward
 
 

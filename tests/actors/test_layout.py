@@ -17,11 +17,13 @@ from test_diffusers_painters import tiny_networks, tiny_text
 from actors import precision
 from actors.checkpoint import read_checkpoint
 from actors.generators import build_generator, decides_fit, fit_size, learns, open_fit
+from actors.generators.arrangement import ArrangementConfig
 from actors.generators.base import FitData, Worker
 from actors.generators.diffusion import target_of
 from actors.generators.layout import LayoutConfig, stretched
 from actors.generators.layout_fit import Examples, LayoutFit
 from actors.generators.layout_network import load_network
+from actors.generators.low_rank import LowRankConfig
 from actors.images import encode_png, read
 from actors.perception.box_masks import box_masks
 from actors.perception.foreground_weight import foreground_weight
@@ -543,3 +545,100 @@ def test_what_is_no_such_checkpoint_is_refused(folders, data, tmp_path):
     (need,) = latent(folders / "plain").needs()
     assert (need.place, need.is_release) == (str(folders / "plain"), False)
     assert CONFIG.needs() == ()
+
+
+# --- low-rank additions
+
+
+def low_rank(folders, steps=2, **lora):
+    """The settings of a fit of low-rank additions to the tiny folder."""
+    settings = latent(folders / "plain", fit={"steps": steps, "batch_size": 2})
+    network = settings.network.model_copy(update={"lora": LowRankConfig(**({"rank": 2} | lora))})
+    return settings.model_copy(update={"network": network})
+
+
+def states_and_prediction(fit):
+    """What the network makes of an example, in float32."""
+    network, (one,) = fit.network, fit.examples.batch(0, [0])
+    noisy = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 4, 8, 8), np.float32))
+    with torch.no_grad():
+        states = network.denoiser.read(network.tokens([one.prompt.text]))
+        return states, network.denoiser(noisy, torch.tensor([500]), states)
+
+
+def frozen(denoiser):
+    """What stays as it is, by its name without low-rank additions."""
+    wrapped = (".base_layer", ".token_adapter")
+    found = dict(denoiser.named_buffers())
+    for part in wrapped:
+        found = {name.replace(part, ""): tensor for name, tensor in found.items()}
+    return found
+
+
+def test_only_low_rank_additions_and_the_prompts_tokens_learn_lora_sec_4_1(folders, data):
+    whole, fit = open_fit(latent(folders / "plain"), data, CPU), open_fit(low_rank(folders, steps=3), data, CPU)
+    for one, other in zip(states_and_prediction(whole), states_and_prediction(fit), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)  # additions begin as nothing
+    base, before = weights(whole), weights(fit)
+    assert sum(map(torch.numel, before.values())) < sum(map(torch.numel, base.values())) / 10
+    for step in range(3):
+        fit.step(step)
+    after, still = weights(fit), frozen(fit.network.denoiser)
+    assert all(torch.equal(base[name], still[name]) for name in base)
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+    assert {name.split(".")[-3] for name in before if "lora" in name} == {"lora_A", "lora_B"}
+    (tokens,) = (tensor for name, tensor in after.items() if "token" in name)
+    assert tokens.shape == (8 * 8 + 2, 16)  # the grid's, [easy] and [hard]
+    assert {name.split(".")[0] for name in before} == {"unet", "text_encoder"}
+    assert dict(fit.learner.average.named_parameters()).keys() == before.keys()
+    shared = frozen(fit.learner.average)
+    assert all(shared[name] is tensor for name, tensor in still.items())
+
+
+def test_a_batch_can_be_learned_by_low_rank_additions(folders, data):
+    fit = open_fit(low_rank(folders, steps=20), data, CPU)
+    losses = [fit.learner.update(step, [lambda: fit._loss(0, range(4))]) for step in range(20)]
+    assert losses[-1] < 0.97 * losses[0]  # the head alone could not bring as much
+
+
+def test_low_rank_additions_are_saved_loaded_and_drawn_with(folders, data, tmp_path, monkeypatch):
+    """In float32, equal to within one grey level: the generator's are merged into the weights."""
+    monkeypatch.setattr(precision, "native_dtypes", lambda _: [torch.float32])
+    settings, place = low_rank(folders, steps=3, alpha=64.0), str(tmp_path / "generator.safetensors")
+    fit = open_fit(settings, data, CPU)
+    for step in range(3):
+        fit.step(step)
+    fit.save(place)
+    assert equal(read_checkpoint(place)[1], fit.learner.average.state_dict())
+    image = data.images[0]
+    (preview,) = (one for one in fit.preview() if one.real.tobytes() == read(image.uri).tobytes())
+    told = settings.model_copy(update={"strategy": "hard", "arrangement": ArrangementConfig(flip=False)})
+    one = lineage(derive_seed(data.seed, "preview", image.id), image.id, ())
+    (drawn,) = build_generator(told, data.images, CLASSES, place).generate([one])
+    assert np.abs(drawn.pixels.astype(int) - preview.drawn["hard"]).max() <= 1
+    fresh = open_fit(settings, data, CPU)
+    fresh.save(str(tmp_path / "fresh.safetensors"))
+    (other,) = build_generator(told, data.images, CLASSES, str(tmp_path / "fresh.safetensors")).generate([one])
+    assert np.abs(drawn.pixels.astype(int) - other.pixels).max() > 1
+    fresh.warm_start(place)
+    assert equal(weights(fresh), read_checkpoint(place)[1])
+    assert equal(fresh.learner.average.state_dict(), read_checkpoint(place)[1])
+
+
+def test_additions_of_another_rank_or_none_are_refused(folders, data, tmp_path):
+    place = fitted_at(low_rank(folders, steps=1), data, tmp_path / "generator.safetensors")
+    for other in (low_rank(folders, rank=3), low_rank(folders, alpha=1.0), latent(folders / "plain")):
+        with pytest.raises(ValueError, match=r"with LoRA of rank 2 and alpha 16, .* is asked for"):
+            open_fit(other, data, CPU).warm_start(place)
+
+
+def test_an_interrupted_fit_of_low_rank_additions_goes_on_to_the_same_bytes(folders, data, tmp_path):
+    settings = low_rank(folders)
+    whole = Path(fitted_at(settings, data, tmp_path / "whole.safetensors")).read_bytes()
+    first, second = (open_fit(settings, data, CPU) for _ in range(2))
+    first.step(0)
+    torch.save(first.state(), tmp_path / "state.pt")
+    second.restore(torch.load(tmp_path / "state.pt", weights_only=True))
+    second.step(1)
+    second.save(str(tmp_path / "again.safetensors"))
+    assert (tmp_path / "again.safetensors").read_bytes() == whole

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 def native_dtypes(device: "torch.device") -> "list[torch.dtype]":
@@ -27,3 +28,15 @@ def autocast(device: "torch.device") -> "torch.autocast":
 
     dtype = native_dtypes(device)[0]
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+def cast_weights(network: "nn.Module", device: "torch.device") -> None:
+    """Bring to the fastest format, once and in place, the weights that ``autocast`` would bring to it at every call.
+
+    What a frozen network computes stays the same bit for bit; it takes half the memory.
+    """
+    from torch import nn
+
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            layer.to(native_dtypes(device)[0])

@@ -28,7 +28,7 @@ from actors.generators.low_rank import adapt, merge
 from actors.generators.painters.pipelines import load_weights
 from actors.images import Pixels
 from actors.perception.layout_prompt import extend_vocabulary, place_locations, word_tokenizer
-from actors.precision import autocast
+from actors.precision import autocast, cast_weights
 from actors.records import Difficulty
 
 FAMILY = "layout"
@@ -177,6 +177,7 @@ def load_network(config: LayoutConfig, classes: tuple[str, ...], uri: str | None
     network.denoiser.requires_grad_(requires_grad=False)
     if isinstance(config.network, StableDiffusionConfig) and config.network.lora:
         merge(network.denoiser)
+    cast_weights(network.denoiser, network.device)
     return network
 
 

@@ -1,9 +1,9 @@
 """How fast detloop is beside plain ultralytics and diffusers: ``python tests/bench/speed.py [--only NAME]``.
 
-Each measure (mine, train, sampling) runs ours and theirs in turns, in one process, on one thread where there is no GPU,
-and gives the ratio of the medians in images/s once both are warm; what the first call costs is stated apart. Without a
-GPU the ratio is taken in CPU seconds, so that other work on the machine does not decide it; on an idle machine both
-clocks agree. Results are merged into ``results/speed.json``.
+Each measure (mine, train, sampling, layout) runs ours and theirs in turns, in one process, on one thread where there is
+no GPU, and gives the ratio of the medians in images/s once both are warm; what the first call costs is stated apart.
+Without a GPU the ratio is taken in CPU seconds, so that other work on the machine does not decide it; on an idle
+machine both clocks agree. Results are merged into ``results/speed.json``.
 """
 
 import argparse
@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 import torch
+from speed_layout import measure_layout
 from speed_sampling import measure_sampling
 from speed_train import measure_train
 from turns import headline, in_turns, ratio_to_best
@@ -102,6 +103,7 @@ MEASURES: dict[str, Callable[[], dict[str, Any]]] = {
     "mine": measure_mine,
     "train": measure_train,
     "sampling": measure_sampling,
+    "layout": measure_layout,
 }
 
 

@@ -1,0 +1,269 @@
+"""How fast the layout model is fitted and drawn with beside a plain diffusers loop: see speed.py, which runs this.
+
+Both sides have the same network, batch, optimiser (AdamW), gradient clipping, moving average of the weights and number
+of sampling steps. The plain fit is diffusers' ``train_text_to_image``, with its pictures ready in memory and its
+prompts written beforehand; ours writes, shuffles and weights each layout anew. The plain sampling is the loop of
+``StableDiffusionPipeline.__call__``, guided in one batch of double size, which ends at the network's pictures; ours
+ends at candidates. The small network is of its default size. Stable Diffusion is a tiny random one, as the tests
+build it, so its figures tell what a step costs beside the network, not what a foundation model does.
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+from turns import headline, in_turns, ratio_to_best
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "actors"))
+
+from speed_sampling import dtypes
+from test_diffusers_painters import tiny_networks, tiny_text
+
+from actors.generators import build_generator
+from actors.generators.base import FitData, Worker
+from actors.generators.diffusion import noise_of, sampling_timesteps
+from actors.generators.layout import LayoutConfig, LayoutGenerator, Order
+from actors.generators.layout_fit import LayoutFit
+from actors.generators.layout_network import LayoutNetwork
+from actors.images import Pixels
+from actors.records import Annotation, Difficulty, LabeledImage, Lineage
+
+CLASSES = ("disc", "square", "triangle")
+NUM_PICTURES, NUM_BOXES = 64, 6
+FIT_STEPS = 2  # a turn
+NUM_DRAWN = 16
+
+Calls = dict[str, Callable[[], object]]
+Figures = dict[str, Any]
+
+
+def measure_layout() -> Figures:
+    """Ours at its default precision. Plain: in float32 and at our precision, and the ratios are to the better of them.
+
+    ``layout_fit_ratio`` is without the perception-aware loss, which plain has not; with it, as our default is, it is
+    stated beside. Both ratios are the small network's.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        data = layouts(Path(folder))
+        networks = {"small": {"kind": "small"}, "tiny_stable_diffusion": tiny_stable_diffusion(Path(folder))}
+        cases = {name: compare(network, data, Path(folder)) for name, network in networks.items()}
+    return {
+        "layout_fit_ratio": headline(cases["small"]["fit"]),
+        "layout_sampling_ratio": headline(cases["small"]["sampling"]),
+        "layout": cases,
+    }
+
+
+def compare(network: dict[str, Any], data: FitData, folder: Path) -> dict[str, Figures]:
+    """Fitting and sampling of one network."""
+    config = LayoutConfig.model_validate({"network": network, "arrangement": {"flip": False}})
+    fit = in_turns(FIT_STEPS * config.fit.batch_size, fit_calls(config, data))
+    at_defaults = fit.pop("ours_at_defaults")
+    drawing = sampling_calls(config, data, folder)
+    sampling = in_turns(NUM_DRAWN, drawing)
+    return {
+        "fit": {
+            **fit,
+            **ratio_to_best(fit),
+            "at_defaults": {**at_defaults, **ratio_to_best({**fit, "ours": at_defaults})},
+        },
+        "sampling": {
+            **sampling,
+            **ratio_to_best(sampling),
+            "grey_levels_apart": grey_levels_apart(drawing),
+        },
+    }
+
+
+def grey_levels_apart(calls: dict[str, Callable[[], list[Pixels]]]) -> dict[str, float]:
+    """Mean difference of ours from each other's pixels: all are to draw the same pictures, in several precisions."""
+    pictures = {name: np.stack(call()).astype(np.int16) for name, call in calls.items()}
+    ours = pictures.pop("ours")
+    return {name: round(float(np.abs(others - ours).mean()), 2) for name, others in pictures.items()}
+
+
+# --- fitting
+
+
+def fit_calls(config: LayoutConfig, data: FitData) -> Calls:
+    """A few steps of ours without and with the perception-aware loss, and of the plain loop."""
+    base = config.model_copy(update={"fit": config.fit.model_copy(update={"mask_loss": 0.0})})
+    calls: Calls = {
+        "ours": partial(take, our_steps(base, data)),
+        "ours_at_defaults": partial(take, our_steps(config, data)),
+    }
+    plain = {f"plain_{name}": partial(take, plain_steps(base, data, dtype)) for name, dtype in dtypes().items()}
+    return calls | plain
+
+
+def take(steps: Iterator[object]) -> None:
+    """As many as make a turn."""
+    for _ in range(FIT_STEPS):
+        next(steps)
+
+
+def our_steps(config: LayoutConfig, data: FitData) -> Iterator[float]:
+    """Each item is a step taken."""
+    fit = LayoutFit(config, data, Worker(device="cuda" if torch.cuda.is_available() else "cpu"))
+    yield from map(fit.step, range(fit.num_steps))
+
+
+def plain_steps(config: LayoutConfig, data: FitData, dtype: torch.dtype) -> Iterator[Tensor]:
+    """``train_text_to_image`` with ``--use_ema``, text encoder included; each item is a step taken."""
+    from diffusers.optimization import get_scheduler
+    from diffusers.training_utils import EMAModel
+
+    network = seeded_network(config, data)
+    denoiser = network.denoiser.to(memory_format=torch.contiguous_format)
+    weights = list(denoiser.parameters())
+    optimizer = torch.optim.AdamW(weights, lr=config.fit.learning_rate, weight_decay=1e-2)
+    rates: Any = get_scheduler(
+        "cosine", optimizer, num_warmup_steps=config.fit.steps // 20, num_training_steps=config.fit.steps
+    )
+    average: Any = EMAModel(weights, decay=0.995, foreach=True)
+    for pictures, tokens in plain_batches(config, data, network):
+        with torch.autocast(network.device.type, dtype, enabled=dtype != torch.float32):
+            loss = plain_loss(network, pictures, tokens)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        rates.step()
+        optimizer.zero_grad()
+        average.step(weights)
+        yield loss.detach()
+
+
+def plain_batches(config: LayoutConfig, data: FitData, network: LayoutNetwork) -> Iterator[tuple[Tensor, Tensor]]:
+    """Random pictures ``[b, 3, S, S]`` in [-1, 1] and their prompts' tokens ``[b, T]``, without end."""
+    generator = LayoutGenerator(config, data.images, network)
+    texts = [order.text for order in orders(generator, data)]
+    side = config.network.size_px
+    loaded = [np.asarray(Image.open(image.uri).resize((side, side))) for image in data.images]
+    pictures = torch.from_numpy(np.stack(loaded)).permute(0, 3, 1, 2).to(network.device) / 127.5 - 1
+    while True:
+        chosen = torch.randint(len(texts), (config.fit.batch_size,))
+        yield pictures[chosen.to(network.device)], network.tokens([texts[index] for index in chosen.tolist()])
+
+
+def plain_loss(network: LayoutNetwork, pictures: Tensor, tokens: Tensor) -> Tensor:
+    """Squared error of the prediction, at random timesteps."""
+    if network.vae is not None:
+        with torch.no_grad():
+            pictures = network.vae.encode(pictures).latent_dist.sample() * network.vae.config.scaling_factor
+    noise = torch.randn_like(pictures)
+    timesteps = torch.randint(network.forward.config.num_train_timesteps, (len(pictures),), device=pictures.device)
+    noisy = network.forward.add_noise(pictures, noise, timesteps)
+    states = network.denoiser.text_encoder(tokens, return_dict=False)[0]
+    predicted = network.denoiser.unet(noisy, timesteps, states, return_dict=False)[0]
+    is_noise = network.forward.config.prediction_type == "epsilon"
+    target = noise if is_noise else network.forward.get_velocity(pictures, noise, timesteps)
+    return functional.mse_loss(predicted.float(), target.float(), reduction="mean")
+
+
+# --- sampling
+
+
+def sampling_calls(config: LayoutConfig, data: FitData, folder: Path) -> dict[str, Callable[[], list[Pixels]]]:
+    """Ours: ``generate``, a batch of the default size at a time. Plain: the same pictures in one batch."""
+    place, fit = str(folder / f"{config.network.kind}.safetensors"), LayoutFit(config, data, Worker(device="cpu"))
+    fit.save(place)
+    generator: Any = build_generator(config, data.images, CLASSES, place)
+    asked, weights = orders(generator, data)[:NUM_DRAWN], fit.learner.average.state_dict()
+
+    def plain(dtype: torch.dtype) -> Callable[[], list[Pixels]]:
+        network = LayoutNetwork(config, CLASSES, {})
+        network.denoiser.load_state_dict(weights)
+        for part in (network.denoiser, network.vae):
+            if part is not None:
+                part.to(dtype=dtype, memory_format=torch.contiguous_format)
+        return partial(plain_sampling, network, asked, dtype)
+
+    lineages = [lineage(image) for image in data.images[:NUM_DRAWN]]
+    calls: dict[str, Callable[[], list[Pixels]]] = {
+        "ours": lambda: [candidate.pixels for candidate in generator.generate(lineages)]
+    }
+    return calls | {f"plain_{name}": plain(dtype) for name, dtype in dtypes().items()}
+
+
+@torch.no_grad()
+def plain_sampling(network: LayoutNetwork, asked: Sequence[Order], dtype: torch.dtype) -> list[Pixels]:
+    """``StableDiffusionPipeline.__call__``, at the timesteps and with the noise of ours."""
+    from diffusers import DPMSolverMultistepScheduler
+
+    config, device = network.config, network.device
+    tokens = network.tokens([order.text for order in asked])
+    negative = network.tokens([""] * len(asked))
+    states = network.denoiser.text_encoder(torch.cat([negative, tokens]), return_dict=False)[0]
+    scheduler: Any = DPMSolverMultistepScheduler.from_config({**network.forward.config, "final_sigmas_type": "zero"})
+    scheduler.set_timesteps(timesteps=sampling_timesteps(config.strength, config.sampling_steps))
+    noise = np.stack([noise_of(order.seed, network.latent_shape) for order in asked])
+    latents = torch.from_numpy(noise).to(device, dtype) * scheduler.init_noise_sigma
+    for timestep in scheduler.timesteps:
+        both = scheduler.scale_model_input(torch.cat([latents] * 2), timestep)
+        untold, told = network.denoiser.unet(both, timestep, states, return_dict=False)[0].chunk(2)
+        latents = scheduler.step(untold + config.guidance * (told - untold), timestep, latents, return_dict=False)[0]
+    if network.vae is not None:
+        latents = network.vae.decode(latents / network.vae.config.scaling_factor, return_dict=False)[0]
+    pictures = ((latents / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float().cpu().numpy() * 255).round()
+    return list(pictures.astype(np.uint8))
+
+
+# --- what both are shown
+
+
+def seeded_network(config: LayoutConfig, data: FitData) -> LayoutNetwork:
+    """The same weights each time."""
+    torch.manual_seed(0)
+    difficulties = zip([image.id for image in data.images], data.difficulties, strict=True)
+    return LayoutNetwork(config, data.classes, dict(difficulties))
+
+
+def orders(generator: LayoutGenerator, data: FitData) -> list[Order]:
+    """What is asked for each image."""
+    return [generator._draft(lineage(image))[0] for image in data.images]
+
+
+def lineage(image: LabeledImage) -> Lineage:
+    """Of a drawing of ``image``'s layout."""
+    return Lineage(round=0, image_id=image.id, box_indices=(), generator="layout", seed=int(image.id))
+
+
+def layouts(folder: Path) -> FitData:
+    """Noise with boxes on it, 64 x 64 px."""
+    rng = np.random.default_rng(0)
+    images = tuple(write_layout(folder, number, rng) for number in range(NUM_PICTURES))
+    difficulties = tuple(tuple(Difficulty) * (NUM_BOXES // 2) for _ in images)
+    return FitData(classes=CLASSES, images=images, difficulties=difficulties, seed=0)
+
+
+def write_layout(folder: Path, number: int, rng: np.random.Generator) -> LabeledImage:
+    """One picture and its record."""
+    corners, sides = rng.integers(0, 44, (NUM_BOXES, 2)), rng.integers(8, 20, (NUM_BOXES, 2))
+    labels = rng.integers(0, len(CLASSES), NUM_BOXES)
+    pixels = rng.integers(80, 140, (64, 64, 3), dtype=np.uint8)
+    for (x, y), (w, h), label in zip(corners, sides, labels, strict=True):
+        pixels[y : y + h, x : x + w] = label * 80
+    path = folder / f"{number}.png"
+    Image.fromarray(pixels).save(path)
+    boxes = np.concatenate([corners, corners + sides], axis=1).astype(np.float32)
+    annotation = Annotation(boxes=boxes, labels=labels.astype(np.int64), ignore=np.zeros(NUM_BOXES, np.bool_))
+    return LabeledImage(id=str(number), uri=str(path), width=64, height=64, annotation=annotation)
+
+
+def tiny_stable_diffusion(folder: Path) -> dict[str, Any]:
+    """The settings of a tiny random one, saved in ``folder``."""
+    from diffusers import StableDiffusionPipeline
+
+    torch.manual_seed(0)
+    bare = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    parts = {**tiny_text(folder / "text"), **tiny_networks(in_channels=4)}
+    StableDiffusionPipeline(**parts, **bare).save_pretrained(folder / "model")
+    return {"kind": "stable_diffusion", "model": str(folder / "model"), "size_px": 64}

@@ -3,24 +3,49 @@
 A painter whose ``strength`` is below 1 takes it back towards noise, varies it and makes it fit in.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actors import boxes as geometry
 from actors.generators import placement
-from actors.generators.cutout import Cutout, bounds
+from actors.generators.cutout import BORDER_PX, Cutout, bounds
 from actors.generators.window import Mask
 from actors.images import Pixels
+from actors.records import LabeledImage
 
 Floats = NDArray[np.float32]
 Part = tuple[slice, slice]  # rows and columns of an image
 
+LEAST_FREE = 0.85  # of a box must be its own: what neighbours cover is theirs, and stays
 _SEAM_PX = 6  # width of the surroundings that a like place must have
 _MAX_SHIFT = 20.0  # grey levels
 _LIKE = 1.5  # an example's sides and shape may differ from the box's by this factor
 _LANES = 16  # numbers that a processor's vector holds at most: cv2 rounds those of a row that fill no vector otherwise
+
+
+def whole(image: LabeledImage) -> Mask:
+    """Which instances ``[n]`` are whole: neither cut off by the image's border nor mixed up with a neighbour."""
+    boxes = image.annotation.boxes
+    limits = np.array([image.width, image.height], np.float32) - BORDER_PX
+    inside = (boxes[:, :2] >= BORDER_PX).all(axis=1) & (boxes[:, 2:] <= limits).all(axis=1)
+    shared = geometry.intersections(boxes, boxes)
+    np.fill_diagonal(shared, 0.0)
+    free = shared.sum(axis=1) <= (1 - LEAST_FREE) * geometry.areas(boxes)
+    return np.asarray(inside & free & ~image.annotation.ignore)
+
+
+def by_class(
+    images: Sequence[LabeledImage], is_whole: Mapping[str, Mask]
+) -> dict[int, tuple[list[tuple[str, int]], geometry.Boxes]]:
+    """Image id and position of every whole instance, and its box ``[n, 4]``, by class."""
+    found: dict[int, list[tuple[str, int]]] = {}
+    for image in images:
+        for index in np.flatnonzero(is_whole[image.id]):
+            found.setdefault(int(image.annotation.labels[index]), []).append((image.id, int(index)))
+    boxes = {image.id: image.annotation.boxes for image in images}
+    return {label: (names, np.stack([boxes[name][index] for name, index in names])) for label, names in found.items()}
 
 
 def alike(box: geometry.Boxes, others: geometry.Boxes, *, turn: bool) -> Sequence[int]:

@@ -5,9 +5,10 @@ at once with a grounded diffusion model; here each box is painted in a window ar
 so that a small object is not lost in latent space. Beyond the paper, an instance may be painted at a new place.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -17,8 +18,8 @@ from actors import boxes as geometry
 from actors.config import Need, Share
 from actors.generators import placement
 from actors.generators.base import one_box, source_of
-from actors.generators.cutout import BORDER_PX, Cutout, Shape, cut, rotated, turned
-from actors.generators.example import alike, clear, compose, quarter_turns, seam
+from actors.generators.cutout import Cutout, Shape, cut, rotated, turned
+from actors.generators.example import LEAST_FREE, alike, by_class, clear, compose, quarter_turns, seam, whole
 from actors.generators.hardening import HardeningConfig, Mode, Range
 from actors.generators.painters import PainterConfig
 from actors.generators.painters.base import Painter, Window
@@ -29,14 +30,15 @@ from actors.records import Annotation, Candidate, Difficulty, LabeledImage, Line
 from actors.seeds import derive_seed
 
 _NUM_EXAMPLES = 12  # whole boxes tried as an example
-_LEAST_FREE = 0.85  # of a box must be its own: what neighbours cover is theirs, and stays
 
 
 class InpaintConfig(HardeningConfig):
     """Which boxes are painted, where, and by which painter."""
 
     runs_network: ClassVar = True
-    only_draws: ClassVar = HardeningConfig.only_draws | {"difficulty", "insert", "turn_deg", "cutout", "feather_px"}
+    only_draws: ClassVar = HardeningConfig.only_draws | {
+        *("difficulty", "insert", "further", "turn_deg", "cutout", "feather_px"),
+    }
 
     kind: Literal["inpaint"] = "inpaint"
     painter: PainterConfig = CropConfig()
@@ -53,6 +55,9 @@ class InpaintConfig(HardeningConfig):
     insert: Share = 0.0
     """Share of the instances painted at a new place of their image, as a further box; 0 is the paper. Above 0, those
     that neighbours or the image's border cut into go there too."""
+    further: int = Field(0, ge=0)
+    """New places at which each instance is painted besides, where there is room: a fuller picture teaches more in one
+    step. As with ``insert``, an instance that is cut into has one of its like painted in its stead."""
     turn_deg: float = Field(0.0, ge=0.0, le=180.0)
     """Inserted instances are turned by up to this angle either way, beside the quarter turns. For cutouts along the
     outline: a box that is turned is no box any more."""
@@ -114,8 +119,8 @@ class Inpaint:
     def __init__(self, config: InpaintConfig, real: Sequence[LabeledImage], painter: Painter) -> None:
         self.config, self.painter = config, painter
         self.images = {image.id: image for image in real}
-        self.whole = {image.id: _whole(image) for image in real}
-        self.instances = _by_class(real, self.whole)
+        self.whole = {image.id: whole(image) for image in real}
+        self.instances = by_class(real, self.whole)
         self.read = lru_cache(maxsize=64)(read)
         self.cut = lru_cache(maxsize=1024)(self._cut)
 
@@ -134,18 +139,21 @@ class Inpaint:
         image = source_of(self.images, lineage)
         canvas, rng = self.read(image.uri), np.random.default_rng(lineage.seed)
         annotation, painted = image.annotation, []
-        for index in lineage.box_indices:
-            moves = rng.random() < self.config.insert or (self.config.insert > 0 and not self.whole[image.id][index])
+        for turn, index in product(range(1 + self.config.further), lineage.box_indices):
+            moves = turn > 0 or self._moves(image, index, rng)
             new = self._new_place(canvas, annotation, image, index, rng) if moves else None
-            if new is None:
+            if new:
+                annotation = annotation.join(one_box(new[0], image.annotation.labels[index]))
+                painted.append((len(annotation) - 1, new[1]))
+            elif turn == 0:
                 painted.append((index, self._example(canvas, image, index, rng)))
-                continue
-            annotation = annotation.join(one_box(new[0], image.annotation.labels[index]))
-            painted.append((len(annotation) - 1, new[1]))
         sites = [self._site(canvas, annotation, index, example) for index, example in painted]
         annotation, sites = _painted(annotation, len(image.annotation), [site for site in sites if _is_free(site)])
         start = _start(canvas, sites, image.annotation.boxes, rng)
         return _Draft(lineage=lineage, canvas=canvas, start=start, annotation=annotation, sites=tuple(sites))
+
+    def _moves(self, image: LabeledImage, index: int, rng: np.random.Generator) -> bool:
+        return rng.random() < self.config.insert or (self.config.insert > 0 and not self.whole[image.id][index])
 
     def _new_place(
         self, canvas: Pixels, annotation: Annotation, image: LabeledImage, index: int, rng: np.random.Generator
@@ -238,29 +246,6 @@ class Inpaint:
         )
 
 
-def _whole(image: LabeledImage) -> Mask:
-    """Which instances ``[n]`` are whole: neither cut off by the image's border nor mixed up with a neighbour."""
-    boxes = image.annotation.boxes
-    limits = np.array([image.width, image.height], np.float32) - BORDER_PX
-    inside = (boxes[:, :2] >= BORDER_PX).all(axis=1) & (boxes[:, 2:] <= limits).all(axis=1)
-    shared = geometry.intersections(boxes, boxes)
-    np.fill_diagonal(shared, 0.0)
-    free = shared.sum(axis=1) <= (1 - _LEAST_FREE) * geometry.areas(boxes)
-    return np.asarray(inside & free & ~image.annotation.ignore)
-
-
-def _by_class(
-    images: Sequence[LabeledImage], whole: Mapping[str, Mask]
-) -> dict[int, tuple[list[tuple[str, int]], geometry.Boxes]]:
-    """Image id and position of every whole instance, and its box ``[n, 4]``, by class."""
-    found: dict[int, list[tuple[str, int]]] = {}
-    for image in images:
-        for index in np.flatnonzero(whole[image.id]):
-            found.setdefault(int(image.annotation.labels[index]), []).append((image.id, int(index)))
-    boxes = {image.id: image.annotation.boxes for image in images}
-    return {label: (names, np.stack([boxes[name][index] for name, index in names])) for label, names in found.items()}
-
-
 def _painted(annotation: Annotation, num_own: int, sites: Sequence[_Site]) -> tuple[Annotation, list[_Site]]:
     """The annotation without the boxes that were added to the image's ``num_own`` and have no site; the sites in it."""
     keep = np.arange(len(annotation)) < num_own
@@ -287,4 +272,4 @@ def _is_free(site: _Site) -> bool:
     """Whether enough of the box is its own to be painted."""
     left, top, right, bottom = np.maximum(np.rint(site.box), 0).astype(int)
     free = site.mask[top:bottom, left:right]
-    return bool(free.size and free.mean() >= _LEAST_FREE)
+    return bool(free.size and free.mean() >= LEAST_FREE)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from actors.boxes import intersections
 from actors.generators.cutout import cut
 from actors.generators.example import alike, clear, compose, seam
 from actors.generators.inpaint import Inpaint, InpaintConfig
@@ -110,6 +111,21 @@ def test_an_inserted_box_is_added_clear_of_all_others(scene):
         outside = candidate.painted < 0
         assert (candidate.pixels[outside] == pixels_of(image)[outside]).all()
     assert {window.label for window in painter.windows} == {2}
+
+
+def test_further_places_are_added_to_what_is_painted_anyway(scene):
+    """Each instance is repainted in its own box and, where there is room, painted at two further places."""
+    image = scene((10, 10, 26, 26), (60, 40, 76, 60), labels=[2, 0])
+    config = InpaintConfig(further=2, margin=0.0, scale=(0.8, 0.8))
+    candidate = Inpaint(config, [image], Paints()).generate([lineage(image, 0, 1)])[0]
+    assert candidate.annotation.labels.tolist() == [2, 0, 2, 0, 2, 0]
+    assert (candidate.annotation.boxes[:2] == image.annotation.boxes).all()
+    assert candidate.drawn.all()
+    shared = intersections(candidate.annotation.boxes, candidate.annotation.boxes)
+    assert (shared[~np.eye(6, dtype=bool)] == 0).all()
+    crowded = scene((2, 2, 94, 78))
+    alone = Inpaint(config, [crowded], Paints()).generate([lineage(crowded, 0)])[0]
+    assert len(alone.annotation) == 1
 
 
 def test_what_is_inserted_is_painted_or_has_no_label(scene):

@@ -191,7 +191,6 @@ class CropFit:
         self.device, self.scheduler = torch.device(worker.device), noise_scheduler()
         torch.manual_seed(derive_seed(data.seed, "fit weights"))
         self.network = build_network(config, len(data.classes)).to(self.device)
-        self.network.to(memory_format=torch.channels_last)
         group = {"params": list(self.network.parameters()), "lr": config.learning_rate}
         self.learner = Learner(self.network, [group], self.num_steps, worker)
         self.perception = Perception(self.network, self.device) if config.mask_loss_weight else None
@@ -238,8 +237,7 @@ class CropFit:
         noisy = self.scheduler.add_noise(image, noise, timesteps)
         target = target_of(self.scheduler, image, noise, timesteps)
         with autocast(self.device):
-            inputs = torch.cat([noisy, known], dim=1).contiguous(memory_format=torch.channels_last)
-            predicted = self.network(inputs, timesteps, told).sample.float()
+            predicted = self.network(torch.cat([noisy, known], dim=1), timesteps, told).sample.float()
         alphas = self.scheduler.alphas_cumprod.to(self.device)[timesteps]
         noise_power = 1 - alphas[:, None, None, None]
         weights = (known[:, 3:4] * (1 - _OUTSIDE_WEIGHT) + _OUTSIDE_WEIGHT) * noise_power

@@ -1,5 +1,7 @@
-"""Number formats that the hardware computes in natively."""
+"""Number formats that the hardware computes in natively, and inference that is the same everywhere."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,6 +30,20 @@ def autocast(device: "torch.device") -> "torch.autocast":
 
     dtype = native_dtypes(device)[0]
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+
+
+@contextmanager
+def reproducible() -> Iterator[None]:
+    """Inference whose last bits do not depend on how many CPUs the process has, nor on a timing of algorithms."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # oneDNN splits a convolution by threads: more of them are other last bits
+    try:
+        with torch.inference_mode(), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def cast_weights(network: "nn.Module", device: "torch.device") -> None:

@@ -5,8 +5,7 @@ YOLO. That is ultralytics' default, it is the head that the body learns from, an
 RT-DETR needs no suppression and ignores ``nms_iou``.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from actors.detectors.onednn import pack_convolutions
 from actors.detectors.suppression import strongest, suppress
 from actors.detectors.ultralytics import UltralyticsConfig, load_checkpoint, stride_px
 from actors.images import Pixels
+from actors.precision import reproducible
 from actors.records import Annotation, Detections
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class UltralyticsDetector:
         """What is in each image ``[H, W, 3]`` uint8 RGB, boxes in its own pixels, by falling score."""
         found = {}
         places = [self._place(pixels) for pixels in images]
-        with _reproducible():
+        with reproducible():
             for part, batch in self._micro_batch.batches(images, places):
                 candidates = self._candidates(self._fused(self._tensor(batch))[0], places[part[0]].canvas)
                 for index, boxes, scores, labels in zip(part, *candidates, strict=False):
@@ -73,7 +73,7 @@ class UltralyticsDetector:
 
         rows: dict[int, Tensor] = {}
         deepest = [self._fused.model[-1].f[-1]]
-        with _reproducible():
+        with reproducible():
             for part, batch in self._micro_batch.batches(images, [self._place(pixels) for pixels in images]):
                 rows.update(zip(part, self._fused.predict(self._tensor(batch), embed=deepest), strict=False))
             return torch.stack([rows[index] for index in range(len(images))]).cpu() if rows else torch.empty(0, 0)
@@ -136,20 +136,6 @@ class UltralyticsDetector:
             boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
         in_source = place.to_source(boxes.cpu().numpy())
         return strongest(in_source, scores.cpu().numpy(), labels.cpu().numpy(), self.config.max_detections)
-
-
-@contextmanager
-def _reproducible() -> Iterator[None]:
-    """Inference whose last bits do not depend on how many CPUs the process has, nor on a timing of algorithms."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # oneDNN splits a convolution by threads: more of them are other last bits
-    try:
-        with torch.inference_mode(), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
-            yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _targets(annotations: Sequence[Annotation], height: int, width: int) -> dict[str, "Tensor"]:

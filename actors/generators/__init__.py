@@ -54,8 +54,14 @@ def fit_size(config: GeneratorConfig) -> tuple[int, int] | None:
 
 
 def strategy(config: GeneratorConfig) -> str:
-    """The difficulty that it asks for in all that it draws; "origin", as mined, where there is no word for it."""
-    return config.strategy if isinstance(config, LayoutConfig) else "origin"
+    """The difficulty that it asks for in all that it draws; "origin", as mined, where it has no word for it."""
+    match config:
+        case LayoutConfig():
+            return config.strategy
+        case InpaintConfig(painter=CropConfig()):
+            return str(config.difficulty)
+        case _:
+            return "origin"
 
 
 def decides_fit(config: GeneratorConfig) -> dict[str, Any]:

@@ -84,10 +84,9 @@ class CopyPaste:
         self.cut = lru_cache(maxsize=256)(self._cut)
 
     def generate(self, lineages: Sequence[Lineage]) -> list[Candidate]:
-        """One candidate per lineage, in order.
+        """One candidate per lineage, in order; one is refused where no target has room for any of its instances.
 
-        Raises ValueError where a lineage names an image or box that is not there, or where no target has room for
-        any of its instances.
+        Raises ValueError where a lineage names an image or box that is not there.
         """
         return [self._generate_one(lineage) for lineage in lineages]
 
@@ -101,9 +100,23 @@ class CopyPaste:
                 best = attempt
             if best.num_missing == 0 and (best.seam <= _GOOD_SEAM or tried >= _NUM_SEAM_TARGETS):
                 break
-        if best and best.candidate.drawn.any():
-            return best.candidate
-        raise ValueError(f"copy_paste: no room for boxes {lineage.box_indices} of {lineage.image_id!r} in any target")
+        if best is None or not best.candidate.drawn.any():
+            return self._refused(lineage)
+        return best.candidate
+
+    def _refused(self, lineage: Lineage) -> Candidate:
+        """The source as it is."""
+        source = self.images[lineage.image_id]
+        pixels, num_boxes = self.read(source.uri).copy(), len(source.annotation)
+        return Candidate(
+            pixels=pixels,
+            annotation=source.annotation,
+            drawn=np.zeros(num_boxes, np.bool_),
+            painted=np.full(pixels.shape[:2], -1, np.int16),
+            canvas=source.id,
+            lineage=lineage,
+            refused="generator: no_room",
+        )
 
     def _targets(self, lineage: Lineage, rng: np.random.Generator) -> list[LabeledImage]:
         """The images to try, in order."""

@@ -56,7 +56,7 @@ def cut(pixels: Pixels, box: Box, shape: Shape) -> Cutout:
     left, top, right, bottom = _whole_pixels(box, width, height)
     margin = max(4, round(0.12 * max(right - left, bottom - top)))
     x, y = max(left - margin, 0), max(top - margin, 0)
-    crop = pixels[y : min(bottom + margin, height), x : min(right + margin, width)]
+    crop = pixels[y : min(bottom + margin, height), x : min(right + margin, width)].copy()  # lets go of the image
     inner = np.array([left - x, top - y, right - x, bottom - y])
     core = _rectangle(crop.shape[:2], inner) if shape == "box" else segment(crop, inner)
     at_border = np.zeros((3, 3), np.bool_)
@@ -126,6 +126,8 @@ def rotated(cutout: Cutout, degrees: float) -> Cutout:
     matrix[:, 2] += (width - cutout.width) / 2, (height - cutout.height) / 2
     pixels = cv2.warpAffine(cutout.pixels, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
     core = cv2.warpAffine(cutout.core.astype(np.uint8) * 255, matrix, (width, height)) > 127
+    if not core.any():  # an object of a pixel or two
+        return cutout
     left = float(np.mean((bounds(cutout.core) - cutout.box) * np.array([1, 1, -1, -1], np.float32)))
     box = bounds(core) + left * np.array([-1, -1, 1, 1], np.float32)
     return replace(cutout, pixels=pixels, core=core, box=box.astype(np.float32))

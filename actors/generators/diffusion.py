@@ -32,14 +32,15 @@ def noise_scheduler() -> Any:  # noqa: ANN401 - diffusers is not typed
     )
 
 
-def last_timestep(strength: float, num_steps: int) -> int:
-    """The noisiest timestep that sampling in ``num_steps`` from ``strength`` ever sees, and that needs fitting."""
-    return max(round(strength * NUM_TRAIN_TIMESTEPS) - 1, num_steps)
+def last_timestep(strength: float) -> int:
+    """The noisiest timestep that sampling from ``strength`` ever sees, and that needs fitting."""
+    return max(round(strength * NUM_TRAIN_TIMESTEPS) - 1, 1)
 
 
 def sampling_timesteps(strength: float, num_steps: int) -> list[int]:
-    """Falling timesteps, evenly spaced from ``strength`` of the whole range."""
-    falling = np.linspace(last_timestep(strength, num_steps), 0, num_steps + 1)[:-1]
+    """Falling timesteps, evenly spaced from ``strength`` of the whole range; fewer where it has not so many."""
+    last = last_timestep(strength)
+    falling = np.linspace(last, 0, min(num_steps, last) + 1)[:-1]
     return [round(float(step)) for step in falling]
 
 

@@ -112,8 +112,8 @@ class _Draft:
 class Inpaint:
     """Paints a lineage's mined instances anew, in their own boxes or at new places of their image.
 
-    Pixels outside the holes stay the image's. A box keeps out of its neighbours' pixels; one that shares more than a
-    sixth of its own with them is left as it is. The annotation is the image's, then one box for each inserted instance.
+    Pixels outside the holes stay the image's. A box keeps out of its neighbours' pixels; one that shares more than 15 %
+    of its own with them is left as it is. The annotation is the image's, then one box for each inserted instance.
     """
 
     def __init__(self, config: InpaintConfig, real: Sequence[LabeledImage], painter: Painter) -> None:
@@ -146,7 +146,9 @@ class Inpaint:
                 annotation = annotation.join(one_box(new[0], image.annotation.labels[index]))
                 painted.append((len(annotation) - 1, new[1]))
             elif turn == 0:
-                painted.append((index, self._example(canvas, image, index, rng)))
+                example = self._alike(canvas, image, index, rng)
+                mode = self._mode(rng)
+                painted.append((index, example if mode == "scale" else self.config.harden(example, mode, rng)))
         sites = [self._site(canvas, annotation, index, example) for index, example in painted]
         annotation, sites = _painted(annotation, len(image.annotation), [site for site in sites if _is_free(site)])
         start = _start(canvas, sites, image.annotation.boxes, rng)
@@ -159,7 +161,8 @@ class Inpaint:
         self, canvas: Pixels, annotation: Annotation, image: LabeledImage, index: int, rng: np.random.Generator
     ) -> tuple[geometry.Boxes, Cutout] | None:
         """A box ``[4]`` for an instance, clear of the others, where the surroundings are like its own; its example."""
-        cutout = self.cut(image.id, index) if self.whole[image.id][index] else self._example(canvas, image, index, rng)
+        whole = self.whole[image.id][index]
+        cutout = self.cut(image.id, index) if whole else self._alike(canvas, image, index, rng)
         turns = int(rng.integers(4)) * self.config.rotate
         cutout = turned(cutout, flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns)
         if self.config.turn_deg:
@@ -171,7 +174,7 @@ class Inpaint:
         box = cutout.box + np.array([place.x, place.y] * 2, np.float32)
         return geometry.clip(box, canvas.shape[1], canvas.shape[0]), cutout
 
-    def _example(self, canvas: Pixels, image: LabeledImage, index: int, rng: np.random.Generator) -> Cutout:
+    def _alike(self, canvas: Pixels, image: LabeledImage, index: int, rng: np.random.Generator) -> Cutout:
         """A whole instance of the same class, of about the same size and shape; the instance itself where none is.
 
         One that comes with its whole box is the best of a few: its surroundings are to be those of the box.
@@ -186,9 +189,7 @@ class Inpaint:
             cutout = self.cut(image_id, position)
             turns = quarter_turns(box, cutout.box, rng) if self.config.rotate else 0
             drawn.append(turned(cutout, flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns))
-        best = drawn[0] if tries == 1 else min(drawn, key=lambda one: seam(canvas, one, box))
-        mode = self._mode(rng)
-        return best if mode == "scale" else self.config.harden(best, mode, rng)
+        return drawn[0] if tries == 1 else min(drawn, key=lambda one: seam(canvas, one, box))
 
     def _mode(self, rng: np.random.Generator) -> Mode:
         return self.config.modes[rng.integers(len(self.config.modes))]

@@ -53,7 +53,7 @@ class Examples:
     def __init__(self, config: LayoutConfig, data: FitData, writer: PromptWriter) -> None:
         self.config, self.data, self.writer = config, data, writer
         self.size_px, self.empty = config.network.size_px, LayoutPrompt(text="", kept=(), spans=(), num_cut=0)
-        self.noisiest = last_timestep(config.strength, config.sampling_steps)
+        self.noisiest = last_timestep(config.strength)
         self.picture = lru_cache(_CACHE_BYTES // (3 * self.size_px**2))(self._picture)
         self._warn_of_cuts()
 

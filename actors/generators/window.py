@@ -38,7 +38,8 @@ class Frame:
         window = np.zeros((self.side, self.side), np.float32)
         inside, target = self._inside(mask.shape[0], mask.shape[1])
         window[target] = mask[inside]
-        return np.asarray(cv2.resize(window, (size_px, size_px), interpolation=cv2.INTER_LINEAR) > 0)
+        method = cv2.INTER_AREA if size_px < self.side else cv2.INTER_LINEAR
+        return np.asarray(cv2.resize(window, (size_px, size_px), interpolation=method) > 0)
 
     def to_window(self, boxes: geometry.Boxes, size_px: int) -> geometry.Boxes:
         """Boxes ``[..., 4]`` of the image in px of the window."""

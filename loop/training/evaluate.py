@@ -62,7 +62,7 @@ def evaluate(
     Ignored annotations are COCO crowds: any number of detections may lie on one (by intersection over the detection's
     own area) and counts as nothing. ``hard`` flags boxes ``[n]`` by image id: AP_hard counts these alone, every other
     box is set aside the way COCO sets aside boxes of other sizes (one detection each, by IoU, counts as nothing).
-    Flag them with a detector that is none of those compared, or the comparison favours the others.
+    Flags by one alone of the detectors that are compared favour the others.
 
     Raises ValueError where detections or flags are missing, a label is no class, or no box counts.
     """

@@ -72,7 +72,7 @@ class Place:
 class Outcome:
     """What the first worker hands back."""
 
-    losses: tuple[dict[str, float], ...]  # one entry an epoch: epoch, steps so far, learning rate, each loss
+    losses: tuple[dict[str, float], ...]  # one entry an epoch: steps so far, learning rate, each loss
     seconds: float  # in the training loop, this attempt
     images: int  # shown in the training loop, this attempt, all workers
     precision: str  # of the forward pass: float32, bfloat16 or float16

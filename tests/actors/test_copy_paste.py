@@ -178,13 +178,15 @@ def test_mode_occlusion_puts_the_object_below_one_that_is_there(real):
             assert np.array_equal(candidate.pixels[middle], target[middle])
 
 
-def test_no_room_is_an_error_that_names_the_instance(tmp_path):
+def test_without_room_anywhere_the_candidate_is_refused(tmp_path):
     path = tmp_path / "full.png"
     path.write_bytes(encode_png(scene(0, (100, 80, 75))))
     full = LabeledImage(id="full", uri=str(path), width=200, height=160, annotation=annotated([25, 5, 175, 155]))
     generator = CopyPaste(CopyPasteConfig(modes=("plain",)), [full])
-    with pytest.raises(ValueError, match=r"no room for boxes \(0,\) of 'full'"):
-        generator.generate([lineage(0, "full")])
+    candidate = generator.generate([lineage(0, "full")])[0]
+    assert candidate.refused == "generator: no_room"
+    assert not candidate.drawn.any()
+    assert candidate.annotation.boxes.tolist() == full.annotation.boxes.tolist()
 
 
 def test_lineages_that_name_nothing_are_refused(real):

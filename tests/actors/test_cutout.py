@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from actors.generators.cutout import Cutout, bounds, rotated
+from actors.generators.cutout import Cutout, bounds, cut, rotated
 from actors.generators.inpaint import InpaintConfig
 
 
@@ -33,6 +33,17 @@ def test_what_is_turned_by_nothing_stays_as_it_is():
     assert (after.pixels == before.pixels).all()
     assert (after.core == before.core).all()
     assert after.box.tolist() == before.box.tolist()
+
+
+def test_an_object_of_a_pixel_stays_as_it_is():
+    """Half a pixel in no place is an object no more."""
+    for degrees in range(0, 180, 5):
+        assert rotated(bar(1, 1), degrees).core.any()
+
+
+def test_a_cutout_does_not_hold_on_to_its_image():
+    pixels = np.full((60, 80, 3), 90, np.uint8)
+    assert not np.shares_memory(cut(pixels, np.array([20, 20, 40, 40], np.float32), "box").pixels, pixels)
 
 
 def test_boxes_cannot_be_turned_by_any_angle():

@@ -35,7 +35,8 @@ PROCESSES = {
 def test_strength_says_where_sampling_begins():
     assert sampling_timesteps(1.0, 3) == [999, 666, 333]
     assert sampling_timesteps(0.3, 3) == [299, 199, 100]
-    assert sampling_timesteps(0.001, 2) == [2, 1]  # never less than a timestep a step
+    assert sampling_timesteps(0.004, 9) == [3, 2, 1]  # none twice, and none that a fit for that strength has not seen
+    assert sampling_timesteps(0.001, 2) == [1]
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.3])

@@ -89,6 +89,17 @@ def test_with_insertion_a_box_below_its_neighbours_is_painted_elsewhere(scene):
     assert candidate.drawn.tolist() == [False, False, False, True]
 
 
+@pytest.mark.parametrize("insert", [0.0, 1.0])
+def test_an_example_is_hardened_once(scene, monkeypatch, insert):
+    """Painted in its own box, or, whole or cut into, elsewhere."""
+    image = scene((10, 10, 30, 30), (8, 8, 26, 32), (60, 10, 80, 30), labels=[0, 1, 0])
+    hardened = []
+    monkeypatch.setattr(InpaintConfig, "harden", lambda _, cutout, mode, __: hardened.append(mode) or cutout)
+    config = InpaintConfig(insert=insert, modes=("blur",))
+    Inpaint(config, [image], Paints()).generate([lineage(image, 0, 2)])
+    assert hardened == ["blur", "blur"]
+
+
 def test_examples_are_whole_instances(scene):
     """Neither cut off by the image's border nor mixed up with a neighbour."""
     cut_off, mixed_up = scene((0, 20, 20, 40), name="a.png"), scene((40, 20, 60, 40), (50, 20, 70, 40), name="bb.png")

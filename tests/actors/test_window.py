@@ -50,6 +50,9 @@ def test_a_mask_in_a_smaller_window_covers_all_that_it_touches():
     small = Frame(left=0, top=0, side=16).cut_mask(mask, 8)
     assert small[2:4, 2:4].all()
     assert not small[5:].any()
+    speck = np.zeros((160, 160), bool)
+    speck[81, 81] = True
+    assert Frame(left=0, top=0, side=160).cut_mask(speck, 16)[8, 8]
 
 
 def test_feathering_rises_inside_the_mask_only():

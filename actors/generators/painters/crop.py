@@ -18,7 +18,7 @@ from actors.generators.painters.base import Window
 from actors.generators.unet import Channels, SidePx, UNetConfig
 from actors.generators.window import Mask
 from actors.images import Pixels, scaled
-from actors.precision import autocast
+from actors.precision import autocast, reproducible
 from actors.records import Difficulty
 
 if TYPE_CHECKING:
@@ -141,8 +141,11 @@ class CropPainter:
     def paint(self, windows: Sequence[Window]) -> list[Pixels]:
         """Each window painted, ``[S, S, 3]``; this painter refuses none."""
         painted: list[Pixels] = []
-        for start in range(0, len(windows), self.config.batch_size):
-            painted += self._paint_batch(windows[start : start + self.config.batch_size])
+        size = self.config.batch_size
+        for start in range(0, len(windows), size):
+            batch = windows[start : start + size]
+            full = [*batch, *[batch[-1]] * (size - len(batch))]  # batches of another size have other last bits
+            painted += self._paint_batch(full)[: len(batch)]
         return painted
 
     def _paint_batch(self, windows: Sequence[Window]) -> list[Pixels]:
@@ -154,7 +157,7 @@ class CropPainter:
         examples = np.stack([scaled(window.pixels) for window in windows])
         noise = np.stack([noise_of(window.seed, (3, self.size_px, self.size_px)) for window in windows])
         conditions = [condition_index(window.label, window.difficulty) for window in windows]
-        with torch.inference_mode():
+        with reproducible():
             kept, example, grain = (torch.from_numpy(array).to(self.device) for array in (known, examples, noise))
             told = torch.tensor(conditions, device=self.device)
             timesteps = sampling_timesteps(self.config.strength, self.config.sampling_steps)

@@ -97,7 +97,7 @@ class Examples:
             raise ValueError("crop painter: there is no box to fit on; it needs at least one that is not ignored")
         self.config, self.seed, self.none = config, seed, num_classes * len(Difficulty)
         self.flip, self.rotate = flip, rotate
-        self.last_timestep = last_timestep(config.strength, config.sampling_steps)
+        self.last_timestep = last_timestep(config.strength)
         self.by_class = [group for label in range(num_classes) if (group := [c for c in found if c.label == label])]
 
     def batch(self, step: int, rank: int = 0, num_workers: int = 1) -> list[Example]:

@@ -20,6 +20,7 @@ from loop.report import (
     RoundSummary,
     ap_curve,
     contact_sheet,
+    count_drawn,
     count_dropped,
     html_summary,
     pr_curve,
@@ -122,6 +123,7 @@ def _summarise(loop: Loop, result: RoundResult, measured: Measured, samples: Seq
     number = result.state.round
     draws, seed = loop.config.evaluation.bootstrap_draws, derive_seed(loop.config.seed, "bootstrap", number)
     difference = gain(measured.loop, measured.control, draws, seed)
+    asked, drawn = count_drawn(samples)
     dropped, dropped_boxes = count_dropped(samples)
     mined, pooled, train = result.mined.cost, result.pooled.cost, result.arm.trained
     looked = result.arm.looked
@@ -140,6 +142,8 @@ def _summarise(loop: Loop, result: RoundResult, measured: Measured, samples: Seq
         seconds={"mine": mined.seconds["inspect"], **pooled.seconds, **_seconds(result.arm)},
         wall_s=mined.wall_s + pooled.wall_s + train.launch_s + train.training_s + looked.wall_s,
         engine_s=mined.engine_s + pooled.engine_s + train.launch_s + looked.engine_s,
+        asked=asked,
+        drawn=drawn,
     )
 
 

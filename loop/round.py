@@ -21,6 +21,7 @@ from loop.config import LoopConfig
 from loop.cross_fit import detect_unseen
 from loop.data.importing import Dataset
 from loop.progress import Reporter, StageProgress
+from loop.report import losses
 from loop.sharing import shared_place
 from loop.state import Fate, Mined, Pooled, RunFolder, State, once
 from loop.training.fit import Fitted
@@ -135,6 +136,8 @@ def generate_and_judge(loop: Loop, state: State, generator: Fitted | None, linea
         judged = stages.judge(inspected, config, state.detector, states, records, str(place))
         collected = stages.collect(judged, config.hosting, _counting(progress))
     _record_failures(collected.rows, place, config.generation.max_failed_share * len(lineages))
+    for warning in losses.warnings(loop.folder.judged(number)):
+        loop.reporter.warn(warning)
     kept, dropped = (loop.folder.sample_ids(number, fate) for fate in Fate)
     return Pooled(kept=kept, dropped=dropped, cost=collected.cost)
 

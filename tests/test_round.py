@@ -114,6 +114,8 @@ def test_the_counts_are_those_of_the_files(folder):
         assert (len(mined), len(kept)) == (one["mined"], one["kept"])
         assert Counter(sample["dropped"] for sample in dropped) == one["dropped"]
         assert not [sample for sample in kept if sample["dropped"]]
+        assert one["asked"] == sum(len(sample["lineage"]["box_indices"]) for sample in kept + dropped)
+        assert one["drawn"] == sum(sum(sample["drawn"]) for sample in kept + dropped)  # copy-paste has no further ones
         images = {instance["image_id"] for instance in mined}
         assert len(kept) + len(dropped) == 6 * len(images)
         assert {sample["lineage"]["image_id"] for sample in kept + dropped} == images

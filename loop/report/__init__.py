@@ -2,8 +2,9 @@
 
 from loop.report.contact_sheet import choose, contact_sheet
 from loop.report.curves import ap_curve, pr_curve
+from loop.report.losses import count_drawn, count_dropped
 from loop.report.page import Figure, html_summary
-from loop.report.summary import RoundSummary, conclusion, count_dropped, rounds_table, summary
+from loop.report.summary import RoundSummary, conclusion, rounds_table, summary
 
 __all__ = [
     "Figure",
@@ -12,6 +13,7 @@ __all__ = [
     "choose",
     "conclusion",
     "contact_sheet",
+    "count_drawn",
     "count_dropped",
     "html_summary",
     "pr_curve",

@@ -62,8 +62,10 @@ def html_summary(
 
 
 def _reasons(rounds: Sequence[RoundSummary]) -> str:
-    """How many candidates and boxes were dropped, a row a reason, a column a round."""
-    rows = [
+    """How many instances were not drawn, candidates and boxes dropped, a row a reason, a column a round."""
+    missing = [f"{one.asked - one.drawn} of {one.asked}" for one in rounds]
+    rows = [("instances, not drawn", *missing)] if any(one.drawn < one.asked for one in rounds) else []
+    rows += [
         (f"{what}, {reason.replace('_', ' ')}", *(str(count.get(reason, 0)) for count in counts))
         for what, counts in (
             ("candidates", [one.dropped for one in rounds]),

@@ -3,13 +3,10 @@
 AP and gains are fractions in [0, 1] wherever they are stored, and points (x100) wherever they are shown.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
 from typing import Any
-
-from actors.records import WHOLE_IMAGE, Sample
 
 TABLE_WIDTH = 104  # characters; a table of a run is no wider, so that logs keep it whole
 
@@ -32,6 +29,8 @@ class RoundSummary:
     seconds: Mapping[str, float]  # by stage; generate, inspect and judge run at the same time
     wall_s: float  # from the start of mining to the end of evaluation
     engine_s: float  # of the wall time: starting actors and workers, moving rows
+    asked: int = 0  # mined instances, in every candidate that was to show them; rounds of earlier versions do not know
+    drawn: int = 0  # of these; a candidate has no more than it was asked for, whatever it drew besides
 
     def metrics(self) -> dict[str, float]:
         """These figures by the names that they have in MLflow."""
@@ -43,6 +42,8 @@ class RoundSummary:
             "mined": self.mined,
             "candidates": self.candidates,
             "kept": self.kept,
+            "asked": self.asked,
+            "drawn": self.drawn,
             **{f"dropped/{reason.replace(': ', '/')}": count for reason, count in self.dropped.items()},
             **{f"dropped_boxes/{reason.replace(': ', '/')}": count for reason, count in self.dropped_boxes.items()},
             "restored_boxes": self.restored_boxes,
@@ -50,16 +51,6 @@ class RoundSummary:
             "seconds/engine": self.engine_s,
             "seconds/wall": self.wall_s,
         }
-
-
-def count_dropped(samples: Iterable[Sample]) -> tuple[dict[str, int], dict[str, int]]:
-    """How many candidates were dropped, and how many boxes rejected in candidates, kept or not; by "filter: reason"."""
-    images: Counter[str] = Counter()
-    boxes: Counter[str] = Counter()
-    for sample in samples:
-        images.update([sample.dropped] if sample.dropped else [])
-        boxes.update(f"{v.filter}: {v.reason}" for v in sample.verdicts if v.box != WHOLE_IMAGE and not v.keep)
-    return dict(sorted(images.items())), dict(sorted(boxes.items()))
 
 
 def summary(rounds: Sequence[RoundSummary], *, name: str, fingerprint: str, seed: int, steps: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a run shows: the figures as they stand, pictures that hold what they should, and a page that loads nothing."""
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from actors.images import encode_png
+from actors.plain import dumps, loads
 from actors.records import WHOLE_IMAGE, Annotation, Detections, LabeledImage, Lineage, Sample, Verdict
 from loop.report import (
     Figure,
@@ -17,6 +19,7 @@ from loop.report import (
     choose,
     conclusion,
     contact_sheet,
+    count_drawn,
     count_dropped,
     html_summary,
     pr_curve,
@@ -24,6 +27,7 @@ from loop.report import (
     summary,
 )
 from loop.report.contact_sheet import DRAWN, DROPPED, KEPT, MINED, RESTORED, SEEN
+from loop.report.losses import warnings
 from loop.report.marks import Mark, marked
 from loop.training.evaluate import RECALLS, Evaluation
 
@@ -47,6 +51,8 @@ def round_summary(number=1, gain=0.012, low=-0.004, high=0.031, **other) -> Roun
         "dropped": {"naturalness: unnatural": 12, "chain: no_drawn_box_left": 18},
         "dropped_boxes": {"agreement: not_detected": 33},
         "restored_boxes": 0,
+        "asked": 90,
+        "drawn": 90,
         "seconds": {"mine": 10.0, "train": 300.0},
         "wall_s": 1325.0,
         "engine_s": 25.0,
@@ -147,6 +153,14 @@ def test_a_round_has_its_names_in_mlflow():
     assert metrics["dropped_boxes/agreement/not_detected"] == 33
     assert (metrics["gain_low"], metrics["gain_high"]) == (-0.004, 0.031)
     assert (metrics["seconds/train"], metrics["seconds/engine"]) == (300, 25)
+    assert (metrics["asked"], metrics["drawn"]) == (90, 90)
+
+
+def test_a_round_of_an_earlier_version_is_read_as_one_that_does_not_know_what_was_drawn():
+    plain = json.loads(dumps(round_summary()))
+    for younger in ("asked", "drawn"):
+        del plain[younger]
+    assert loads(RoundSummary, json.dumps(plain).encode()) == round_summary(asked=0, drawn=0)
 
 
 def test_dropped_images_and_boxes_are_counted_apart():
@@ -161,6 +175,25 @@ def test_dropped_images_and_boxes_are_counted_apart():
         {"chain: no_drawn_box_left": 1, "naturalness: unnatural": 1},
         {"agreement: not_detected": 2},
     )
+
+
+def drawing(number, asked, drawn, dropped=""):
+    """A candidate that was to show so many instances, and has so many drawn boxes."""
+    one = sample(number, dropped=dropped)
+    lineage = replace(one.lineage, box_indices=tuple(range(asked)))
+    return replace(one, lineage=lineage, drawn=np.ones(drawn, bool))
+
+
+def test_further_places_of_one_candidate_do_not_stand_for_what_another_lacks():
+    samples = [drawing(1, asked=2, drawn=6), drawing(2, asked=3, drawn=1), drawing(3, asked=1, drawn=0, dropped="a: x")]
+    assert count_drawn(samples) == (6, 3)
+    assert count_drawn([]) == (0, 0)
+
+
+@pytest.mark.parametrize(("num_drawn", "warned"), [(0, True), (3, True), (4, False), (8, False)])
+def test_that_fewer_than_half_of_the_instances_were_drawn_is_told(num_drawn, warned):
+    said = warnings([drawing(number, asked=1, drawn=int(number < num_drawn)) for number in range(8)])
+    assert [line.startswith(f"only {num_drawn} of 8 mined instances were drawn;") for line in said] == [True] * warned
 
 
 def test_the_choice_shows_both_fates_and_every_reason_and_does_not_depend_on_order():
@@ -293,7 +326,9 @@ def test_the_page_is_whole_and_loads_nothing():
     assert "<b>name" in text
     assert "boxes, agreement: not detected" in text
     assert "restored" not in text
-    page.feed(html_summary([round_summary(restored_boxes=21)], {}, "name", {}))
+    assert "instances, not drawn" not in text
+    page.feed(html_summary([round_summary(restored_boxes=21, drawn=70)], {}, "name", {}))
     assert page.text[page.text.index("boxes restored, of these") + 1] == "21"
+    assert page.text[page.text.index("instances, not drawn") + 1] == "20 of 90"
     assert "not a clear difference" in text
     assert "Nothing" not in text

@@ -1,12 +1,14 @@
 """What a run will do, before it does anything: counts, disk, time, and the resolved config."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import yaml
 from upath import UPath
 
-from actors.config import Need
+from actors.config import Config, Need
+from actors.filters.agreement import AgreementConfig
+from actors.filters.alignment import AlignmentConfig
 from actors.generators import fit_size
 from actors.storage import read_record
 from loop.config import LoopConfig
@@ -18,6 +20,10 @@ from loop.training.job import TrainResult
 
 BYTES_A_PIXEL = 2.0
 """Of a lossless picture, on the safe side: candidates of BCCD take 1.0, of the world 1.3, of DeepPCB 0.2."""
+FEW_VAL = 20
+"""With fewer validation images the bootstrap draws the same few again and again."""
+JUDGE_BOXES = (AgreementConfig, AlignmentConfig)
+"""Filters that reject boxes; the others reject images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +61,7 @@ def describe(config: LoopConfig) -> str:
         **_fit(config, counts),
         "trainings": f"{num_trainings} of {training.steps} steps, {'controls and folds' if num_folds else 'controls'} "
         "counted in (those trained before are kept)",
-        **_advice(config),
+        **_listed("note", _advice(config, counts) if config.rounds else ()),
         "disk": f"up to {disk_mb:.0f} MB of candidates",
         "time": _time(config, num_trainings),
         **_needs(config),
@@ -64,13 +70,30 @@ def describe(config: LoopConfig) -> str:
     return f"{text}\n\n{yaml.safe_dump(config.model_dump(mode='json'), sort_keys=False)}"
 
 
-def _advice(config: LoopConfig) -> dict[str, str]:
-    if config.rejected_boxes == "restore" and config.training.background_ignore:
-        return {
-            "note": "training.background_ignore is not needed with rejected_boxes: restore, "
-            "which leaves no object unlabelled"
-        }
-    return {}
+def _advice(config: LoopConfig, counts: Counts) -> Iterator[str]:
+    """What the config allows and is rarely meant."""
+    training, num_val = config.training, counts.images["val"]
+    if config.rejected_boxes == "restore" and training.background_ignore:
+        yield "training.background_ignore is not needed with rejected_boxes: restore, which leaves no object unlabelled"
+    judges_boxes = any(isinstance(one, JUDGE_BOXES) for one in config.filters)
+    if config.rejected_boxes == "ignore" and judges_boxes and not training.background_ignore:
+        yield (
+            "rejected_boxes: ignore takes labels from objects that stay in the picture, and they are trained as "
+            "background; set rejected_boxes: restore, or training.background_ignore: true"
+        )
+    if num_val < FEW_VAL:
+        yield (
+            f"with {num_val} validation images the interval of the gain says little; give {FEW_VAL} at least, better "
+            "100 (data.val_frac holds out more where the data has no validation split)"
+        )
+    if config.detector.weights is not None and training.start != "weights":
+        yield f"training.start: {training.start} does not use detector.weights; set it to weights to start from them"
+
+
+def _listed(key: str, lines: Iterable[str]) -> dict[str, str]:
+    """A row of several lines, below each other; none where there are no lines."""
+    text = f"\n{'':<13}".join(lines)
+    return {key: text} if text else {}
 
 
 def _asked(config: LoopConfig) -> dict[str, str]:
@@ -103,13 +126,14 @@ def _fit(config: LoopConfig, counts: Counts) -> dict[str, str]:
 
 def _needs(config: LoopConfig) -> dict[str, str]:
     """What has to be there, or to be downloaded, before a run of ``config`` can do all its stages."""
-    if not config.rounds:
-        return {}
-    needs = [*config.generator.needs(), *(need for one in config.filters for need in one.needs())]
-    if config.evaluation.inception is not None:
+    parts: list[Config] = [config.detector] if config.training.start == "weights" else []
+    if config.rounds:
+        parts += [config.mining.detector] if parts and config.mining.detector else []
+        parts += [config.generator, *config.filters]
+    needs = [need for part in parts for need in part.needs()]
+    if config.rounds and config.evaluation.inception is not None:
         needs.append(Need(what="InceptionV3's weights", place=config.evaluation.inception, is_release=False))
-    lines = dict.fromkeys(f"{need.what}: {need.place} ({_whereabouts(need)})" for need in needs)
-    return {"needs": f"\n{'':<13}".join(lines)} if lines else {}
+    return _listed("needs", dict.fromkeys(f"{need.what}: {need.place} ({_whereabouts(need)})" for need in needs))
 
 
 def _whereabouts(need: Need) -> str:

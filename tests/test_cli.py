@@ -156,6 +156,26 @@ def test_check_names_the_weights_that_a_run_needs_and_whether_they_are_there(det
     assert "\nneeds" not in detloop("check", QUICKSTART)[1]
 
 
+def test_check_lists_the_weights_that_detectors_start_from(detloop, tmp_path):
+    own = tmp_path / "own.safetensors"
+    other = f"mining.detector={{kind: ultralytics, model: yolov8n.yaml, weights: {own}}}"
+    named, start = ("--set", "detector.weights=yolo11n.pt"), ("--set", "training.start=weights")
+    release = "weights of the detector: yolo11n.pt (downloaded on first use, where no cache has it)"
+    said = detloop("check", QUICKSTART, *named, *start, "--set", other)[1]
+    assert re.search(rf"needs +{re.escape(release)}\n +weights of the detector: {own} \(MISSING\)", said)
+    control = detloop("check", QUICKSTART, *named, *start, "--set", other, "--set", "rounds=0")[1]
+    assert (release in control, str(own) + " (" in control) == (True, False)
+    unused = detloop("check", QUICKSTART, *named)[1]
+    assert release not in unused
+    assert "note         training.start: scratch does not use detector.weights" in unused
+
+
+def test_check_says_when_there_are_too_few_validation_images(detloop):
+    plans = {num: detloop("check", QUICKSTART, "--set", f"data.world.val={num}")[1] for num in (19, 20)}
+    assert "note         with 19 validation images the interval of the gain says little" in plans[19]
+    assert "\nnote" not in plans[20]
+
+
 @pytest.mark.parametrize("name", ["bccd", "deeppcb"])
 def test_init_writes_a_config_that_check_accepts(detloop, real_data, tmp_path, name):
     out = tmp_path / "mine.yaml"

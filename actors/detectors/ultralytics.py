@@ -5,6 +5,7 @@ The package is AGPL-3.0. Nothing else in ``actors`` imports it, and this file do
 
 import atexit
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field
 
 from actors.checkpoint import Header, LoadedWeights, read_checkpoint, transfer, write_checkpoint
-from actors.config import Config
+from actors.config import Config, Need
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -42,6 +43,15 @@ class UltralyticsConfig(Config):
     """Of two detections of one class that overlap more than this, the weaker is suppressed."""
     max_detections: int = Field(300, ge=1)
     """Detections reported for an image, strongest first."""
+
+    def needs(self) -> tuple[Need, ...]:
+        """The weights, for trainings that start from them. A release is told by its bare name."""
+        place = self.weights
+        if place is None:
+            return ()
+        is_own = self.trust_pickle and Path(place).is_file()
+        is_release = re.fullmatch(r"(yolo|rtdetr)[\w.-]*\.pt", place) is not None and not is_own
+        return (Need(what="weights of the detector", place=place, is_release=is_release),)
 
 
 @cache

@@ -2,8 +2,10 @@
 
 The rules are few and stated in the comments of the file they write. Image size: the smallest tenth of the boxes of
 the smallest class should still be 16 px (two cells of the finest feature map) on their shorter side, rounded up to a
-multiple of 32, at least 160 px, at most 640 px and the images' own size. Budget: a fifth of the training boxes, 20
-to 200. Steps: 50 passes over the training images at batch 16, 600 to 3000, in whole fifties.
+multiple of 32, at least 160 px, at most 640 px and the images' own size. Budget: a fifth of the training boxes, 400
+to 2000, so that few are all taken. Copies and p: the fewer real images there are, the more a detector takes from
+synthetic ones; 5 and 0.5 up to 50 training images (as the quickstart), 2 and 0.3 up to 300 (as the worked examples),
+else 1 and Gen2Det's 0.2. Steps: 50 passes over the training images at batch 16, 600 to 3000, in whole fifties.
 """
 
 import math
@@ -18,9 +20,12 @@ _TARGET_SIDE_PX = 16
 _BATCH_SIZE = 16
 _EPOCH_STEPS = 50
 
+_LEAST_SUBSET = 20
+
 _COMMENT_COLUMN = 30
 
 _VAL_FRAC = "  val_frac: 0.2 ## there is no validation split: this share of the training images is held out\n"
+_SUBSET = "  # subset: {size} ## the low-data setting: a quarter of the training images, drawn by the seed\n"
 
 _TEMPLATE = """\
 # detloop: {summary}
@@ -35,8 +40,7 @@ data:
   format: {format}
   root: {root}
   # Images found: {counts}. Boxes or images left out: {num_dropped}; `detloop data validate` lists them.
-{val_frac}  # subset: 40 ## the low-data setting: so many training images, drawn by the seed
-
+{val_frac}{subset}
 detector:
   kind: ultralytics ## this package is AGPL-3.0: see Licences in the README
   model: yolo11n.yaml ## from scratch; or weights: yolo11n.pt with training.start: weights
@@ -45,24 +49,39 @@ detector:
   image_size_px: {image_size_px} ## a multiple of 32
 
 mining:
-  budget: {budget} ## hard boxes taken a round: a fifth of the {num_boxes} training boxes, 20 to 200
+  policy: ranked ## hard boxes first, then the least sure of the others
+  budget: {budget} ## boxes taken a round: a fifth of the {num_boxes} training boxes, 400 to 2000
+
+generator:
+  kind: inpaint ## paints into the real images
+  insert: 0.5 ## half of the mined boxes are painted anew where they are, half at new places
+  further: 1 ## each is painted at one more place besides
+  painter: {{kind: crop}} ## fitted on the training images first; downloads nothing
+  # What follows depends on what the images show.
+  # turn_deg: 45 ## where things are seen from above and lie at any angle
+  # rotate: false ## where they are not: no quarter turns
+  # flip: false ## where a mirror image is wrong, as of writing
+  # cutout: box ## for marks that belong to what they are on, as scratches do (not with turn_deg)
 
 generation:
-  copies: 2 ## candidates for each image that holds mined boxes
+  copies: {copies} ## candidates for each image with mined boxes: 5 up to 50 images, 2 up to 300, else 1
 
 filters: ## judges, in this order
   - kind: blank ## pictures with nothing in them
   - kind: duplicate ## near-copies of training images, and of held-out ones (leaks)
-  - kind: naturalness ## pictures less natural than the real ones
   - kind: agreement ## boxes that the detector cannot find
+rejected_boxes: restore ## where a filter rejects a box, the real pixels come back
 
 mixing:
-  p: 0.2 ## share of synthetic batches; 0 is the control
+  p: {p} ## share of synthetic images: 0.5 up to 50 real images, 0.3 up to 300, else 0.2
+  mode: share ## of every batch
 
 training:
   steps: {steps} ## a round, and as many for the control: {passes} passes over {num_train} images
   epoch_steps: {epoch_steps}
   batch_size: {batch_size}
+  background_ignore: false ## restoring rejected boxes leaves nothing unlabelled
+  overrides: {{optimizer: AdamW, lr0: 0.002}} ## from scratch in few steps; else leave it to ultralytics
 """
 
 
@@ -76,6 +95,7 @@ def render(found: Found, file: str = "config.yaml") -> str:
     report = found.dataset.report
     train = report.splits["train"]
     steps = training_steps(train.images)
+    copies, p = dose(train.images)
     text = _TEMPLATE.format(
         summary=_summary(found),
         file=file,
@@ -85,13 +105,16 @@ def render(found: Found, file: str = "config.yaml") -> str:
         counts=", ".join(f"{name} {counts.images}" for name, counts in report.splits.items()),
         num_dropped=len(report.dropped),
         val_frac=_VAL_FRAC if found.dataset.val_is_drawn else "",
+        subset=_SUBSET.format(size=train.images // 4) if train.images >= 4 * _LEAST_SUBSET else "",
         own_size_px=found.image_size_px,
         median=found.median_side_px,
         small=found.small_side_px,
         target=_TARGET_SIDE_PX,
         image_size_px=image_size(found),
-        budget=min(200, max(20, round(train.boxes / 5))),
+        budget=min(max(round(train.boxes / 5), 400), 2000),
         num_boxes=train.boxes,
+        copies=copies,
+        p=p,
         steps=steps,
         passes=round(steps * _BATCH_SIZE / train.images),
         num_train=train.images,
@@ -110,6 +133,13 @@ def image_size(found: Found) -> int:
 def training_steps(num_images: int) -> int:
     """Optimiser steps a round: 50 passes over the images, 600 to 3000."""
     return _multiple(min(max(50 * num_images / _BATCH_SIZE, 600), 3000), _EPOCH_STEPS)
+
+
+def dose(num_images: int) -> tuple[int, float]:
+    """Candidates for each image that holds mined boxes, and the share of synthetic images in training."""
+    if num_images <= 50:
+        return 5, 0.5
+    return (2, 0.3) if num_images <= 300 else (1, 0.2)
 
 
 def run_name(root: str) -> str:

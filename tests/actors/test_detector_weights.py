@@ -197,6 +197,23 @@ def test_without_a_network_a_missing_release_says_where_to_put_the_file(tmp_path
         load_weights(architecture(config, 3), config)
 
 
+def test_needs_tell_releases_from_files_without_the_package(tmp_path, monkeypatch):
+    import_ultralytics()
+    from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
+
+    monkeypatch.chdir(tmp_path)
+    releases = {name for name in GITHUB_ASSETS_NAMES if name.startswith(("yolo", "rtdetr")) and name.endswith(".pt")}
+    assert {"yolo11n.pt", "rtdetr-l.pt"} <= releases
+    files = {"mine.pt", "./yolo11n.pt", "runs/yolo11n.pt", "s3://bucket/yolo11n.pt", "yolo11n.safetensors"}
+    needs = [need for name in releases | files for need in UltralyticsConfig(weights=name).needs()]
+    assert {need.place for need in needs if need.is_release} == releases
+    assert {need.place for need in needs if not need.is_release} == files
+    assert UltralyticsConfig().needs() == ()
+    (tmp_path / "yolo-mine.pt").touch()
+    (need,) = UltralyticsConfig(weights="yolo-mine.pt", trust_pickle=True).needs()
+    assert not need.is_release
+
+
 # The import
 
 

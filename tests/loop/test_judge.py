@@ -115,6 +115,24 @@ def test_the_plan_says_when_background_ignore_is_not_needed():
     )
 
 
+@pytest.mark.parametrize(
+    ("policy", "filters", "background_ignore", "expected"),
+    [
+        ("ignore", ["blank", "agreement"], False, True),
+        ("ignore", ["alignment"], False, True),
+        ("ignore", ["agreement"], True, False),
+        ("ignore", ["blank", "duplicate"], False, False),  # they judge whole images
+        ("restore", ["agreement"], False, False),
+        ("drop_image", ["agreement"], False, False),
+    ],
+)
+def test_the_plan_says_when_objects_are_trained_as_background(policy, filters, background_ignore, expected):
+    judges = [{"kind": kind} for kind in filters]
+    keys = {"rejected_boxes": policy, "filters": judges, "training": {"background_ignore": background_ignore}}
+    assert ("trained as background" in describe(config(**keys))) is expected
+    assert "trained as background" not in describe(config(**keys, rounds=0))
+
+
 def test_alignment_looks_through_the_rounds_detector(easy_data, small_model, tmp_path):
     """Even an untrained detector's features tell red boxes from blue ones."""
     data = import_data(DataConfig(format="coco", root=str(easy_data)), UPath(easy_data), 0)

@@ -38,6 +38,8 @@ class CopyPasteConfig(HardeningConfig):
     cutout: Shape = "object"
     """object: along the outline found in the box, for things that lie on a background; box: the whole box, for marks
     that belong to what they are on (defects of a surface or a print)."""
+    further: int = Field(0, ge=0)
+    """How often each instance is pasted besides, where there is room."""
     same_image: Share = 0.2
     """Share of the candidates that show the instances at new places of their own image."""
     flip: bool = True
@@ -72,8 +74,7 @@ class CopyPaste:
     The target is another training image, or for a share ``same_image`` of the candidates the instances' own. Where it
     has no room for all of them, or no places that look like theirs, some others are tried and the best is used.
     Pixels outside the pasted cutouts stay the target's. The annotation is the target's, then one box for each pasted
-    instance, ``drawn``. An instance without a place is left out: the candidate then has fewer drawn boxes than its
-    lineage has indices.
+    instance, ``drawn``. An instance without a place is left out.
     """
 
     def __init__(self, config: CopyPasteConfig, real: Sequence[LabeledImage]) -> None:
@@ -132,7 +133,8 @@ class CopyPaste:
         annotation, source = target.annotation, self.images[lineage.image_id]
         painted = np.full(canvas.shape[:2], -1, np.int16)
         seams = []
-        for index in lineage.box_indices:
+        wanted = lineage.box_indices * (1 + self.config.further)
+        for index in wanted:
             pasted = self._paste(canvas, painted, annotation, self.cut(source.id, index), rng)
             if pasted:
                 annotation = annotation.join(one_box(pasted[0], source.annotation.labels[index]))
@@ -141,8 +143,9 @@ class CopyPaste:
         candidate = Candidate(
             pixels=canvas, annotation=annotation, drawn=drawn, painted=painted, canvas=target.id, lineage=lineage
         )
-        num_missing = len(lineage.box_indices) - len(seams)
-        return _Attempt(candidate=candidate, num_missing=num_missing, seam=float(np.mean(seams)) if seams else np.inf)
+        return _Attempt(
+            candidate=candidate, num_missing=len(wanted) - len(seams), seam=float(np.mean(seams)) if seams else np.inf
+        )
 
     def _paste(
         self,

@@ -89,6 +89,12 @@ def test_annotation_is_the_targets_then_the_pasted(real):
     assert np.array_equal(candidate.annotation.boxes[:2], real[0].annotation.boxes)
 
 
+def test_further_copies_of_each_instance_are_pasted(real):
+    (candidate,) = CopyPaste(CopyPasteConfig(further=1), real).generate([lineage(3, indices=(0, 1))])
+    assert candidate.drawn.tolist() == [False, False, True, True, True, True]
+    assert candidate.annotation.labels[2:].tolist() == [0, 1, 0, 1]
+
+
 def test_pasted_boxes_lie_inside_and_overlap_little(real):
     config = CopyPasteConfig(modes=("plain", "scale"), max_overlap=0.1)
     for candidate in CopyPaste(config, real).generate([lineage(seed, indices=(0, 1)) for seed in range(25)]):

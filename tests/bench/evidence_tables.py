@@ -129,7 +129,8 @@ def heading(data: str, config: Mapping[str, Any]) -> str:
     num_images = config["data"]["world"]["train"] if data == "world" else config["data"]["subset"] or "all"
     detector, training = config["detector"], config["training"]
     model, size = Path(detector["model"]).stem, detector["image_size_px"]
-    schedule = f"{training['steps']} steps of {training['batch_size']} images"
+    start = "from random weights, " if training["start"] == "scratch" else ""
+    schedule = f"{start}{training['steps']} steps of {training['batch_size']} images"
     loop = f"p = {config['mixing']['p']}, {config['generation']['copies']} copies, rounds: {config['rounds']}"
     return f"**{TITLES.get(data, data)}: {num_images} real training images, {model} at {size} px, {schedule}, {loop}**"
 

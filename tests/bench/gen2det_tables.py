@@ -32,7 +32,9 @@ ARMS = {
     "background_ignore": "sampling, image filter and background ignore",
     "all": "Gen2Det whole: sampling, both filters, background ignore",
     "restore": "the loop: rejected boxes get their real pixels back, nothing is ignored",
-    "copy_paste": "the loop, with copy-paste for a generator",
+    "copy_paste": "the loop, with copy-paste for a generator: each instance once",
+    "copy_paste_full": "as many instances pasted as `restore` paints",
+    "restore_sparse": "`restore` without further places: each instance once",
     "mined": "the loop with fewer instances: the hardest",
     "unmined": "the loop with as few instances, taken at random",
     "real_4x": "real images alone, four times as many",
@@ -108,5 +110,5 @@ def _efficiency(rows: Rows, arm: str) -> str:
     if gap.verdict != "above zero":
         return f"- `real_4x` less `real`: {gap.text} points AP; {gap.verdict}. No share of it is given."
     share = f"{round(100 * gain.mean / gap.mean)}".replace("-", "\N{MINUS SIGN}")
-    of = f"{points(gain.mean, sign=True)} of {points(gap.mean, sign=True)} points AP"
+    of = f"{points(gain.mean, sign=True)} of {points(gap.mean, sign=True)} points AP, seeds: {len(seeds)}"
     return f"- Data efficiency: `{arm}` closes {share} % of the gap from `real` to `real_4x` ({of})."

@@ -210,6 +210,17 @@ def test_p_of_zero_equals_the_real_only_run_bit_for_bit_and_its_control_is_not_t
     assert figures(real_only)[0]["gain"] == 0
 
 
+def test_that_all_candidates_were_dropped_is_told_before_the_training(easy_config, new_root):
+    """At an IoU of 1 the detector agrees with nothing that was drawn."""
+    changes = {"rounds": 1, "training__steps": 2, "training__epoch_steps": 2}
+    folder, said = start(easy_config, new_root(), **changes, filters=[{"kind": "agreement", "iou_threshold": 1.0}])
+    (warning,) = [line for line in said.splitlines() if "candidates were kept" in line]
+    (num_dropped,) = figures(folder)[0]["dropped"].values()
+    assert warning.startswith(f"warning: 0 of {num_dropped} candidates were kept,")
+    assert f"dropped for chain: no_drawn_box_left ({num_dropped});" in warning
+    assert said.index(warning) < said.index("\ntrain round 1")
+
+
 PAINTER = {"kind": "crop", "size_px": 16, "channels": [8, 16], "fit_steps": 6, "fit_batch_size": 4}
 
 

@@ -2,8 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from textwrap import shorten
 
 from actors.records import WHOLE_IMAGE, Sample
+
+LEAST_KEPT = 0.1  # share of the candidates
+NUM_REASONS, MAX_REASON_CHARS = 3, 100  # told; a failed candidate's reason is its error
 
 
 def count_drawn(samples: Sequence[Sample]) -> tuple[int, int]:
@@ -28,9 +32,26 @@ def count_dropped(samples: Iterable[Sample]) -> tuple[dict[str, int], dict[str, 
 
 def warnings(samples: Sequence[Sample]) -> list[str]:
     """One line for each way in which a round has lost most of its candidates ``samples``, or of their instances."""
+    return [*_few_drawn(samples), *_few_kept(samples)]
+
+
+def _few_drawn(samples: Sequence[Sample]) -> list[str]:
     asked, drawn = count_drawn(samples)
-    few_drawn = (
+    warning = (
         f"only {drawn} of {asked} mined instances were drawn; the generator had no room for the others, or no picture "
         "(inpaint: a higher generator.insert moves more of them to free places)"
     )
-    return [few_drawn] if 2 * drawn < asked else []
+    return [warning] if 2 * drawn < asked else []
+
+
+def _few_kept(samples: Sequence[Sample]) -> list[str]:
+    if not samples:
+        return ["nothing was mined, so there are no candidates, and the pool stays as it was"]
+    reasons = Counter(sample.dropped for sample in samples if sample.dropped)
+    num_kept = len(samples) - reasons.total()
+    main = ", ".join(f"{shorten(reason, MAX_REASON_CHARS)} ({num})" for reason, num in reasons.most_common(NUM_REASONS))
+    warning = (
+        f"{num_kept} of {len(samples)} candidates were kept, which can change little against the control; dropped for "
+        f"{main}; the round's contact sheet will show some"
+    )
+    return [warning] if num_kept < LEAST_KEPT * len(samples) else []

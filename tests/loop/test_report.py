@@ -196,6 +196,21 @@ def test_that_fewer_than_half_of_the_instances_were_drawn_is_told(num_drawn, war
     assert [line.startswith(f"only {num_drawn} of 8 mined instances were drawn;") for line in said] == [True] * warned
 
 
+@pytest.mark.parametrize(("num_kept", "warned"), [(0, True), (1, True), (2, False), (20, False)])
+def test_that_less_than_a_tenth_was_kept_is_told_with_the_main_reasons(num_kept, warned):
+    reasons = ["a: x"] * 9 + ["b: y"] * 5 + ["c: z"] * 3 + ["d: w"] * 3
+    samples = [drawing(n, 1, 1, dropped="" if n < num_kept else reasons[n - num_kept]) for n in range(20)]
+    said = warnings(samples)
+    told = f"{num_kept} of 20 candidates were kept"
+    assert [line.startswith(told) and "dropped for a: x (9), b: y (5), c: z (3);" in line for line in said] == [
+        True
+    ] * warned
+
+
+def test_that_nothing_was_mined_is_told():
+    assert warnings([]) == ["nothing was mined, so there are no candidates, and the pool stays as it was"]
+
+
 def test_the_choice_shows_both_fates_and_every_reason_and_does_not_depend_on_order():
     samples = [sample(n) for n in range(20)] + [sample(n, dropped="a: x") for n in range(20, 40)]
     samples += [sample(40, dropped="b: y"), sample(41, uri="")]

@@ -161,11 +161,18 @@ class Trainings:
     def _seed(self, number: int) -> int:
         return derive_seed(self.config.seed, "train", self._rounds_apart(number))
 
+    @property
+    def _num_workers(self) -> int:
+        """They decide, too: each normalises by its own part of a batch."""
+        hosting = self.config.hosting
+        return 1 if hosting.engine == "inline" else hosting.train.num_workers
+
     def fingerprint(self, number: int) -> str:
         """16 hex digits over all that decides a real-only training and what it is tried on."""
         training = self.config.training.model_dump(mode="json", exclude={"background_ignore"})
         parts = [training, self.config.detector.model_dump(mode="json"), self._seed(number)]
         parts += [self._rounds_apart(number), list(self.data.classes), _digest(self.data)]
+        parts += [self._num_workers] if self._num_workers > 1 else []  # younger than the first controls
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -107,7 +107,7 @@ class Trainings:
         """The generator fitted on the real training images, whose boxes are as easy and hard as said.
 
         It goes on from ``start``, if there is one, with other examples. It is kept by fingerprint beside the runs, for
-        all of them.
+        all of them that have these very pictures.
         """
         config = self.config
         data = FitData(
@@ -117,7 +117,7 @@ class Trainings:
             seed=derive_seed(config.seed, "fit", *([start.fingerprint] if start else [])),
         )
         fingerprint = fit_fingerprint(config.generator, data, start)
-        place = UPath(config.root) / "fits" / fingerprint
+        place = self._of_these_pictures(UPath(config.root) / "fits" / fingerprint)
         job = FitJob(
             generator=config.generator,
             data=data,
@@ -129,6 +129,16 @@ class Trainings:
         with exclusive(place):
             once(place / "fit.json", FitResult, lambda: self._fit(job))
         return Fitted(checkpoint=job.checkpoint, fingerprint=fingerprint)
+
+    def _of_these_pictures(self, place: UPath) -> UPath:
+        """``place`` to whom comes first, and to those with the same training images; one beside it to others.
+
+        The fingerprint in its name knows images by their names and labels alone, as the first fits had it.
+        """
+        pictures = _digest(self.data.splits["train"])
+        with exclusive(place):
+            known = once(place / "pictures.json", str, lambda: pictures)
+        return place if known == pictures else place.with_name(f"{place.name}-{pictures[:16]}")
 
     def _fit(self, job: FitJob) -> FitResult:
         num_steps, _ = fit_size(job.generator) or (0, 0)
@@ -171,13 +181,15 @@ class Trainings:
         """16 hex digits over all that decides a real-only training and what it is tried on."""
         training = self.config.training.model_dump(mode="json", exclude={"background_ignore"})
         parts = [training, self.config.detector.model_dump(mode="json"), self._seed(number)]
-        parts += [self._rounds_apart(number), list(self.data.classes), _digest(self.data)]
+        images = _digest(self.data.splits["train"], self.data.splits["val"])
+        parts += [self._rounds_apart(number), list(self.data.classes), images]
         parts += [self._num_workers] if self._num_workers > 1 else []  # younger than the first controls
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _digest(data: Dataset) -> str:
-    return hashlib.sha256(dumps([data.splits["train"], data.splits["val"]])).hexdigest()
+def _digest(*splits: Sequence[LabeledImage]) -> str:
+    """Over names, places, sizes and labels; pixels are known by their places."""
+    return hashlib.sha256(dumps(splits)).hexdigest()
 
 
 def hard_boxes(

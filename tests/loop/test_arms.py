@@ -1,7 +1,12 @@
 """Which trainings are the same to the runs of one root, and which are not."""
 
-import pytest
+import shutil
+from pathlib import Path
 
+import pytest
+from PIL import Image, ImageOps
+
+from actors.records import Difficulty
 from loop.arms import Trainings
 from loop.config import LoopConfig
 from loop.cross_fit import Fold
@@ -11,10 +16,10 @@ from loop.progress import Reporter
 
 @pytest.fixture
 def trainings(easy_config, tmp_path):
-    """Those of a run that is hosted like this."""
+    """Those of a run below one root, whose config differs in these sections."""
 
-    def make(**hosting):
-        config = LoopConfig.model_validate({**easy_config, "root": str(tmp_path), "hosting": hosting})
+    def make(**sections):
+        config = LoopConfig.model_validate({**easy_config, "root": str(tmp_path), **sections})
         return Trainings(config=config, data=import_real(config), reporter=Reporter())
 
     return make
@@ -31,10 +36,42 @@ def places(trainings):
     [{"engine": "ray"}, {"engine": "ray", "train": {"num_workers": 1, "num_gpus": 1}, "fit": {"num_workers": 4}}],
 )
 def test_one_worker_trains_the_control_and_the_folds_of_this_process(hosting, trainings):
-    assert places(trainings(**hosting)) == places(trainings(engine="inline", train={"num_workers": 2}))
+    here = trainings(hosting={"engine": "inline", "train": {"num_workers": 2}})
+    assert places(trainings(hosting=hosting)) == places(here)
 
 
 def test_controls_and_folds_of_more_workers_are_others(trainings):
     """Each normalises by its own part of a batch."""
-    of_workers = [places(trainings(engine="ray", train={"num_workers": number})) for number in (1, 2, 4)]
+    hostings = [{"engine": "ray", "train": {"num_workers": number}} for number in (1, 2, 4)]
+    of_workers = [places(trainings(hosting=hosting)) for hosting in hostings]
     assert len({place for found in of_workers for place in found}) == 6
+
+
+@pytest.fixture
+def negatives(easy_data, tmp_path):
+    """The easy data with other pictures under the same names."""
+    folder = tmp_path / "negatives"
+    shutil.copytree(easy_data, folder)
+    for file in folder.glob("train/*.png"):
+        ImageOps.invert(Image.open(file)).save(file)
+    return folder
+
+
+def test_other_pictures_under_the_same_names_have_a_fit_of_their_own_and_an_older_fit_stays(trainings, negatives):
+    painter = {"kind": "crop", "size_px": 16, "channels": [8, 16], "fit_batch_size": 4, "fit_steps": 2}
+    generator = {"kind": "inpaint", "painter": painter}
+
+    def fitted(**sections):
+        of_run = trainings(generator=generator, **sections)
+        difficulties = tuple((Difficulty.HARD,) * len(image.annotation) for image in of_run.data.splits["train"])
+        return Path(of_run.fit(difficulties).checkpoint)
+
+    first = fitted()
+    written = first.stat().st_mtime_ns
+    (first.parent / "pictures.json").unlink()  # as an earlier version has left it
+    assert fitted() == first
+    others = {"data": {"format": "coco", "root": str(negatives)}}
+    second = fitted(**others)
+    assert second.read_bytes() != first.read_bytes()
+    assert (fitted(), fitted(**others)) == (first, second)
+    assert first.stat().st_mtime_ns == written

@@ -237,7 +237,8 @@ class LoopConfig(Config):
     seed: int = 0
     """All randomness of the run comes from here."""
     rounds: int = Field(2, ge=0)
-    """Rounds of mine, generate, judge and train; 0 trains and measures the control alone."""
+    """Rounds of mine, generate, judge and train; 0 trains and measures the control alone. With more than before, a
+    run goes on from the rounds that it has."""
     data: DataConfig
     detector: DetectorConfig = DetectorConfig()
     mining: MiningConfig = MiningConfig()

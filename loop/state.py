@@ -95,16 +95,22 @@ class RunFolder:
     def claim(cls, config: LoopConfig) -> "RunFolder":
         """The folder of the run that ``config`` names, new or as an earlier start of the same run left it.
 
-        Raises ConfigError, naming the differing keys, where the folder belongs to a run of another config.
+        Its rounds may grow: none of them depends on how many follow. Raises ConfigError, naming the differing keys,
+        where the folder belongs to a run of another config.
         """
-        folder = cls(UPath(config.root) / config.name)
-        known = once(folder.path / "config.json", dict[str, Any], config.science)
-        changed = differences(known, config.science())
+        folder, science = cls(UPath(config.root) / config.name), config.science()
+        file = folder.path / "config.json"
+        known = once(file, dict[str, Any], lambda: science)
+        changed = differences({**known, "rounds": max(known["rounds"], config.rounds)}, science)
         if changed:
             raise ConfigError(
                 f"{folder.path} holds a run of another config; choose another name, or go back to its keys "
-                "(stored -> given):\n  " + "\n  ".join(changed)
+                "(stored -> given; rounds may grow, and nothing else):\n  " + "\n  ".join(changed)
             )
+        if known["rounds"] < config.rounds:
+            if not known["rounds"]:
+                folder.filter_states.unlink(missing_ok=True)  # without rounds, no filter was fitted
+            write_record(file, science)
         return folder
 
     def claim_data(self, identity: dict[str, str]) -> None:

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from loop.config import ConfigError, LoopConfig
+from loop.state import RunFolder
+
 SERVER = """\
 import json, os, sys
 import matplotlib.pyplot, mlflow, pycocotools.cocoeval, scipy.ndimage
@@ -225,6 +228,19 @@ def test_another_config_under_the_same_name_is_refused_with_the_keys(server, con
     assert "mining.budget: 8 -> 7\n  seed: 0 -> 3" in said
     assert "rounds:" not in said
     assert {file: file.stat().st_mtime_ns for file in undisturbed.rglob("run/**/*.*")} == before
+
+
+def test_rounds_may_grow_and_not_shrink(easy_config, tmp_path):
+    def claim(rounds, **changes):
+        config = LoopConfig.model_validate({**easy_config, "root": str(tmp_path), "rounds": rounds, **changes})
+        return RunFolder.claim(config).config().rounds
+
+    assert [claim(rounds) for rounds in (1, 1, 3)] == [1, 1, 3]
+    with pytest.raises(ConfigError, match=r"rounds may grow, and nothing else\):\n  rounds: 3 -> 2$"):
+        claim(2)
+    with pytest.raises(ConfigError, match=r":\n  seed: 0 -> 1$"):
+        claim(4, seed=1)
+    assert claim(3) == 3  # what was refused has changed nothing
 
 
 def test_where_a_run_is_hosted_may_change(server, config, undisturbed):

@@ -193,6 +193,36 @@ def test_a_finished_run_started_again_does_nothing_and_says_the_same(two_rounds,
     assert again.endswith(table)
 
 
+def test_a_run_grows_by_rounds_and_ends_as_if_all_had_been_asked_for_at_once(folder, easy_config, new_root):
+    root = new_root()
+    shutil.copytree(folder.parent / "controls", root / "controls")
+    start(easy_config, root, rounds=0)
+    start(easy_config, root, rounds=1)
+    first = {file: file.stat().st_mtime_ns for file in (root / "easy/rounds/001").rglob("*.*")}
+    runs = read(root / "easy/mlflow.json")
+    grown, said = start(easy_config, root)
+    assert {file: file.stat().st_mtime_ns for file in first} == first
+    assert read(grown / "mlflow.json") == runs
+    assert results(grown, 2) == results(folder, 2)
+    assert (grown / "manifest.json").read_bytes() == (folder / "manifest.json").read_bytes()
+    assert figures(grown) == figures(folder)
+    assert read(grown / "summary.json")["fingerprint"] == read(folder / "summary.json")["fingerprint"]
+    assert "After round 2:" in said
+    assert "After round 2:" in (grown / "summary.html").read_text()
+    assert mlflow_rounds(root, runs["loop"]) == {"1": "FINISHED", "2": "FINISHED"}
+
+
+def mlflow_rounds(root, loop):
+    """The status of each round's run below a loop's, by number."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{root}/mlflow.db")
+    assert [point.step for point in client.get_metric_history(loop, "AP")] == [1, 2]
+    experiment = client.get_run(loop).info.experiment_id
+    children = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{loop}'")
+    return {run.data.tags["round"]: run.info.status for run in children}
+
+
 def test_equal_configs_give_equal_bytes_whatever_the_batches(folder, easy_config, new_root):
     again, _ = start(easy_config, new_root(), hosting={"engine": "inline", **OTHER_BATCHES})
     assert results(again, 2) == results(folder, 2)

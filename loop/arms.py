@@ -117,7 +117,7 @@ class Trainings:
             seed=derive_seed(config.seed, "fit", *([start.fingerprint] if start else [])),
         )
         fingerprint = fit_fingerprint(config.generator, data, start)
-        place = self._of_these_pictures(UPath(config.root) / "fits" / fingerprint)
+        place = UPath(config.root) / "fits" / fingerprint
         job = FitJob(
             generator=config.generator,
             data=data,
@@ -129,16 +129,6 @@ class Trainings:
         with exclusive(place):
             once(place / "fit.json", FitResult, lambda: self._fit(job))
         return Fitted(checkpoint=job.checkpoint, fingerprint=fingerprint)
-
-    def _of_these_pictures(self, place: UPath) -> UPath:
-        """``place`` to whom comes first, and to those with the same training images; one beside it to others.
-
-        The fingerprint in its name knows images by their names and labels alone, as the first fits had it.
-        """
-        pictures = _digest(self.data.splits["train"])
-        with exclusive(place):
-            known = once(place / "pictures.json", str, lambda: pictures)
-        return place if known == pictures else place.with_name(f"{place.name}-{pictures[:16]}")
 
     def _fit(self, job: FitJob) -> FitResult:
         num_steps, _ = fit_size(job.generator) or (0, 0)

@@ -54,10 +54,9 @@ class FitJob:
 def fit_fingerprint(generator: GeneratorConfig, data: FitData, start: Fitted | None) -> str:
     """16 hex digits over all that decides what a fit of ``generator`` on ``data`` from ``start`` on results in.
 
-    Images count by their names and labels; fits on other pictures are kept apart by ``Trainings.fit``.
+    Images count by names, places, sizes and labels; their pixels are known by their places.
     """
-    images = [[image.id, image.annotation] for image in data.images]
-    parts = [decides_fit(generator), data.classes, images, data.difficulties, data.seed]
+    parts = [decides_fit(generator), data]
     parts += [start.fingerprint] if start else []
     return hashlib.sha256(dumps(parts)).hexdigest()[:16]
 

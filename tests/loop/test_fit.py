@@ -22,7 +22,7 @@ from loop.training.fit import EPOCH_STEPS, FitJob, Fitted, fit
 from loop.training.job import Progress
 
 INLINE = HostingConfig(engine="inline")
-PAINTER = {"kind": "crop", "size_px": 16, "channels": (8, 16), "fit_batch_size": 4}
+PAINTER = {"kind": "crop", "size_px": 16, "channels": (8, 16), "fit_batch_size": 4, "strength": 0.5}
 CLASSES = ("blue", "red")
 
 

@@ -171,15 +171,14 @@ class Trainings:
         """16 hex digits over all that decides a real-only training and what it is tried on."""
         training = self.config.training.model_dump(mode="json", exclude={"background_ignore"})
         parts = [training, self.config.detector.model_dump(mode="json"), self._seed(number)]
-        images = _digest(self.data.splits["train"], self.data.splits["val"])
-        parts += [self._rounds_apart(number), list(self.data.classes), images]
+        parts += [self._rounds_apart(number), list(self.data.classes), _digest(self.data)]
         parts += [self._num_workers] if self._num_workers > 1 else []  # younger than the first controls
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _digest(*splits: Sequence[LabeledImage]) -> str:
+def _digest(data: Dataset) -> str:
     """Over names, places, sizes and labels; pixels are known by their places."""
-    return hashlib.sha256(dumps(splits)).hexdigest()
+    return hashlib.sha256(dumps([data.splits["train"], data.splits["val"]])).hexdigest()
 
 
 def hard_boxes(

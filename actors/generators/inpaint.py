@@ -161,8 +161,7 @@ class Inpaint:
         self, canvas: Pixels, annotation: Annotation, image: LabeledImage, index: int, rng: np.random.Generator
     ) -> tuple[geometry.Boxes, Cutout] | None:
         """A box ``[4]`` for an instance, clear of the others, where the surroundings are like its own; its example."""
-        whole = self.whole[image.id][index]
-        cutout = self.cut(image.id, index) if whole else self._alike(canvas, image, index, rng)
+        cutout = self.cut(image.id, index) if self.whole[image.id][index] else self._alike(canvas, image, index, rng)
         turns = int(rng.integers(4)) * self.config.rotate
         cutout = turned(cutout, flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns)
         if self.config.turn_deg:

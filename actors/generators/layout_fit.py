@@ -111,6 +111,8 @@ class LayoutFit:
         self.network = LayoutNetwork(config, data.classes, dict(difficulties), worker.device)
         self.examples = Examples(config, data, PromptWriter(config.prompt, data.classes, self.network.tokenizer))
         denoiser = self.network.denoiser
+        if self.network.device.type == "cpu":
+            _unfuse_attention(denoiser.unet)
         self.learner = Learner(denoiser, _groups(config, denoiser), self.num_steps, worker)
         self.perception = Perception(denoiser, self.network.device) if config.fit.mask_loss else None
         if self.perception:
@@ -169,6 +171,16 @@ class LayoutFit:
     def _weights(self, example: Example) -> NDArray[np.float32]:
         masks = box_masks(example.boxes, *example.size, self.network.latent_shape[1:])
         return foreground_weight(masks, weight=self.fit.foreground_weight, power=self.fit.foreground_power)
+
+
+def _unfuse_attention(unet: Any) -> None:  # noqa: ANN401 - of diffusers
+    """Attention in separate steps: on CPUs the fused kernel's backward pass in bfloat16 takes several times as long.
+
+    Forward it is the faster one, so that drawing keeps it.
+    """
+    from diffusers.models.attention_processor import AttnProcessor
+
+    unet.set_attn_processor(AttnProcessor())
 
 
 class Perception:

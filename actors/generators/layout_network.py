@@ -83,8 +83,6 @@ class LayoutNetwork:
                 self.vae.requires_grad_(requires_grad=False).to(self.device).to(memory_format=torch.channels_last)
         self.denoiser.eval()  # no dropout, in a fit neither: all chance comes from seeds
         self.denoiser.to(self.device).to(memory_format=torch.channels_last)
-        if self.device.type == "cpu":
-            _unfuse_attention(self.denoiser.unet)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -166,13 +164,6 @@ class LayoutNetwork:
 def save_network(network: LayoutNetwork, denoiser: nn.Module, uri: str) -> None:
     """Put the weights of ``denoiser``, fitted for ``network``, at ``uri``, atomically. The VAE is not among them."""
     write_checkpoint(uri, network.header(), denoiser.state_dict())
-
-
-def _unfuse_attention(unet: Any) -> None:  # noqa: ANN401 - of diffusers
-    """Attention in separate steps: on CPUs the fused kernel's backward pass in bfloat16 takes several times as long."""
-    from diffusers.models.attention_processor import AttnProcessor
-
-    unet.set_attn_processor(AttnProcessor())
 
 
 def load_network(config: LayoutConfig, classes: tuple[str, ...], uri: str | None) -> LayoutNetwork:

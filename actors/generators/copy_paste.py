@@ -82,7 +82,7 @@ class CopyPaste:
         self.images = {image.id: image for image in sorted(real, key=lambda image: image.id)}
         self.ids = list(self.images)
         self.read = lru_cache(maxsize=64)(read)
-        self.cut = lru_cache(maxsize=256)(self._cut)
+        self.cut = lru_cache(maxsize=1024)(self._cut)
 
     def generate(self, lineages: Sequence[Lineage]) -> list[Candidate]:
         """One candidate per lineage, in order; one is refused where no target has room for any of its instances.
@@ -135,7 +135,7 @@ class CopyPaste:
         seams = []
         wanted = lineage.box_indices * (1 + self.config.further)
         for index in wanted:
-            pasted = self._paste(canvas, painted, annotation, self.cut(source.id, index), rng)
+            pasted = self._paste(canvas, painted, target, annotation, self.cut(source.id, index), rng)
             if pasted:
                 annotation = annotation.join(one_box(pasted[0], source.annotation.labels[index]))
                 seams.append(pasted[1])
@@ -151,6 +151,7 @@ class CopyPaste:
         self,
         canvas: Pixels,
         painted: NDArray[np.int16],
+        target: LabeledImage,
         annotation: Annotation,
         original: Cutout,
         rng: np.random.Generator,
@@ -169,7 +170,7 @@ class CopyPaste:
         if found is None:
             return None
         place, cutout = found
-        above = self._above(canvas, annotation, place, cutout) if overlap.hidden else np.zeros_like(cutout.core)
+        above = self._above(canvas, target, annotation, place, cutout) if overlap.hidden else np.zeros_like(cutout.core)
         box = blend(canvas, cutout, place, above)
         if box is None:
             return None
@@ -193,14 +194,23 @@ class CopyPaste:
         flip, quarter_turns = bool(rng.integers(2)), int(rng.integers(4))
         return turned(cutout, flip=flip and self.config.flip, quarter_turns=quarter_turns * self.config.rotate)
 
-    def _above(self, canvas: Pixels, annotation: Annotation, place: placement.Place, cutout: Cutout) -> Mask:
+    def _above(
+        self,
+        canvas: Pixels,
+        target: LabeledImage,
+        annotation: Annotation,
+        place: placement.Place,
+        cutout: Cutout,
+    ) -> Mask:
         """``[h, w]`` of the cutout: where an object that is there lies on top of it."""
         corner = np.array([place.x, place.y] * 2, np.float32)
         area = np.array([[0, 0, cutout.width, cutout.height]], np.float32) + corner
         near = geometry.intersections(annotation.boxes, area)[:, 0] > 0
         above = np.zeros(canvas.shape[:2], np.bool_)
-        for box in annotation.boxes[near]:
-            there = cut(canvas, box, self.config.cutout)
+        for index in np.flatnonzero(near):
+            own = index < len(target.annotation)  # the others were pasted just now
+            box = annotation.boxes[index]
+            there = self.cut(target.id, int(index)) if own else cut(canvas, box, self.config.cutout)
             x, y = (int(side) for side in np.rint(box[:2] - there.box[:2]))
             above[y : y + there.height, x : x + there.width] |= there.core
         return above[place.y : place.y + cutout.height, place.x : place.x + cutout.width]

@@ -138,7 +138,7 @@ def training_steps(num_images: int) -> int:
 def dose(num_images: int) -> tuple[int, float]:
     """Candidates for each image that holds mined boxes, and the share of synthetic images in training."""
     if num_images <= 50:
-        return 5, 0.5
+        return 20, 0.5
     return (2, 0.3) if num_images <= 300 else (1, 0.2)
 
 

@@ -49,11 +49,12 @@ def timed(process: subprocess.Popen[bytes]) -> float:
 
 
 def overrides(steps: int, root: Path) -> list[str]:
-    """The quickstart, shrunken: short trainings, few validation images."""
+    """The quickstart, shrunken: short trainings, few candidates, few validation images."""
     keys = {
         "training.steps": steps,
         "training.epoch_steps": steps // 2,
         "data.world.val": 40,
+        "generation.copies": 5,
         "generator.painter.fit_steps": steps,
         "root": root,
     }

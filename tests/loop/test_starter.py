@@ -59,7 +59,7 @@ def test_the_config_loads_and_names_what_was_found(tmp_path):
     assert (config.data.format, config.data.root, config.data.val_frac) == ("coco", str(root), 0.2)
     assert config.detector.image_size_px == 320
     assert (config.mining.policy, config.mining.budget) == ("ranked", 400)
-    assert (config.generation.copies, config.mixing.p) == (5, 0.5)
+    assert (config.generation.copies, config.mixing.p) == (20, 0.5)
     assert "# Images found: train 16, val 4." in text
     assert "detloop run mine.yaml" in text
 
@@ -79,7 +79,7 @@ def test_the_loop_is_set_up_as_in_the_worked_examples(tmp_path, name, num_images
 
 
 def test_many_images_take_fewer_copies_and_less_of_them():
-    assert [dose(num) for num in (1, 50, 51, 300, 301, 100_000)] == [(5, 0.5)] * 2 + [(2, 0.3)] * 2 + [(1, 0.2)] * 2
+    assert [dose(num) for num in (1, 50, 51, 300, 301, 100_000)] == [(20, 0.5)] * 2 + [(2, 0.3)] * 2 + [(1, 0.2)] * 2
 
 
 @pytest.mark.parametrize(("num_boxes", "budget"), [(1, 400), (25, 500), (120, 2000)])

@@ -1,8 +1,9 @@
 """What an ablation saves, and whether a killed one ends the same: ``python tests/bench/ablation.py [--steps 80]``.
 
 Four arms and three seeds of a shrunken quickstart, three times over: as twelve separate ``detloop run`` with a storage
-root each; as ``detloop ablate``; and as ``detloop ablate`` killed in the middle and started again. The times and their
-ratio go into ``results/ablation.json``; the tables of the last two must be equal byte for byte.
+root each; as ``detloop ablate``; and as ``detloop ablate`` killed in the middle and started again; every run in one
+process (``hosting.engine: inline``). The times and their ratio go into ``results/ablation.json``; the tables of the last
+two must be equal byte for byte.
 """
 
 import argparse
@@ -57,6 +58,7 @@ def overrides(steps: int, root: Path) -> list[str]:
         "generation.copies": 5,
         "generator.painter.fit_steps": steps,
         "root": root,
+        "hosting.engine": "inline",
     }
     return [part for key, value in keys.items() for part in ("--set", f"{key}={value}")]
 
@@ -85,8 +87,7 @@ def ablation(folder: Path, steps: int) -> subprocess.Popen[bytes]:
     folder.mkdir(exist_ok=True)
     file = folder / "bench.yaml"
     file.write_text(yaml.safe_dump({"name": "bench", "seeds": list(SEEDS), "arms": ARMS}, sort_keys=False))
-    inline = ["--set", "hosting.engine=inline"]
-    return detloop("ablate", str(QUICKSTART), str(file), *overrides(steps, folder), *inline)
+    return detloop("ablate", str(QUICKSTART), str(file), *overrides(steps, folder))
 
 
 def killed_and_resumed(folder: Path, steps: int, after_s: float) -> None:

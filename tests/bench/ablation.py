@@ -2,8 +2,8 @@
 
 Four arms and three seeds of a shrunken quickstart, three times over: as twelve separate ``detloop run`` with a storage
 root each; as ``detloop ablate``; and as ``detloop ablate`` killed in the middle and started again; every run in one
-process (``hosting.engine: inline``). The times and their ratio go into ``results/ablation.json``; the tables of the last
-two must be equal byte for byte.
+process (``hosting.engine: inline``). The times and their ratio go into ``results/ablation.json``; the tables of the
+last two must be equal byte for byte.
 """
 
 import argparse

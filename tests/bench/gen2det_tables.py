@@ -41,6 +41,20 @@ ARMS = {
 }
 """What the arms are; others are known by their names."""
 LOOPS = ("restore", "all")
+COMPONENTS = {
+    ("naive", "real"): -0.0154,
+    ("sampling", "naive"): 0.0274,
+    ("image_filter", "sampling"): 0.0029,
+    ("box_filter", "image_filter"): -0.0002,
+    ("background_ignore", "image_filter"): -0.0046,
+    ("all", "image_filter"): 0.0064,
+}
+"""What a component adds to an arm, and what it adds to box AP in the paper (Table 5: LVIS whole, Mask R-CNN)."""
+OURS = (
+    *(("restore", "all"), ("restore", "sampling"), ("restore", "restore_sparse"), ("restore", "copy_paste_full")),
+    ("mined", "unmined"),
+)
+"""The same of what is not the paper's."""
 SHARES, COPIES = "p=", "copies="
 NOTE = """\
 AP and AP50 in points (x100) of the last round's detector on the real validation images. All arms of a table train for
@@ -63,6 +77,7 @@ def _data_set(data: str, run: Mapping[str, Any], rows: Rows, arms: Sequence[str]
             heading(data, run["config"]),
             _table(rows, main),
             _sentences(rows),
+            _components(rows),
             command(MARKS, data + folder_of(data), SEEDS.get(data, "")),
         ]
     for name, what, some in (("p", "the share p of synthetic batches", shares), ("copies", "copies", copies)):
@@ -98,6 +113,19 @@ def _sentences(rows: Rows) -> str:
     lines = [sentence(rows, arm, reference) for arm in LOOPS for reference in ("real", "copy_paste", "real_4x")]
     lines += [_efficiency(rows, arm) for arm in LOOPS]
     return "\n".join(dict.fromkeys(line for line in lines if line))  # what holds for both is said once
+
+
+def _components(rows: Rows) -> str:
+    """What each component adds, paired by seed, beside what it adds in the paper."""
+    columns = ["what a component adds", "seeds", "AP here", "box AP in Gen2Det, Table 5"]
+    pairs = {**{pair: points(theirs, sign=True) for pair, theirs in COMPONENTS.items()}, **dict.fromkeys(OURS, "")}
+    found = {pair: difference(rows, *pair) for pair in pairs}
+    lines = [
+        [f"`{arm}` less `{reference}`", str(one.seeds), one.text, pairs[arm, reference]]
+        for (arm, reference), one in found.items()
+        if one
+    ]
+    return table(columns, 1, lines) if lines else ""
 
 
 def _efficiency(rows: Rows, arm: str) -> str:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CPU_BATCH = MicroBatch(max_images=8, max_px=640 * 640)
-ALONE = MicroBatch(max_images=1, max_px=1)  # in a transformer's products of matrices the place in the batch does count
+ALONE = MicroBatch(max_images=1, max_px=1)  # in attention's products of matrices the place in the batch does count
 GPU_BATCH = MicroBatch(max_images=16, max_px=16 * 640 * 640)
 
 
@@ -41,17 +41,20 @@ class UltralyticsDetector:
         model = self._load()
         self.classes: tuple[str, ...] = tuple(model.names.values())
         self._stride_px, self._is_detr = stride_px(model), not hasattr(model.model[-1], "one2many")
-        self._micro_batch = self._choose_batch()
+        self._micro_batch = self._choose_batch(model)
         model.end2end = False  # see the top of this file
         self._fused = model.fuse(verbose=False).to(memory_format=torch.channels_last)
         self._fused.model[-1].xyxy = True
         if self.device.type == "cpu":
             pack_convolutions(self._fused)
 
-    def _choose_batch(self) -> MicroBatch:
+    def _choose_batch(self, model: Any) -> MicroBatch:  # noqa: ANN401 - a torch module
+        from ultralytics.nn.modules.block import AAttn, Attention
+
         if self.device.type != "cpu":
             return GPU_BATCH
-        return ALONE if self._is_detr else CPU_BATCH
+        attends = any(isinstance(module, Attention | AAttn) for module in model.modules())
+        return ALONE if self._is_detr or attends else CPU_BATCH
 
     def _load(self) -> Any:  # noqa: ANN401 - a torch module with attributes of ultralytics
         return load_checkpoint(self.config, self.checkpoint).eval().requires_grad_(False).to(self.device)

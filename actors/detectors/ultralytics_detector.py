@@ -6,7 +6,7 @@ RT-DETR needs no suppression and ignores ``nms_iou``.
 """
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CPU_BATCH = MicroBatch(max_images=8, max_px=640 * 640)
-ALONE = MicroBatch(max_images=1, max_px=1)  # in attention's products of matrices the place in the batch does count
+ALONE = MicroBatch(max_images=1, max_px=1)  # in a transformer's products of matrices the place in the batch does count
 GPU_BATCH = MicroBatch(max_images=16, max_px=16 * 640 * 640)
 
 
@@ -41,20 +41,18 @@ class UltralyticsDetector:
         model = self._load()
         self.classes: tuple[str, ...] = tuple(model.names.values())
         self._stride_px, self._is_detr = stride_px(model), not hasattr(model.model[-1], "one2many")
-        self._micro_batch = self._choose_batch(model)
+        self._micro_batch = self._choose_batch()
         model.end2end = False  # see the top of this file
         self._fused = model.fuse(verbose=False).to(memory_format=torch.channels_last)
         self._fused.model[-1].xyxy = True
         if self.device.type == "cpu":
             pack_convolutions(self._fused)
+            _attend_one_by_one(self._fused)
 
-    def _choose_batch(self, model: Any) -> MicroBatch:  # noqa: ANN401 - a torch module
-        from ultralytics.nn.modules.block import AAttn, Attention
-
+    def _choose_batch(self) -> MicroBatch:
         if self.device.type != "cpu":
             return GPU_BATCH
-        attends = any(isinstance(module, Attention | AAttn) for module in model.modules())
-        return ALONE if self._is_detr or attends else CPU_BATCH
+        return ALONE if self._is_detr else CPU_BATCH
 
     def _load(self) -> Any:  # noqa: ANN401 - a torch module with attributes of ultralytics
         return load_checkpoint(self.config, self.checkpoint).eval().requires_grad_(False).to(self.device)
@@ -139,6 +137,19 @@ class UltralyticsDetector:
             boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
         in_source = place.to_source(boxes.cpu().numpy())
         return strongest(in_source, scores.cpu().numpy(), labels.cpu().numpy(), self.config.max_detections)
+
+
+def _attend_one_by_one(model: Any) -> None:  # noqa: ANN401 - a torch module
+    """Let attention see one image at a time: in batched products of matrices the place counts, on some processors."""
+    import torch
+    from ultralytics.nn.modules.block import AAttn, Attention
+
+    def alone(forward: Any, images: "Tensor") -> "Tensor":  # noqa: ANN401
+        return torch.cat([forward(image) for image in images.split(1)])
+
+    for module in model.modules():
+        if isinstance(module, Attention | AAttn):
+            module.forward = partial(alone, module.forward)
 
 
 def _targets(annotations: Sequence[Annotation], height: int, width: int) -> dict[str, "Tensor"]:

@@ -9,7 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -221,3 +221,16 @@ def _unpickle(path: str, *, restricted: bool) -> tuple[tuple[str, ...], dict[str
         raise ValueError(f"detector.weights: {path} cannot be read: {error}") from error
     source = content.get("ema") or content["model"]
     return tuple(source.names.values()), source.float().state_dict()
+
+
+def attend_one_by_one(model: Any) -> None:  # noqa: ANN401 - a torch module
+    """Let attention see one image at a time: in batched products of matrices the place counts, on some processors."""
+    import torch
+    from ultralytics.nn.modules.block import AAttn, Attention
+
+    def alone(forward: Any, images: "Tensor") -> "Tensor":  # noqa: ANN401
+        return torch.cat([forward(image) for image in torch.split(images, 1)])
+
+    for module in model.modules():
+        if isinstance(module, Attention | AAttn):
+            module.forward = partial(alone, module.forward)

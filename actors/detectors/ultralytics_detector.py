@@ -6,7 +6,7 @@ RT-DETR needs no suppression and ignores ``nms_iou``.
 """
 
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from actors.detectors.letterbox import Letterbox, MicroBatch
 from actors.detectors.onednn import pack_convolutions
 from actors.detectors.suppression import strongest, suppress
-from actors.detectors.ultralytics import UltralyticsConfig, load_checkpoint, stride_px
+from actors.detectors.ultralytics import UltralyticsConfig, attend_one_by_one, load_checkpoint, stride_px
 from actors.images import Pixels
 from actors.precision import reproducible
 from actors.records import Annotation, Detections
@@ -47,7 +47,7 @@ class UltralyticsDetector:
         self._fused.model[-1].xyxy = True
         if self.device.type == "cpu":
             pack_convolutions(self._fused)
-            _attend_one_by_one(self._fused)
+            attend_one_by_one(self._fused)
 
     def _choose_batch(self) -> MicroBatch:
         if self.device.type != "cpu":
@@ -137,19 +137,6 @@ class UltralyticsDetector:
             boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
         in_source = place.to_source(boxes.cpu().numpy())
         return strongest(in_source, scores.cpu().numpy(), labels.cpu().numpy(), self.config.max_detections)
-
-
-def _attend_one_by_one(model: Any) -> None:  # noqa: ANN401 - a torch module
-    """Let attention see one image at a time: in batched products of matrices the place counts, on some processors."""
-    import torch
-    from ultralytics.nn.modules.block import AAttn, Attention
-
-    def alone(forward: Any, images: "Tensor") -> "Tensor":  # noqa: ANN401
-        return torch.cat([forward(image) for image in images.split(1)])
-
-    for module in model.modules():
-        if isinstance(module, Attention | AAttn):
-            module.forward = partial(alone, module.forward)
 
 
 def _targets(annotations: Sequence[Annotation], height: int, width: int) -> dict[str, "Tensor"]:

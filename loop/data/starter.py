@@ -4,7 +4,7 @@ The rules are few and stated in the comments of the file they write. Image size:
 the smallest class should still be 16 px (two cells of the finest feature map) on their shorter side, rounded up to a
 multiple of 32, at least 160 px, at most 640 px and the images' own size. Budget: a fifth of the training boxes, 400
 to 2000, so that few are all taken. Copies and p: the fewer real images there are, the more a detector takes from
-synthetic ones; 5 and 0.5 up to 50 training images (as the quickstart), 2 and 0.3 up to 300 (as the worked examples),
+synthetic ones; 20 and 0.5 up to 50 training images (as the quickstart), 2 and 0.3 up to 300 (as the worked examples),
 else 1 and Gen2Det's 0.2. Steps: 50 passes over the training images at batch 16, 600 to 3000, in whole fifties.
 """
 
@@ -64,7 +64,7 @@ generator:
   # cutout: box ## for marks that belong to what they are on, as scratches do (not with turn_deg)
 
 generation:
-  copies: {copies} ## candidates for each image with mined boxes: 5 up to 50 images, 2 up to 300, else 1
+  copies: {copies} ## candidates for each image with mined boxes: 20 up to 50 images, 2 up to 300, else 1
 
 filters: ## judges, in this order
   - kind: blank ## pictures with nothing in them

@@ -67,7 +67,8 @@ class InpaintConfig(HardeningConfig):
     scale: Range = (0.64, 1.56)
     """Mode scale: range of the factor between an inserted box and the mined one."""
     context: float = Field(1.5, ge=1.0)
-    """Side of the window over the box's longer side."""
+    """Side of the window over the box's longer side; more than the hole's, which a painter is to fill from around it.
+    """
     margin: float = Field(0.1, ge=0.0, le=1.0)
     """The hole reaches beyond the box by this share of its sides, for shadows and seams."""
     feather_px: float = Field(2.0, ge=0.0)
@@ -78,6 +79,16 @@ class InpaintConfig(HardeningConfig):
         if self.turn_deg and self.cutout == "box":
             raise ValueError(
                 f"turn_deg {self.turn_deg:g}: cutout: box cannot be turned by any angle; use cutout: object"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _holes_have_surroundings(self) -> Self:
+        side = 1 + 2 * self.margin
+        if self.context <= side:
+            raise ValueError(
+                f"context {self.context:g}: with margin {self.margin:g} the hole is {side:g} times the box's side and "
+                "leaves nothing of the window around it; raise context or lower margin"
             )
         return self
 
@@ -104,7 +115,7 @@ class _Draft:
 
     lineage: Lineage
     canvas: Pixels  # [H, W, 3]
-    start: Pixels  # [H, W, 3]: the canvas with the examples in its holes
+    start: Pixels  # [H, W, 3]: the canvas, for a painter that varies with the examples in its holes
     annotation: Annotation
     sites: tuple[_Site, ...]
 
@@ -151,7 +162,7 @@ class Inpaint:
                 painted.append((index, example if mode == "scale" else self.config.harden(example, mode, rng)))
         sites = [self._site(canvas, annotation, index, example) for index, example in painted]
         annotation, sites = _painted(annotation, len(image.annotation), [site for site in sites if _is_free(site)])
-        start = _start(canvas, sites, image.annotation.boxes, rng)
+        start = _start(canvas, sites, image.annotation.boxes, rng) if self.painter.varies else canvas
         return _Draft(lineage=lineage, canvas=canvas, start=start, annotation=annotation, sites=tuple(sites))
 
     def _moves(self, image: LabeledImage, index: int, rng: np.random.Generator) -> bool:

@@ -16,10 +16,10 @@ COLOUR = 201  # what the painter below paints
 class Paints:
     """Fills every window with one colour; ``refuses`` those of a label."""
 
-    size_px, max_zoom, varies = 16, 1.0, False
+    size_px, max_zoom = 16, 1.0
 
-    def __init__(self, refuses=None):
-        self.refuses, self.windows = refuses, []
+    def __init__(self, refuses=None, *, varies=False):
+        self.refuses, self.varies, self.windows = refuses, varies, []
 
     def paint(self, windows):
         self.windows += windows
@@ -192,16 +192,24 @@ def test_a_painter_starts_from_another_instance_of_the_class_in_the_box(scene):
     pixels = pixels_of(other).copy()
     pixels[20:40, 20:40] = (250, 20, 20)
     Image.fromarray(pixels).save(other.uri)
-    painter = Paints()
-    generator = Inpaint(InpaintConfig(cutout="box"), [image, other], painter)
-    reds = []
-    for seed in range(12):
-        generator.generate([lineage(image, 0, seed=seed)])
-        window = painter.windows[-1]
-        left, top, right, bottom = window.box.round().astype(int)
-        reds.append(window.pixels[(top + bottom) // 2, (left + right) // 2].tolist())
+
+    def shown(painter):
+        generator = Inpaint(InpaintConfig(cutout="box"), [image, other], painter)
+        generator.generate([lineage(image, 0, seed=seed) for seed in range(12)])
+        for window in painter.windows:
+            left, top, right, bottom = window.box.round().astype(int)
+            yield window.pixels[(top + bottom) // 2, (left + right) // 2].tolist()
+
+    reds = list(shown(Paints(varies=True)))
     assert any(red[0] > 180 and red[1] < 60 for red in reds)  # the other image's red one
     assert any(red[0] < 80 for red in reds)  # its own grey one
+    assert all(red[0] < 80 for red in shown(Paints()))  # from noise alone: nothing is set into the hole
+
+
+@pytest.mark.parametrize("sizes", [{"context": 1.2}, {"margin": 0.25}, {"context": 1.0, "margin": 0.0}])
+def test_a_hole_leaves_something_of_its_window(sizes):
+    with pytest.raises(ValueError, match="leaves nothing of the window around it; raise context or lower margin"):
+        InpaintConfig(**sizes)
 
 
 def test_examples_are_alike_in_size_and_shape():

@@ -16,7 +16,7 @@ from actors.records import Difficulty
 class Window:
     """A square part of a real image, at the painter's own size, and the one object that is to be painted into it."""
 
-    pixels: Pixels  # [S, S, 3] RGB: what is there now
+    pixels: Pixels  # [S, S, 3] RGB: the image; for a painter that varies, in the hole what it is to vary
     mask: NDArray[np.bool_]  # [S, S]: where to paint
     box: geometry.Boxes  # [4] xyxy in px of the window: the object's box
     label: int  # class index

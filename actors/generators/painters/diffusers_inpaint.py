@@ -37,7 +37,7 @@ class DiffusersPainter(PipelinePainter):
 
     def __init__(self, config: DiffusersConfig, classes: tuple[str, ...]) -> None:
         super().__init__(config, classes, load_pipeline(_from_pretrained, config))
-        self.config = config
+        self.config, self.varies = config, config.strength < 1.0
         known = signature(type(self.pipeline).__call__).parameters
         wanted = {
             "guidance_scale": config.guidance,

@@ -35,7 +35,7 @@ class GligenConfig(PipelineConfig):
 
     kind: Literal["gligen"] = "gligen"
     model: str = "masterful/gligen-1-4-inpainting-text-box"
-    """Hub id or local folder of GLIGEN's inpainting model by text and box; weights in safetensors only."""
+    """Hub id or local folder of GLIGEN's inpainting model by text and box."""
     guidance: float = Field(7.5, ge=0.0)
     """Weight of prompt, phrase and box against none of them; up to 1 there is no guidance."""
     grounded_frac: float = Field(1.0, ge=0.0, le=1.0)

@@ -34,7 +34,8 @@ class PipelineConfig(Config):
     """A pretrained pipeline, how it is loaded and how it is asked."""
 
     model: str
-    """Hub id, or a local folder as ``save_pretrained`` writes it. Weights in safetensors only."""
+    """Hub id, or a local folder as ``save_pretrained`` writes it. Where it has no safetensors, its pickled tensors are
+    read by torch's restricted unpickler, which runs no code."""
     revision: str | None = None
     """Branch, tag or commit on the hub; a commit makes a run repeatable."""
     variant: str | None = None
@@ -177,8 +178,10 @@ def generators(windows: Sequence[Window]) -> list["torch.Generator"]:
 
 
 def _to_pixels(picture: Pictures) -> Pixels | None:
-    """uint8, or None for a black picture: a safety checker's, or one of numbers that are none (float16 overflows)."""
-    pixels: Pixels = (np.nan_to_num(picture).clip(0, 1) * 255).round().astype(np.uint8)
+    """uint8, or None for a safety checker's black picture. Raises ValueError where there are values that are none."""
+    if not np.isfinite(picture).all():
+        raise ValueError("the painter's numbers overflow (NaN in its pictures): set painter.dtype: float32")
+    pixels: Pixels = (picture.clip(0, 1) * 255).round().astype(np.uint8)
     return pixels if pixels.any() else None
 
 
@@ -211,12 +214,12 @@ def load_weights(
     if not place.is_dir() and (place.is_absolute() or model.startswith((".", "~"))):
         raise FileNotFoundError(f"{model}: no such folder; give one written by save_pretrained, or a hub id")
     try:
-        return from_pretrained(model, revision=revision, variant=variant, use_safetensors=True)
+        return from_pretrained(model, revision=revision, variant=variant)
     except OSError as error:
         raise FileNotFoundError(
             f"model {model!r} (revision {revision}, variant {variant}) cannot be loaded: give a "
-            "folder written by save_pretrained, or a hub id which this machine can reach or has in its cache; the "
-            f"weights must be safetensors, and gated models need a login. It said: {error}"
+            "folder written by save_pretrained, or a hub id which this machine can reach or has in its cache; gated "
+            f"models need a login. It said: {error}"
         ) from error
 
 

@@ -18,6 +18,7 @@ from loop.data.importing import Dataset, import_data
 from loop.data.world import write_world
 from loop.outcome import conclude, report_round
 from loop.placement import gangs, unplaced, without_gpu
+from loop.plan import missing
 from loop.progress import Reporter
 from loop.round import Loop, run_round
 from loop.state import Fate, RunFolder, State, once
@@ -31,9 +32,10 @@ def run(config: LoopConfig, reporter: Reporter) -> UPath:
     """Run the loop, or what is left of it. Returns the run's folder, which then holds ``summary.json``.
 
     Raises ConfigError where the folder holds another run; ValueError on data that cannot be used or have changed since
-    the run was started, and on hosting that cannot be placed; TooManyFailuresError where a round could not make its
-    candidates.
+    the run was started, on hosting that cannot be placed, and on weights that are not there; TooManyFailuresError
+    where a round could not make its candidates.
     """
+    _look_for_weights(config, reporter)
     if "RAY_ADDRESS" in os.environ and not UPath(config.root).is_absolute():
         reporter.warn(
             f"root: {config.root} is relative to where the driver runs; other nodes may not see it (--set root=)"
@@ -59,6 +61,15 @@ def run(config: LoopConfig, reporter: Reporter) -> UPath:
         with _tracker(folder, config) as tracker:
             _rounds(loop, tracker)
     return folder.path
+
+
+def _look_for_weights(config: LoopConfig, reporter: Reporter) -> None:
+    """Weights that are not there stop a run now, not after its control was trained; a cluster's nodes may have them."""
+    if not (gone := "; ".join(missing(config))):
+        return
+    if "RAY_ADDRESS" not in os.environ:
+        raise ValueError(f"not there: {gone}. `detloop check` lists all that a run needs")
+    reporter.warn(f"not on this node: {gone}")
 
 
 def anchored(config: LoopConfig) -> LoopConfig:

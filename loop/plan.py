@@ -26,6 +26,9 @@ JUDGE_BOXES = (AgreementConfig, AlignmentConfig)
 """Filters that reject boxes; the others reject images."""
 
 
+_MISSING = "MISSING"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
     """How many real images there are, and how large."""
@@ -126,6 +129,16 @@ def _fit(config: LoopConfig, counts: Counts) -> dict[str, str]:
 
 def _needs(config: LoopConfig) -> dict[str, str]:
     """What has to be there, or to be downloaded, before a run of ``config`` can do all its stages."""
+    needs = {f"{need.what}: {need.place}": _whereabouts(need) for need in _all_needs(config)}
+    return _listed("needs", [f"{need} ({whereabouts})" for need, whereabouts in needs.items()])
+
+
+def missing(config: LoopConfig) -> list[str]:
+    """Weights that a run of ``config`` looks for on this machine, and that are not there."""
+    return [f"{need.what}: {need.place}" for need in _all_needs(config) if _whereabouts(need) == _MISSING]
+
+
+def _all_needs(config: LoopConfig) -> list[Need]:
     parts: list[Config] = [config.detector] if config.training.start == "weights" else []
     if config.rounds:
         parts += [config.mining.detector] if parts and config.mining.detector else []
@@ -133,7 +146,7 @@ def _needs(config: LoopConfig) -> dict[str, str]:
     needs = [need for part in parts for need in part.needs()]
     if config.rounds and config.evaluation.inception is not None:
         needs.append(Need(what="InceptionV3's weights", place=config.evaluation.inception, is_release=False))
-    return _listed("needs", dict.fromkeys(f"{need.what}: {need.place} ({_whereabouts(need)})" for need in needs))
+    return needs
 
 
 def _whereabouts(need: Need) -> str:
@@ -141,7 +154,7 @@ def _whereabouts(need: Need) -> str:
         return "downloaded on first use, where no cache has it"
     if not is_local(UPath(need.place)):
         return "remote, not looked at"
-    return "is there" if UPath(need.place).exists() else "MISSING"
+    return "is there" if UPath(need.place).exists() else _MISSING
 
 
 def _count(config: LoopConfig) -> Counts:

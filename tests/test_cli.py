@@ -156,6 +156,15 @@ def test_check_names_the_weights_that_a_run_needs_and_whether_they_are_there(det
     assert "\nneeds" not in detloop("check", QUICKSTART)[1]
 
 
+def test_missing_weights_stop_a_run_before_its_control_is_trained(detloop, monkeypatch, tmp_path):
+    arguments = [QUICKSTART, "--set", "filters=[{kind: aesthetic, head: /nowhere/head.pth}]"]
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    status, _, said = detloop("run", *arguments, "--set", f"root={tmp_path / 'runs'}")
+    assert status == 2
+    assert "not there: aesthetic head: /nowhere/head.pth." in said
+    assert not (tmp_path / "runs").exists()
+
+
 def test_check_lists_the_weights_that_detectors_start_from(detloop, tmp_path):
     own = tmp_path / "own.safetensors"
     other = f"mining.detector={{kind: ultralytics, model: yolov8n.yaml, weights: {own}}}"

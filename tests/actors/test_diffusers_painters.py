@@ -303,7 +303,7 @@ def test_an_overflow_is_no_safety_checkers_picture(kind, build, monkeypatch):
     painter = build(kind)
     pictures = np.full((1, SIZE_PX, SIZE_PX, 3), np.nan, np.float32)
     monkeypatch.setattr(painter, "_draw", lambda _: (pictures, None))
-    with pytest.raises(ValueError, match="overflow .* set painter.dtype: float32"):
+    with pytest.raises(ValueError, match=r"overflow .* set painter.dtype: float32"):
         painter.paint(WINDOWS[:1])
 
 

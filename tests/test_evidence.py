@@ -124,6 +124,7 @@ def test_shares_and_copies_have_tables_of_their_own():
     assert "the share p of synthetic batches**\n\n| arm | seeds |" in said
     assert re.search(r"^\| `p=0.1` \| 2 \| 31.5 \| 31.5 \| \+1.0 ", said, re.MULTILINE)
     assert re.search(r"^\| `copies=2` \| 2 \|", said, re.MULTILINE)
+    assert said.count("| p=0: `real` |") == said.count("| copies=0: `real` |") == 1
     assert "gen2det.py p`" in said
 
 
@@ -178,6 +179,17 @@ def test_rows_of_another_config_go_whole_data_sets_at_a_time():
         settled("p", stored)
     _, said = settled(stored=stored)
     assert said == ["world: 2 old rows go, the config has changed:\n  training.batch_size: 8 -> 16"]
+    assert stored["rows"] == []
+
+
+def test_rows_without_rounds_outlive_changes_of_what_only_rounds_have():
+    stored, _ = settled()
+    EVIDENCE.merge(stored, "world", [trial("real"), trial("real_4x"), trial("all")], HERE)
+    stored["runs"]["world"]["config"]["generation"]["copies"] = 5
+    assert settled(stored=stored)[1] == ["world: 1 old rows go, the config has changed:\n  generation.copies: 5 -> 20"]
+    assert [row["arm"] for row in stored["rows"]] == ["real", "real_4x"]
+    stored["runs"]["world"]["config"]["training"]["batch_size"] = 8
+    settled(stored=stored)
     assert stored["rows"] == []
 
 

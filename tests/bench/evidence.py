@@ -3,8 +3,8 @@
 A script names its questions, which are ablations of ``configs/ablations/``, run as ``detloop ablate`` runs them: one
 thread a run, as many at once as there are CPUs; started again, they go on where they stopped. Finished runs become rows
 of ``results/<script>.json``, one for each data set, arm and seed, beside the config that they were made with. Rows of
-different configs are never mixed: where an arm has changed, or the config that all arms of a data set share, the rows
-made before it go, and the script says so.
+different configs are never mixed: where an arm has changed, or what it takes of the config that all arms of a data set
+share, the rows made before it go, and the script says so.
 """
 
 import argparse
@@ -41,6 +41,8 @@ FEW_CELLS = (
     *("mining.budget=500", "generation.copies=20", "mixing.p=0.5", "training.steps=1500"),
 )
 """Of BCCD's 205 training images 20, and steps enough to run out of them; at this size a run takes minutes."""
+OF_ROUNDS = ("mining.", "generator.", "fit.", "generation.", "filters", "rejected_boxes", "mixing.")
+"""Keys that decide nothing where no round is run."""
 Results = dict[str, Any]
 
 
@@ -121,8 +123,10 @@ class Evidence:
                 raise ConfigError(
                     f"the rows of {data} were made with another config; make those anew first:\n  {lines}"
                 )
-            say(f"{data}: {_take_out(results, data, known['arms'])} old rows go, the config has changed:\n  {lines}")
-            known |= {"arms": {}, "made_with": []}
+            gone = [arm for arm in known["arms"] if not _stands(known["arms"][arm], changed)]
+            say(f"{data}: {_take_out(results, data, gone)} old rows go, the config has changed:\n  {lines}")
+            known["arms"] = {arm: sets for arm, sets in known["arms"].items() if arm not in gone}
+            known["made_with"] = known["made_with"] if known["arms"] else []
         known["config"] = config
         for arm, sets in arms.items():
             if known["arms"].get(arm, sets) != sets:
@@ -201,6 +205,11 @@ def decisive(science: dict[str, Any]) -> dict[str, Any]:
     root = None if science["data"]["format"] == "world" else FOLDER
     tree = {**science, "name": "stored", "seed": 0, "data": {**science["data"], "root": root}}
     return {**validate(LoopConfig, tree, "a stored config").science(), "seed": None}
+
+
+def _stands(sets: Mapping[str, Any], changed: Sequence[str]) -> bool:
+    """Whether an arm's rows outlive changes of the config: without rounds, those of what only rounds have do."""
+    return sets.get("rounds") == 0 and all(line.startswith(OF_ROUNDS) for line in changed)
 
 
 def _take_out(results: Results, data: str, arms: Collection[str]) -> int:

@@ -30,8 +30,10 @@ ARMS = {
     "image_filter": "sampling and image filter",
     "box_filter": "sampling, image filter and detector filter",
     "background_ignore": "sampling, image filter and background ignore",
-    "all": "Gen2Det whole: sampling, both filters, background ignore",
+    "all": "sampling, both filters and background ignore: all that Gen2Det does to our images",
     "restore": "the loop: rejected boxes get their real pixels back, nothing is ignored",
+    "ignore": "`restore`, but rejected labels go, pixels stay, background is ignored",
+    "drop_image": "`restore`, but a rejected box costs the image",
     "copy_paste": "the loop, with copy-paste for a generator: each instance once",
     "copy_paste_full": "as many instances pasted as `restore` paints",
     "restore_sparse": "`restore` without further places: each instance once",
@@ -51,8 +53,8 @@ COMPONENTS = {
 }
 """What a component adds to an arm, and what it adds to box AP in the paper (Table 5: LVIS whole, Mask R-CNN)."""
 OURS = (
-    *(("restore", "all"), ("restore", "sampling"), ("restore", "restore_sparse"), ("restore", "copy_paste_full")),
-    ("mined", "unmined"),
+    *(("restore", "ignore"), ("restore", "drop_image"), ("restore", "all"), ("restore", "sampling")),
+    *(("restore", "restore_sparse"), ("restore", "copy_paste_full"), ("mined", "unmined")),
 )
 """The same of what is not the paper's."""
 SHARES, COPIES = "p=", "copies="
@@ -80,9 +82,14 @@ def _data_set(data: str, run: Mapping[str, Any], rows: Rows, arms: Sequence[str]
             _components(rows),
             command(MARKS, data + folder_of(data), SEEDS.get(data, "")),
         ]
-    for name, what, some in (("p", "the share p of synthetic batches", shares), ("copies", "copies", copies)):
+    config = run["config"]
+    for question, what, some, own in (
+        ("p", "the share p of synthetic batches", shares, config["mixing"]["p"]),
+        ("copies", "copies", copies, config["generation"]["copies"]),
+    ):
         if some:
-            parts += [f"**{TITLES.get(data, data)}: {what}**", _small_table(rows, some), command(MARKS, name)]
+            title = f"**{TITLES.get(data, data)}: {what}**"
+            parts += [title, _axis(rows, some, f"{question}=0", f"{question}={own:g}"), command(MARKS, question)]
     return parts
 
 
@@ -95,8 +102,10 @@ def _table(rows: Rows, arms: Sequence[str]) -> str:
     return table(columns, 2, lines)
 
 
-def _small_table(rows: Rows, arms: Sequence[str]) -> str:
-    lines = [[f"`{arm}`", *_figures(rows, arm), cell(rows, arm, "real")] for arm in arms]
+def _axis(rows: Rows, arms: Sequence[str], none: str, own: str) -> str:
+    """Arms along an axis, between the real images alone and the loop as it is."""
+    names = {"real": f"{none}: `real`", **{arm: f"`{arm}`" for arm in arms}, "restore": f"{own}: `restore`"}
+    lines = [[name, *_figures(rows, arm), cell(rows, arm, "real")] for arm, name in names.items() if by_seed(rows, arm)]
     return table(["arm", "seeds", "AP", "AP50", "less `real`"], 1, lines)
 
 

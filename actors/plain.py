@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -17,10 +17,12 @@ Record = TypeVar("Record")
 def to_plain(value: object) -> Any:  # noqa: ANN401 - JSON values have no narrower type
     """``value`` as dicts, lists, strings and numbers: dataclasses by field, arrays as nested lists.
 
-    float32 comes back to the last bit through JSON. Raises TypeError on anything else.
+    A field whose metadata say ``omit_default`` is left out where it has its default, so that records without a use for
+    it have the bytes that they had before there was one. float32 comes back to the last bit through JSON. Raises
+    TypeError on anything else.
     """
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
+        return {one.name: to_plain(getattr(value, one.name)) for one in fields(value) if not _omitted(one, value)}
     if isinstance(value, np.ndarray | np.generic):
         return value.tolist()
     if isinstance(value, Enum):
@@ -62,6 +64,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
         elif before != after:
             lines.append(f"{prefix}{key}: {before!r} -> {after!r}")
     return lines
+
+
+def _omitted(field: "Field[Any]", record: "DataclassInstance") -> bool:
+    return bool(field.metadata.get("omit_default")) and getattr(record, field.name) == field.default
 
 
 def _restore(kind: Any, plain: Any) -> Any:  # noqa: ANN401 - kind is any type form

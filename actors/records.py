@@ -4,7 +4,7 @@ Boxes are ``[n, 4]`` float32 xyxy in pixels, labels ``[n]`` int64 class indices,
 Arrays are set read-only: between actors they arrive read-only anyway, and in-process runs must behave the same.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 def _freeze(record: "DataclassInstance", lengths: tuple[str, ...] = ()) -> None:
     """Make every array of a record read-only, and check that the named ones have the same length."""
-    for field in fields(record):
-        value = getattr(record, field.name)
+    for one in fields(record):
+        value = getattr(record, one.name)
         if isinstance(value, np.ndarray) and value.flags.writeable:
             view = value.view()
             view.setflags(write=False)
-            object.__setattr__(record, field.name, view)
+            object.__setattr__(record, one.name, view)
     counts = {name: len(getattr(record, name)) for name in lengths}
     if len(set(counts.values())) > 1:
         raise ValueError(f"{type(record).__name__}: fields differ in length: {counts}")
@@ -87,6 +87,13 @@ class LabeledImage:
     width: int  # px
     height: int  # px
     annotation: Annotation
+    # The boxes' instance masks: each the ``counts`` of COCO's compressed run-length encoding of [height, width] px,
+    # empty where a box has none. () where no box has one.
+    masks: tuple[str, ...] = field(default=(), metadata={"omit_default": True})
+
+    def __post_init__(self) -> None:
+        if self.masks and len(self.masks) != len(self.annotation):
+            raise ValueError(f"LabeledImage: {len(self.masks)} masks for {len(self.annotation)} boxes")
 
 
 class Difficulty(StrEnum):

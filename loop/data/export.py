@@ -2,7 +2,8 @@
 
 Synthetic images join the training split, flagged, with their source image and their lineage; validation and test
 stay real. Boxes, classes (also those without boxes), empty images and ignore flags survive the way to every format
-and back (``import_data``), boxes within 0.5 px. Pictures are copied byte for byte.
+and back (``import_data``), boxes within 0.5 px; instance masks do in COCO, the others have no place for them. Pictures
+are copied byte for byte.
 """
 
 from collections import Counter

@@ -1,8 +1,9 @@
 """Data in: a folder of labelled images becomes records, and a report of all that was left out.
 
 Images: found by name, size from the picture's own header. Boxes: cut at the image's border, dropped where nothing is
-left of them. An image in several splits stays in the one that is held out. Where there is no validation split, real
-training images are held out for it; synthetic ones (of an export of ours) never are.
+left of them, kept without their mask where that cannot be used. An image in several splits stays in the one that is
+held out. Where there is no validation split, real training images are held out for it; synthetic ones (of an export of
+ours) never are.
 """
 
 import hashlib
@@ -14,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from upath import UPath
 
@@ -27,6 +27,7 @@ from loop.data.formats.base import RawBox, RawDataset, RawImage, inside, is_loca
 from loop.data.ledger import ImportReport, Ledger, count
 from loop.data.pictures import PictureError, probe
 from loop.data.provenance import Provenance
+from loop.data.segmentation import Sound, masks_of
 from loop.data.splits import hold_out, subset
 
 IMAGE_FOLDERS = ("images", "JPEGImages")
@@ -47,7 +48,7 @@ class Dataset:
     synthetic: Mapping[str, Provenance] = field(default_factory=dict)  # by image id; only in an export read back
 
     def identity(self) -> dict[str, str]:
-        """The classes, and of each split how many images it has and a hash of their names, sizes and labels.
+        """The classes, and of each split how many images it has and a hash of their names, sizes, labels and masks.
 
         Where they lie does not count, nor do their pixels.
         """
@@ -58,7 +59,7 @@ class Dataset:
 
 def _hash(images: Sequence[LabeledImage]) -> str:
     """12 hex digits."""
-    known = [[one.id, one.width, one.height, one.annotation] for one in images]
+    known = [[one.id, one.width, one.height, one.annotation, *([one.masks] if one.masks else [])] for one in images]
     return hashlib.sha256(dumps(known)).hexdigest()[:12]
 
 
@@ -179,12 +180,15 @@ def _shared_folder(located: Mapping[str, Sequence[_Located]]) -> str:
 
 def _image(root: UPath, one: _Located, image_id: str, classes: Sequence[str], ledger: Ledger) -> LabeledImage:
     _check_size(one, ledger)
+    index = {name: position for position, name in enumerate(classes)}
+    kept = list(_sound_boxes(one, index, ledger))
     return LabeledImage(
         id=image_id,
         uri=str(root / one.place),
         width=one.width,
         height=one.height,
-        annotation=_annotation(one, classes, ledger),
+        annotation=_annotation(kept, index),
+        masks=masks_of(kept, one.raw.source, (one.width, one.height), ledger),
     )
 
 
@@ -196,10 +200,7 @@ def _check_size(one: _Located, ledger: Ledger) -> None:
     ledger.note(one.place, "image", "size mismatch", detail)
 
 
-def _annotation(one: _Located, classes: Sequence[str], ledger: Ledger) -> Annotation:
-    """The boxes that hold up, in px of the picture."""
-    index = {name: position for position, name in enumerate(classes)}
-    kept = list(_sound_boxes(one, index, ledger))
+def _annotation(kept: Sequence[Sound], index: Mapping[str, int]) -> Annotation:
     if not kept:
         return Annotation.empty()
     return Annotation(
@@ -209,10 +210,8 @@ def _annotation(one: _Located, classes: Sequence[str], ledger: Ledger) -> Annota
     )
 
 
-def _sound_boxes(
-    one: _Located, index: Mapping[str, int], ledger: Ledger
-) -> Iterator[tuple[RawBox, NDArray[np.float32]]]:
-    """The boxes without a fault, each with its corners ``[4]`` in px, cut at the image's border."""
+def _sound_boxes(one: _Located, index: Mapping[str, int], ledger: Ledger) -> Iterator[Sound]:
+    """The boxes without a fault, each with its corners ``[4]`` in px of the picture, cut at its border."""
     file = one.raw.source
     scale = (one.width, one.height) * 2 if one.raw.relative else (1, 1, 1, 1)
     for box in one.raw.boxes:

@@ -101,12 +101,12 @@ def test_coco_layouts(tmp_path, annotations, images):
     assert not data.val_is_drawn
 
 
-def test_coco_says_that_masks_are_not_used(tmp_path):
+def test_coco_counts_the_masks(tmp_path):
     picture(tmp_path / "a.png")
     picture(tmp_path / "b.png")
     mask = {"segmentation": [[1, 1, 5, 1, 5, 5]]}
     coco(tmp_path / "all.json", {"a.png": [(1, [1, 1, 5, 5], mask)], "b.png": [(1, [1, 1, 5, 5])]}, {1: "thing"})
-    assert any("1 boxes also have a segmentation" in remark for remark in read(tmp_path).report.remarks)
+    assert any("1 of 2 boxes have a segmentation" in remark for remark in read(tmp_path).report.remarks)
 
 
 def yolo(root: Path, data_yaml: str, labels: Mapping[str, str | None], images: str = "images/{}") -> None:

@@ -36,6 +36,7 @@ class RawBox:
     corners: Corners  # xyxy px, or shares of the image's sides; NaN where no number was given
     label: str | None  # class name, None where the file's class is unknown
     ignore: bool = False
+    segmentation: object = None  # COCO's, as the file gives it, unchecked; None without one
     where: str  # what to call it in a report, e.g. "line 3"
 
 

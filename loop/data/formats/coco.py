@@ -5,7 +5,8 @@ Annotation files, first rule that finds any: ``annotations/*.json`` (``train.jso
 ``S/NAME``, ``images/NAME``, ``NAME``, and last beside the annotation file.
 
 Classes are the categories in the order of their ids in the training file, then those that only other splits know.
-Categories are matched by name over files, so that ids may differ. Masks and keypoints are not read.
+Categories are matched by name over files, so that ids may differ. A box's ``segmentation`` becomes its instance mask
+(``loop.data.segmentation``), which changes neither the box nor what a detector learns; keypoints are not read.
 """
 
 import json
@@ -192,7 +193,10 @@ def _boxes(
             f"{file}: {num_repeated} annotation ids are used again; they are not needed, all boxes kept"
         )
     if num_masks:
-        ledger.remarks.append(f"{file}: {num_masks} boxes also have a segmentation, which is not used")
+        num_boxes = sum(map(len, boxes.values()))
+        ledger.remarks.append(
+            f"{file}: {num_masks} of {num_boxes} boxes have a segmentation, used by a generator's perception-aware loss"
+        )
     return boxes
 
 
@@ -204,6 +208,7 @@ def _box(fields: Mapping[str, Any], categories: Mapping[int, str]) -> RawBox:
         corners=(x, y, x + width, y + height),
         label=categories.get(category) if isinstance(category, int) else None,
         ignore=fields.get("iscrowd") == 1,
+        segmentation=fields.get("segmentation"),
         where=f"annotation {fields.get('id')}, category {category!r:.50}, bbox {box!r:.100}",
     )
 
@@ -219,8 +224,9 @@ def _image_fields(one: OutImage, image_id: int) -> dict[str, Any]:
 
 
 def _box_fields(one: OutImage, image_id: int) -> Iterator[dict[str, Any]]:
-    annotation = one.image.annotation
-    for corners, label, ignore in zip(annotation.boxes, annotation.labels, annotation.ignore, strict=True):
+    annotation, size = one.image.annotation, [one.image.height, one.image.width]
+    masks = one.image.masks or ("",) * len(annotation)
+    for corners, label, ignore, mask in zip(annotation.boxes, annotation.labels, annotation.ignore, masks, strict=True):
         x0, y0, x1, y1 = map(float, corners)
         box = [round(value, 3) for value in (x0, y0, x1 - x0, y1 - y0)]
         yield {
@@ -229,4 +235,5 @@ def _box_fields(one: OutImage, image_id: int) -> Iterator[dict[str, Any]]:
             "bbox": box,
             "area": round(box[2] * box[3], 3),
             "iscrowd": int(ignore),
+            **({"segmentation": {"size": size, "counts": mask}} if mask else {}),
         }

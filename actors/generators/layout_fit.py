@@ -24,6 +24,7 @@ from actors.generators.layout_network import Denoiser, LayoutNetwork, save_netwo
 from actors.images import Pixels, read
 from actors.perception.box_masks import box_masks
 from actors.perception.foreground_weight import foreground_weight
+from actors.perception.instance_masks import instance_masks
 from actors.perception.layout_prompt import LayoutPrompt, PromptWriter, flipped, object_states
 from actors.perception.mask_loss import FeatureTap, MaskHead, perception_loss, stack_masks
 from actors.precision import autocast
@@ -42,9 +43,16 @@ class Example:
     picture: NDArray[np.float32]  # [3, S, S] in [-1, 1]
     prompt: LayoutPrompt
     boxes: geometry.Boxes  # [k, 4] px of the real image, mirrored if the picture is: those of the prompt, in its order
+    masks: tuple[str, ...]  # of the boxes, as in ``LabeledImage``, never mirrored; () where the image has none
+    mirrored: bool
     size: tuple[int, int]  # width and height of the real image, px
     timestep: int
     noise_seed: int
+
+    def object_masks(self, size: tuple[int, int]) -> NDArray[np.float32]:
+        """Of the objects that the prompt tells of, ``[K, h, w]`` on a grid of ``size`` (h, w)."""
+        told = slice(len(self.prompt.spans))
+        return instance_masks(self.masks[told], self.boxes[told], *self.size, size, mirrored=self.mirrored)
 
 
 class Examples:
@@ -72,6 +80,8 @@ class Examples:
             picture=network_input(self.picture(image.uri), mirrored=mirrored),
             prompt=self.empty if untold else prompt,
             boxes=annotation.boxes[list(prompt.kept)],
+            masks=tuple(image.masks[index] for index in prompt.kept) if image.masks else (),
+            mirrored=mirrored,
             size=(image.width, image.height),
             timestep=int(rng.integers(self.noisiest + 1)),
             noise_seed=int(rng.integers(2**62)),
@@ -197,8 +207,7 @@ class Perception:
         objects, valid = object_states(states, [example.prompt for example in batch])
         logits = self.head(levels, objects)
         size = (logits.shape[2], logits.shape[3])
-        drawn = [box_masks(example.boxes[: len(example.prompt.spans)], *example.size, size) for example in batch]
-        masks, _ = stack_masks(drawn)
+        masks, _ = stack_masks([example.object_masks(size) for example in batch])
         return perception_loss(logits, masks.to(logits.device), valid, alphas_cumprod_t)
 
 

@@ -31,15 +31,18 @@ class Frame:
         resized = window if size_px == self.side else cv2.resize(window, (size_px, size_px), interpolation=method)
         return np.asarray(resized, dtype=np.uint8)
 
-    def cut_mask(self, mask: Mask, size_px: int) -> Mask:
-        """The window ``[size_px, size_px]`` of a mask ``[H, W]``; false outside the image, true where any of it is."""
+    def cut_mask(self, mask: Mask, size_px: int, share: float = 0.0) -> Mask:
+        """The window ``[size_px, size_px]`` of a mask ``[H, W]``; false outside the image.
+
+        A pixel of it is true where more than ``share`` of what it shows is; by default, where any of that is.
+        """
         import cv2
 
         window = np.zeros((self.side, self.side), np.float32)
         inside, target = self._inside(mask.shape[0], mask.shape[1])
         window[target] = mask[inside]
         method = cv2.INTER_AREA if size_px < self.side else cv2.INTER_LINEAR
-        return np.asarray(cv2.resize(window, (size_px, size_px), interpolation=method) > 0)
+        return np.asarray(cv2.resize(window, (size_px, size_px), interpolation=method) > share)
 
     def to_window(self, boxes: geometry.Boxes, size_px: int) -> geometry.Boxes:
         """Boxes ``[..., 4]`` of the image in px of the window."""

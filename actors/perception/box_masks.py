@@ -1,4 +1,4 @@
-"""Boxes as masks on a grid: what stands for instance masks where the data has none."""
+"""Boxes as masks on a grid: a picture's foreground, and what stands for the instance mask of a box that has none."""
 
 import numpy as np
 from numpy.typing import NDArray

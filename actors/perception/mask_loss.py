@@ -2,7 +2,8 @@
 
 While a diffusion model is fitted, a small head reads the U-Net's decoder and must draw each object's mask.
 ``FeatureTap`` collects what it reads, ``MaskHead`` draws, ``perception_loss`` judges. The U-Net itself is not changed:
-at sampling there is neither tap nor head. Our deviation: where the data has no instance masks, boxes stand for them
+at sampling there is neither tap nor head. The masks are the data's own instance masks (COCO's ``segmentation``,
+``actors.perception.instance_masks``). Our deviation: where a box has none, it stands for its mask itself
 (``actors.perception.box_masks``).
 """
 

@@ -3,9 +3,11 @@
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from pycocotools import mask as coco
 
 from actors.checkpoint import read_checkpoint
 from actors.generators import build_generator, learns, open_fit
@@ -14,7 +16,7 @@ from actors.generators.copy_paste import CopyPasteConfig
 from actors.generators.inpaint import InpaintConfig
 from actors.generators.painters.base import Window
 from actors.generators.painters.crop import CropConfig, condition_index, known_input, load_painter
-from actors.generators.painters.crop_fit import Examples, _turned, crops
+from actors.generators.painters.crop_fit import Crop, Examples, _turned, crops
 from actors.images import encode_png
 from actors.records import Annotation, Difficulty, LabeledImage
 
@@ -92,10 +94,13 @@ def test_class_and_difficulty_each_have_a_place_in_the_embedding():
 def test_a_turned_box_still_frames_its_pixels(quarter_turns, mirrored):
     pixels, mask = np.zeros((16, 16, 3), np.uint8), np.zeros((16, 16), bool)
     pixels[2:9, 4:7], mask[2:9, 4:7] = 255, True
-    turned, mask, box = _turned(pixels, mask, np.array([4, 2, 7, 9], np.float32), quarter_turns, mirrored=mirrored)
-    left, top, right, bottom = box.astype(int)
-    assert (turned[top:bottom, left:right] == 255).all()
-    assert mask.sum() == mask[top:bottom, left:right].sum() == 21
+    box = np.array([4, 2, 7, 9], np.float32)
+    crop = Crop(pixels=pixels, holes=mask, box=box, instance=mask, label=0, difficulty=Difficulty.EASY)
+    turned = _turned(crop, quarter_turns, mirrored=mirrored)
+    left, top, right, bottom = turned.box.astype(int)
+    assert (turned.pixels[top:bottom, left:right] == 255).all()
+    assert turned.holes.sum() == turned.holes[top:bottom, left:right].sum() == 21
+    assert (turned.instance == turned.holes).all()
 
 
 def test_examples_depend_on_seed_step_and_place_alone(data):
@@ -192,6 +197,51 @@ def test_the_head_learns_where_the_box_is_detdiffusion_sec_3_3(data):
     fit = open_fit(CONFIG.model_copy(update={"painter": longer}), data, Worker(device="cpu"))
     losses = [fit.step(step) for step in range(25)]
     assert np.mean(losses[-5:]) < 0.6 * losses[0]
+
+
+@pytest.fixture
+def masked(data):
+    """The same images; of the blue boxes it is said that the object is their upper left triangle."""
+    images = []
+    for image in data.images:
+        left, top, right, bottom = image.annotation.boxes[0].astype(int)
+        rows, columns = np.mgrid[: image.height, : image.width]
+        inside = (rows >= top) & (columns >= left) & (rows < bottom) & (columns < right)
+        mask = inside & ((rows - top) / (bottom - top) + (columns - left) / (right - left) < 1)
+        counts = coco.encode(np.asfortranarray(mask, np.uint8))["counts"].decode()
+        images.append(replace(image, masks=(counts, "")))
+    return replace(data, images=tuple(images))
+
+
+def test_the_head_is_asked_for_the_instance_where_its_mask_is_known_detdiffusion_sec_3_3(data, masked):
+    plain, told = (open_fit(PERCEIVING, one, Worker(device="cpu")) for one in (data, masked))
+    batches = ([one for step in range(4) for one in fit.examples.batch(step)] for fit in (plain, told))
+    shares = {Difficulty.EASY: [], Difficulty.HARD: []}
+    for base, one in zip(*batches, strict=True):
+        assert (one.image == base.image).all()
+        assert (one.known == base.known).all()  # what the network is shown is the box still
+        assert (base.mask == base.known[4:]).all()
+        assert not (one.mask[0] > cv2.dilate(one.known[4], np.ones((3, 3)))).any()  # edges are rounded apart
+        blue = condition_index(0, Difficulty.EASY)
+        if one.condition != plain.examples.none:
+            shares[Difficulty.EASY if one.condition == blue else Difficulty.HARD].append(
+                one.mask.sum() / one.known[4].sum()
+            )
+    assert set(shares[Difficulty.HARD]) == {1.0}  # a box without a mask stands for it
+    assert 0.4 < min(shares[Difficulty.EASY]) < max(shares[Difficulty.EASY]) < 0.65
+    assert plain.step(0) != told.step(0)
+
+
+def test_the_instance_turns_with_its_picture(masked):
+    """The picture is painted white where the mask is; so it must be wherever the example's mask is."""
+    found = [crop for crop in crops(PAINTER, masked.images, masked.difficulties, 1.5, 0.1) if crop.instance is not None]
+    assert len(found) == 2
+    painted = [replace(one, pixels=one.instance[..., None].repeat(3, 2) * np.uint8(255)) for one in found]
+    examples = Examples(PAINTER, painted, 2, seed=1, flip=True, rotate=True)
+    for one in (one for step in range(5) for one in examples.batch(step)):
+        assert one.mask.any()
+        assert (one.image[0] > 0)[one.mask[0] > 0].mean() > 0.9
+        assert (one.image[0] < 0)[one.mask[0] == 0].mean() > 0.9
 
 
 def test_the_head_is_not_in_the_checkpoint_but_in_the_state(data, fitted, tmp_path):

@@ -6,7 +6,7 @@ gradients.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -27,11 +27,14 @@ from actors.generators.painters.crop import (
     save_network,
 )
 from actors.generators.painters.crop_perception import Perception
-from actors.generators.window import Mask, frame, hole
+from actors.generators.window import Frame, Mask, frame, hole
 from actors.images import Pixels, read, scaled
+from actors.perception.instance_masks import decode
 from actors.precision import autocast
 from actors.records import Difficulty, LabeledImage
 from actors.seeds import derive_seed
+
+Turnable = TypeVar("Turnable", Pixels, Mask)
 
 REACH = 1.25  # windows are cut larger by this, and then shifted and scaled within it
 _OUTSIDE_WEIGHT = 0.1  # of the loss outside the hole, where the answer is in the input
@@ -44,6 +47,7 @@ class Crop:
     pixels: Pixels  # [R, R, 3], R = REACH * S
     holes: Mask  # [R, R]: what would be painted anew
     box: geometry.Boxes  # [4] px of the crop
+    instance: Mask | None  # [R, R]: the object's own pixels; None where nothing says which they are
     label: int
     difficulty: Difficulty
 
@@ -69,11 +73,20 @@ def crops(
                     pixels=place.cut(pixels, size_px),
                     holes=place.cut_mask(mask, size_px),
                     box=place.to_window(box, size_px),
+                    instance=_instance(image, int(index), place, size_px),
                     label=int(annotation.labels[index]),
                     difficulty=hardness[int(index)],
                 )
             )
     return found
+
+
+def _instance(image: LabeledImage, index: int, place: Frame, size_px: int) -> Mask | None:
+    """The mask of a box in its window, if it has one of which something is left there."""
+    if not image.masks or not image.masks[index]:
+        return None
+    seen = place.cut_mask(decode(image.masks[index], image.width, image.height), size_px, share=0.5)
+    return seen if seen.any() else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -82,6 +95,7 @@ class Example:
 
     image: NDArray[np.float32]  # [3, S, S] in [-1, 1]
     known: NDArray[np.float32]  # [5, S, S]
+    mask: NDArray[np.float32]  # [1, S, S]: the object, which the perception-aware loss asks for
     condition: int
     timestep: int
     noise: NDArray[np.float32]  # [3, S, S]
@@ -109,16 +123,18 @@ class Examples:
         rng = np.random.default_rng(derive_seed(self.seed, "fit", step, place))
         group = self.by_class[rng.integers(len(self.by_class))]
         crop = group[rng.integers(len(group))]
-        pixels, mask, box = _shifted(crop, self.config.size_px, rng)
+        shown = _shifted(crop, self.config.size_px, rng)
         turns, mirrored = int(rng.integers(4)) * self.rotate, bool(rng.integers(2)) and self.flip
-        pixels, mask, box = _turned(pixels, mask, box, turns, mirrored=mirrored)
+        shown = _turned(shown, turns, mirrored=mirrored)
         dropped = rng.random() < self.config.condition_dropout
+        known = known_input(shown.pixels, shown.holes, shown.box)
         return Example(
-            image=scaled(pixels),
-            known=known_input(pixels, mask, box),
+            image=scaled(shown.pixels),
+            known=known,
+            mask=known[4:] if shown.instance is None else shown.instance[None].astype(np.float32),
             condition=self.none if dropped else condition_index(crop.label, crop.difficulty),
             timestep=int(rng.integers(self.last_timestep + 1)),
-            noise=rng.standard_normal((3, *mask.shape), np.float32),
+            noise=rng.standard_normal((3, *shown.holes.shape), np.float32),
         )
 
     def window(self, place: int) -> Window:
@@ -139,7 +155,7 @@ class Examples:
         )
 
 
-def _shifted(crop: Crop, size_px: int, rng: np.random.Generator) -> tuple[Pixels, Mask, geometry.Boxes]:
+def _shifted(crop: Crop, size_px: int, rng: np.random.Generator) -> Crop:
     """A window of the crop, a little larger or smaller than painting would take, and not in its middle."""
     import cv2
 
@@ -147,25 +163,42 @@ def _shifted(crop: Crop, size_px: int, rng: np.random.Generator) -> tuple[Pixels
     x, y = rng.uniform(0, len(crop.pixels) - side, 2)
     factor = size_px / side
     matrix = np.array([[factor, 0, -x * factor], [0, factor, -y * factor]])
-    size, border = (size_px, size_px), cv2.BORDER_REFLECT_101
-    pixels = cv2.warpAffine(crop.pixels, matrix, size, flags=cv2.INTER_LINEAR, borderMode=border)
-    mask = cv2.warpAffine(crop.holes.astype(np.uint8), matrix, size, flags=cv2.INTER_NEAREST, borderMode=border)
-    box = (crop.box - np.array([x, y] * 2, np.float32)) * np.float32(factor)
-    return np.asarray(pixels, np.uint8), mask > 0, box
+
+    def warped(pixels: NDArray[np.uint8], method: int) -> NDArray[np.uint8]:
+        shown = cv2.warpAffine(pixels, matrix, (size_px, size_px), flags=method, borderMode=cv2.BORDER_REFLECT_101)
+        return np.asarray(shown, np.uint8)
+
+    def shifted(mask: Mask) -> Mask:
+        return warped(mask.astype(np.uint8), cv2.INTER_NEAREST) > 0
+
+    return replace(
+        crop,
+        pixels=warped(crop.pixels, cv2.INTER_LINEAR),
+        holes=shifted(crop.holes),
+        box=(crop.box - np.array([x, y] * 2, np.float32)) * np.float32(factor),
+        instance=None if crop.instance is None else shifted(crop.instance),
+    )
 
 
-def _turned(
-    pixels: Pixels, mask: Mask, box: geometry.Boxes, quarter_turns: int, *, mirrored: bool
-) -> tuple[Pixels, Mask, geometry.Boxes]:
-    """A window ``[S, S]`` turned anticlockwise, then mirrored, its box with it."""
-    size_px = len(mask)
+def _turned(crop: Crop, quarter_turns: int, *, mirrored: bool) -> Crop:
+    """A crop turned anticlockwise, then mirrored, its box with it."""
+    size_px, box = len(crop.holes), crop.box
     for _ in range(quarter_turns):  # (x, y) goes to (y, S - x)
         box = np.array([box[1], size_px - box[2], box[3], size_px - box[0]], np.float32)
-    pixels, mask = np.rot90(pixels, quarter_turns), np.rot90(mask, quarter_turns)
     if mirrored:
         box = np.array([size_px - box[2], box[1], size_px - box[0], box[3]], np.float32)
-        pixels, mask = pixels[:, ::-1], mask[:, ::-1]
-    return np.ascontiguousarray(pixels), np.ascontiguousarray(mask), box
+
+    def turned(array: Turnable) -> Turnable:
+        rotated = np.rot90(array, quarter_turns)
+        return cast("Turnable", np.ascontiguousarray(rotated[:, ::-1] if mirrored else rotated))
+
+    return replace(
+        crop,
+        pixels=turned(crop.pixels),
+        holes=turned(crop.holes),
+        box=box,
+        instance=None if crop.instance is None else turned(crop.instance),
+    )
 
 
 class CropFit:
@@ -243,7 +276,7 @@ class CropFit:
         weights = (known[:, 3:4] * (1 - _OUTSIDE_WEIGHT) + _OUTSIDE_WEIGHT) * noise_power
         loss: Tensor = ((predicted - target) ** 2 * weights).sum() / (3 * self.learner.mean(weights.sum()))
         if self.perception:
-            loss = loss + self.config.mask_loss_weight * self.perception.loss(told, known[:, 4:], alphas)
+            loss = loss + self.config.mask_loss_weight * self.perception.loss(told, stacked("mask"), alphas)
         return loss
 
 

@@ -7,7 +7,9 @@ Results go into ``results/mining.json``:
 * ``auc``: parts past a limit against all others, ranked by mining's best score (lowest first);
 * ``auc_of_tag``: the same for the tag alone, hard or easy;
 * ``auc_of_factors``: the other way round, the tag as predicted by a logistic regression on the factors, in 5 folds;
-* ``by_factor``: parts past one limit against those past none.
+* ``by_factor``: parts past one limit against those past none;
+* ``training_scenes``: the same of the scenes that were trained on, asked of the detector itself and by cross-fitting
+  (``mining.cross_fit``), of as many detectors as there are folds, each about those that it has not seen.
 """
 
 import argparse
@@ -17,7 +19,8 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,7 @@ from actors.perception.attributes import attributes
 from actors.records import Difficulty, Instance, LabeledImage
 from loop import stages
 from loop.config import HostingConfig, LoopConfig, MixingConfig
+from loop.cross_fit import folds
 from loop.data.importing import Dataset, import_data
 from loop.data.world import HARD, Factors, write_world
 from loop.training.job import TrainJob
@@ -108,6 +112,7 @@ def measure(instances: Sequence[Instance], parts: Sequence[Factors]) -> dict[str
         "auc_of_factors": auc(logistic(features(parts), tagged), tagged),
         "parts": len(parts),
         "parts_past_a_limit": int(hard.sum()),
+        "easy_share": _share(~tagged, np.ones_like(tagged)),
         "tagged_hard": {"past_a_limit": _share(tagged, hard), "others": _share(tagged, ~hard)},
         "by_factor": by_factor,
     }
@@ -127,9 +132,8 @@ def factors(annotations: Path) -> dict[str, list[Factors]]:
     return found
 
 
-def mined(data: Dataset, config: LoopConfig, checkpoint: str) -> list[Instance]:
-    """What the detector makes of every part of the scenes it was not trained on."""
-    scenes = data.splits["val"]
+def mined(scenes: Sequence[LabeledImage], config: LoopConfig, checkpoint: str) -> list[Instance]:
+    """What the detector makes of every part of the scenes."""
     seen, _ = stages.detect(scenes, config.detector, checkpoint, INLINE, lambda _: None)
     return [one for image in scenes for one in attributes(image, seen[image.id], **config.mining.attribute())]
 
@@ -140,6 +144,15 @@ def truth(scenes: Sequence[LabeledImage], instances: Sequence[Instance], annotat
     for scene in scenes:
         assert len(scene.annotation) == len(known[Path(scene.id).name]), f"{scene.id}: boxes were left out"
     return [known[Path(one.image_id).name][one.index] for one in instances]
+
+
+def cross_fitted(data: Dataset, config: LoopConfig, num_folds: int, folder: str) -> Iterable[Instance]:
+    """What detectors make of every part of the training scenes, each of those that it has not seen."""
+    scenes = data.splits["train"]
+    for number, unseen in enumerate(folds(scenes, num_folds, config.seed)):
+        names = {scene.id for scene in unseen}
+        others = tuple(scene for scene in scenes if scene.id not in names)
+        yield from mined(unseen, config, trained(replace(data, splits={"train": others}), config, f"{folder}/{number}"))
 
 
 def trained(data: Dataset, config: LoopConfig, folder: str) -> str:
@@ -164,7 +177,7 @@ def trained(data: Dataset, config: LoopConfig, folder: str) -> str:
 def main() -> None:
     """Train, mine, compare, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    for name, default in {"train": 40, "scenes": 200, "steps": 400, "size": 224, "seed": 0}.items():
+    for name, default in {"train": 40, "scenes": 200, "steps": 400, "size": 224, "seed": 0, "folds": 3}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
@@ -181,11 +194,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_world(UPath(folder), config.data.world)
         data = import_data(config.data, UPath(folder), config.seed)
-        instances = mined(data, config, trained(data, config, folder))
-        parts = truth(data.splits["val"], instances, Path(folder, "annotations", "val.json"))
+        detector = trained(data, config, folder)
+        measured = {}
+        for name, split, instances in (
+            ("unseen", "val", mined(data.splits["val"], config, detector)),
+            ("own", "train", mined(data.splits["train"], config, detector)),
+            ("cross_fitted", "train", list(cross_fitted(data, config, given.folds, folder))),
+        ):
+            parts = truth(data.splits[split], instances, Path(folder, "annotations", f"{split}.json"))
+            measured[name] = measure(instances, parts)
     setting = {**vars(given), "model": config.detector.model, **config.mining.attribute(), "host": platform.machine()}
     del setting["out"]
-    result = {**measure(instances, parts), "setting": setting, "seconds": round(time.perf_counter() - start)}
+    training = {name: measured[name] for name in ("own", "cross_fitted")}
+    seconds = round(time.perf_counter() - start)
+    result = {**measured["unseen"], "training_scenes": training, "setting": setting, "seconds": seconds}
     given.out.parent.mkdir(exist_ok=True)
     given.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from upath import UPath
 
@@ -19,7 +19,11 @@ from loop.placement import Node, num_gangs
 from loop.training.job import Outcome, Place, Progress
 from loop.training.memory import Memory, NoMemory, RayMemory
 
+if TYPE_CHECKING:
+    from ray.train import UserCallback
+
 POLL_S = 1.0  # between two looks at how far the training is
+_CANNOT_BE_DONE = (ValueError, FileNotFoundError)  # what a worker raises where to start it again would not help
 
 OnProgress = Callable[[Progress], None]
 
@@ -84,7 +88,7 @@ def _here(work: Work[AnyJob], job: AnyJob, role: TrainRoleConfig, on_progress: O
 
 
 def _on_ray(work: Work[AnyJob], job: AnyJob, role: TrainRoleConfig, on_progress: OnProgress | None) -> Outcome:
-    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+    from ray.train import CheckpointConfig, ControllerError, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     resources = {"CPU": role.num_cpus, "GPU": role.num_gpus}
@@ -102,18 +106,37 @@ def _on_ray(work: Work[AnyJob], job: AnyJob, role: TrainRoleConfig, on_progress:
                 failure_config=FailureConfig(max_failures=role.max_failures),
                 checkpoint_config=CheckpointConfig(num_to_keep=1),
                 logging_config=LoggingConfig(log_level="ERROR"),
+                callbacks=[_no_retry()],
             ),
         )
-        answer = trainer.fit().return_value
-    if isinstance(answer, Exception):
-        raise answer
+        try:
+            answer = trainer.fit().return_value
+        except ControllerError as error:
+            if isinstance(error.controller_failure, _CANNOT_BE_DONE):
+                raise error.controller_failure from None
+            raise
     if not isinstance(answer, Outcome):
         raise TypeError(f"training {job.name}: the first worker handed back {answer!r}, not its outcome")
     return answer
 
 
-def _as_worker(config: dict[str, Any]) -> Outcome | Exception:
-    """Runs in each of Ray Train's workers. A job that cannot be done is handed back, since a retry would not help."""
+def _no_retry() -> "UserCallback":
+    """Ends a training whose job cannot be done as it is, where Ray Train would start its workers again.
+
+    What a callback raises in its controller ends the training, and comes out of ``fit`` in a ControllerError.
+    """
+    from ray.train import UserCallback
+
+    class NoRetry(UserCallback):  # type: ignore[misc]  # Ray is not typed
+        def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002 - Ray's signature
+            if all(isinstance(error, _CANNOT_BE_DONE) for error in worker_exceptions.values()):
+                raise next(iter(worker_exceptions.values()))
+
+    return NoRetry()
+
+
+def _as_worker(config: dict[str, Any]) -> Outcome:
+    """Runs in each of Ray Train's workers."""
     import ray.train
     from ray.train.torch import get_device
 
@@ -125,14 +148,8 @@ def _as_worker(config: dict[str, Any]) -> Outcome | Exception:
     device = str(get_device().index) if role.num_gpus else "cpu"
     with tempfile.TemporaryDirectory() as folder:
         place = Place(folder=folder, device=device, rank=context.get_world_rank(), num_workers=context.get_world_size())
-        try:
-            memory = RayMemory(place, job.fingerprint(), role.keep_every_s)
-            outcome = work(job, place, memory, post, _num_threads(role))
-        except (ValueError, FileNotFoundError) as error:
-            if place.num_workers > 1:  # the others would wait for this one
-                raise
-            return error
-    return outcome
+        memory = RayMemory(place, job.fingerprint(), role.keep_every_s)
+        return work(job, place, memory, post, _num_threads(role))
 
 
 def _absolute(uri: str) -> str:

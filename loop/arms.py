@@ -127,8 +127,14 @@ class Trainings:
             storage=str(place / "fit"),
         )
         with exclusive(place):
-            once(place / "fit.json", FitResult, lambda: self._fit(job))
-        return Fitted(checkpoint=job.checkpoint, fingerprint=fingerprint)
+            result = once(place / "fit.json", FitResult, lambda: self._fit(job))
+        if result.boxes_cut:
+            num_boxes = sum(int((~image.annotation.ignore).sum()) for image in data.images)
+            self.reporter.warn(
+                f"{result.boxes_cut} of {num_boxes} boxes have no room in their prompts, and the fit leaves them out "
+                "(more have with a higher generator.prompt.max_tokens, or a shorter prefix)"
+            )
+        return Fitted(checkpoint=job.checkpoint, fingerprint=fingerprint, boxes_cut=result.boxes_cut)
 
     def _fit(self, job: FitJob) -> FitResult:
         num_steps, _ = fit_size(job.generator) or (0, 0)

@@ -168,6 +168,7 @@ def _metrics(result: RoundResult, measured: Measured, round_summary: RoundSummar
         "images_per_s/train": result.arm.trained.images_per_s,
         "easy_share": sum(share.num_easy for share in result.mined.shares) / max(len(result.mined.found), 1),
         **_mining_rate(result.mined.cost),
+        **({"fit/boxes_cut": float(result.state.generator.boxes_cut)} if result.state.generator else {}),
     }
 
 

@@ -71,6 +71,7 @@ def test_rounds_with_a_fit_show_what_the_generator_draws(three_rounds):
     for child in runs:
         logged = {file.path for file in client.list_artifacts(child.info.run_id)}
         assert ({"fit", "fit.png"} <= logged) == (child.data.tags["round"] in "13")
+        assert child.data.metrics["fit/boxes_cut"] == 0
         if "fit" in logged:
             names = [file.path for file in client.list_artifacts(child.info.run_id, "fit")]
             assert names == [f"fit/{EPOCH_STEPS:07d}.png"]  # the first half; fit.png is the second

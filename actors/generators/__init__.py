@@ -53,6 +53,11 @@ def fit_size(config: GeneratorConfig) -> tuple[int, int] | None:
             return None
 
 
+def fit_parts(config: GeneratorConfig) -> int:
+    """Parts that each worker's share of the fit's batch is taken in."""
+    return config.fit.accumulate if isinstance(config, LayoutConfig) else 1
+
+
 def strategy(config: GeneratorConfig) -> str:
     """The difficulty that it asks for in all that it draws; "origin", as mined, where it has no word for it."""
     match config:

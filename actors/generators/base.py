@@ -99,6 +99,7 @@ class Fit(Protocol):
 
     num_steps: int
     batch_size: int  # examples a step, over all workers
+    boxes_cut: int  # of all images' boxes, shown once: those that it leaves out, as prompts have no room for them
 
     def warm_start(self, uri: str) -> None:
         """Begin with the weights that an earlier fit has saved at ``uri``, instead of random or pretrained ones.

@@ -3,7 +3,6 @@
 Text encoder and U-Net learn; the VAE does not. The checkpoint is the exponential moving average of the weights.
 """
 
-import logging
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -30,8 +29,6 @@ from actors.perception.mask_loss import FeatureTap, MaskHead, perception_loss, s
 from actors.precision import autocast
 from actors.records import Annotation, Difficulty, LabeledImage, Lineage
 from actors.seeds import derive_seed
-
-log = logging.getLogger(__name__)
 
 _CACHE_BYTES = 2**30  # of pictures are kept in memory; of larger data sets many are read again each time
 
@@ -63,7 +60,6 @@ class Examples:
         self.size_px, self.empty = config.network.size_px, LayoutPrompt(text="", kept=(), spans=(), num_cut=0)
         self.noisiest = last_timestep(config.strength)
         self.picture = lru_cache(_CACHE_BYTES // (3 * self.size_px**2))(self._picture)
-        self._warn_of_cuts()
 
     def batch(self, step: int, places: Sequence[int]) -> list[Example]:
         """Those at ``places`` of a step."""
@@ -94,15 +90,10 @@ class Examples:
         image = self.data.images[number]
         return self.writer.write(annotation, image.width, image.height, self.data.difficulties[number], rng)
 
-    def _warn_of_cuts(self) -> None:
+    def num_cut(self) -> int:
+        """Boxes that have no room in their prompts, each image written once."""
         rng, images = np.random.default_rng(self.data.seed), self.data.images
-        num_cut = sum(self._prompt(number, image.annotation, rng).num_cut for number, image in enumerate(images))
-        if num_cut:
-            num_boxes = sum(int((~image.annotation.ignore).sum()) for image in images)
-            budget = self.config.prompt.max_tokens
-            log.warning(
-                "%d of %d boxes have no room in prompts of %d tokens and are left out", num_cut, num_boxes, budget
-            )
+        return sum(self._prompt(number, image.annotation, rng).num_cut for number, image in enumerate(images))
 
 
 class LayoutFit:
@@ -120,6 +111,7 @@ class LayoutFit:
         difficulties = zip([image.id for image in data.images], data.difficulties, strict=True)
         self.network = LayoutNetwork(config, data.classes, dict(difficulties), worker.device)
         self.examples = Examples(config, data, PromptWriter(config.prompt, data.classes, self.network.tokenizer))
+        self.boxes_cut = self.examples.num_cut()
         denoiser = self.network.denoiser
         if self.network.device.type == "cpu":
             _unfuse_attention(denoiser.unet)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from upath import UPath
 
-from actors.generators import GeneratorConfig, decides_fit, fit_size, open_fit
+from actors.generators import GeneratorConfig, decides_fit, fit_parts, fit_size, open_fit
 from actors.generators.base import Fit, FitData, Worker
 from actors.plain import dumps
 from actors.storage import write_bytes
@@ -28,6 +28,7 @@ class Fitted:
 
     checkpoint: str  # URI
     fingerprint: str  # of that fit: over all that decides the weights
+    boxes_cut: int = 0  # of the real images, that it left out, as prompts have no room for them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -69,17 +70,18 @@ class FitResult:
     steps: int
     losses: tuple[dict[str, float], ...]  # one entry every ``EPOCH_STEPS``: step, mean loss
     precision: str
-    launch_s: float
-    training_s: float
-    images_per_s: float
+    launch_s: float  # until the first step, and after the last: processes, imports, model, checkpoint
+    training_s: float  # of the steps, and all that is done between them: sample sheets, keeping the state
+    images_per_s: float  # over training_s
+    boxes_cut: int = 0  # see ``Fitted``; fits of earlier versions do not know
 
 
 def fit(job: FitJob, hosting: HostingConfig, on_progress: OnProgress | None = None) -> FitResult:
     """Fit ``job`` to its last step and write its checkpoint.
 
     A fit of the same name that was interrupted is gone on with (Ray only). Ray must have been started. Raises
-    ValueError where there is nothing to fit on, Ray's errors where workers are lost more often than
-    ``hosting.fit.max_failures``.
+    ValueError or FileNotFoundError where the job cannot be done as it is, Ray's errors where workers are lost more
+    often than ``hosting.fit.max_failures``.
     """
     _check(job, hosting)
     start = time.perf_counter()
@@ -92,6 +94,7 @@ def fit(job: FitJob, hosting: HostingConfig, on_progress: OnProgress | None = No
         launch_s=time.perf_counter() - start - outcome.seconds,
         training_s=outcome.seconds,
         images_per_s=outcome.images / max(outcome.seconds, 1e-9),
+        boxes_cut=outcome.boxes_cut,
     )
 
 
@@ -100,8 +103,10 @@ def _check(job: FitJob, hosting: HostingConfig) -> None:
     if all(image.annotation.ignore.all() for image in job.data.images):
         raise ValueError(f"nothing to fit on: {len(job.data.images)} training images, and no box that is not ignored")
     _, batch_size = fit_size(job.generator) or (0, 0)
-    if hosting.engine == "ray" and batch_size % hosting.fit.num_workers:
+    parts = fit_parts(job.generator)
+    if hosting.engine == "ray" and batch_size % (hosting.fit.num_workers * parts):
         sizes = f"the fit's batch size ({batch_size}), hosting.fit.num_workers ({hosting.fit.num_workers})"
+        sizes += f" times fit.accumulate ({parts})" if parts > 1 else ""
         raise ValueError(f"every worker takes the same part of a batch: {sizes}; make one a multiple of the other")
 
 
@@ -122,22 +127,22 @@ def run_fit(job: FitJob, place: Place, memory: Memory, progress: OnProgress, num
         running.restore(state["fit"])
     elif job.start:
         running.warm_start(job.start.checkpoint)
-    recent, seconds = list[float](), 0.0
+    recent, began = list[float](), time.perf_counter()
     for number in range(first, running.num_steps):
-        began, done = time.perf_counter(), number + 1
+        done = number + 1
         recent.append(running.step(number))
-        seconds += time.perf_counter() - began
         if done % EPOCH_STEPS and done < running.num_steps:
             continue
         losses.append({"step": done, "loss": sum(recent) / len(recent)})
         recent.clear()
         if place.rank == 0:
-            speed = (done - first) * running.batch_size / seconds
+            speed = (done - first) * running.batch_size / (time.perf_counter() - began)
             progress(Progress(step=done, steps=running.num_steps, loss=losses[-1]["loss"], images_per_s=speed))
             if _is_shown(done, running.num_steps):
                 _show(running, done, job)
         if done < running.num_steps:
             memory.keep(lambda: {"fit": running.state(), "losses": list(losses)})
+    seconds = time.perf_counter() - began
     if place.rank == 0:
         running.save(job.checkpoint)
     return Outcome(
@@ -146,6 +151,7 @@ def run_fit(job: FitJob, place: Place, memory: Memory, progress: OnProgress, num
         images=(running.num_steps - first) * running.batch_size,
         precision=str(native_dtypes(torch.device(device))[0]).removeprefix("torch."),
         weights={},
+        boxes_cut=running.boxes_cut,
     )
 
 

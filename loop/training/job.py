@@ -77,6 +77,7 @@ class Outcome:
     images: int  # shown in the training loop, this attempt, all workers
     precision: str  # of the forward pass: float32, bfloat16 or float16
     weights: dict[str, int]  # tensors taken from the start checkpoint and left as they were, by why
+    boxes_cut: int = 0  # in a fit: boxes of the real images that it leaves out, as prompts have no room for them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

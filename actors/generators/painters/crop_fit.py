@@ -204,6 +204,8 @@ def _turned(crop: Crop, quarter_turns: int, *, mirrored: bool) -> Crop:
 class CropFit:
     """See ``actors.generators.base.Fit``."""
 
+    boxes_cut = 0  # each has a window of its own
+
     def __init__(
         self,
         config: CropConfig,

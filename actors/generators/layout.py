@@ -130,6 +130,15 @@ class LayoutConfig(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _asks_in_words_that_are_there(self) -> Self:
+        if self.strategy != "origin" and not self.prompt.attribute:
+            raise ValueError(
+                f"strategy {self.strategy} asks by a word in the prompt, and prompt.attribute: false writes none: "
+                "set strategy to origin, or prompt.attribute to true"
+            )
+        return self
+
     def needs(self) -> tuple[Need, ...]:
         """The network's."""
         return self.network.needs()

@@ -1,6 +1,5 @@
 """Layout to image: what is fitted and how, what is asked for, and that pictures depend on their seeds alone."""
 
-import logging
 import sys
 from copy import deepcopy
 from dataclasses import replace
@@ -237,7 +236,7 @@ def test_a_preview_is_what_the_saved_weights_draw_and_changes_nothing(data, chec
 
 
 def test_without_the_attribute_a_preview_has_nothing_to_tell_apart(data):
-    (preview, *_) = open_fit(config(prompt={"attribute": False}), data, CPU).preview()
+    (preview, *_) = open_fit(config(prompt={"attribute": False}, strategy="origin"), data, CPU).preview()
     assert list(preview.drawn) == ["origin"]
 
 
@@ -322,12 +321,10 @@ def test_little_strength_is_fitted_for_little_noise(data):
     assert max(one.timestep for one in examples(CONFIG, data).batch(0, range(200))) > 900
 
 
-def test_boxes_without_room_in_the_prompt_are_told_of(data, caplog):
-    with caplog.at_level(logging.WARNING):
-        examples(CONFIG, data)
-        assert not caplog.messages
-        examples(config(prompt={"max_tokens": 10}), data)
-    assert caplog.messages == ["2 of 4 boxes have no room in prompts of 10 tokens and are left out"]
+def test_boxes_without_room_in_the_prompt_are_counted(data):
+    """Ten tokens have room for one of an image's two boxes; the ignored one does not count."""
+    cut = [open_fit(config(prompt={"max_tokens": budget}), data, CPU).boxes_cut for budget in (24, 10)]
+    assert cut == [0, 2]
 
 
 # --- what is drawn
@@ -408,6 +405,13 @@ def test_little_strength_keeps_the_picture_mirrored_with_its_boxes_sdedit(build,
     assert seen == {False, True}
 
 
+@pytest.mark.parametrize("strategy", ["easy", "hard"])
+def test_nothing_is_asked_for_by_a_word_that_is_not_written(strategy):
+    with pytest.raises(ValueError, match=f"strategy {strategy} asks by a word in the prompt, and prompt.attribute"):
+        config(strategy=strategy, prompt={"attribute": False})
+    assert config(strategy="origin", prompt={"attribute": False}).strategy == "origin"
+
+
 @pytest.mark.parametrize("arrangement", [{"jitter": 0.1}, {"recombine": 0.5}])
 def test_boxes_stay_where_the_picture_stays(arrangement):
     with pytest.raises(ValueError, match=r"strength 0\.5 keeps a part of the real image"):
@@ -433,7 +437,11 @@ def test_a_lineage_that_is_not_there_is_refused(build):
 
 @pytest.mark.parametrize(
     ("change", "classes"),
-    [({"prompt": {"grid": (4, 16)}}, CLASSES), ({"prompt": {"attribute": False}}, CLASSES), ({}, ("blue", "green"))],
+    [
+        ({"prompt": {"grid": (4, 16)}}, CLASSES),
+        ({"prompt": {"attribute": False}, "strategy": "origin"}, CLASSES),
+        ({}, ("blue", "green")),
+    ],
     ids=["grid", "attribute", "classes"],
 )
 def test_weights_of_another_prompt_are_refused_geodiffusion_sec_3_2(checkpoint, change, classes):

@@ -67,6 +67,16 @@ def test_the_arms_differ_in_what_they_are_about_and_train_alike(name):
     assert len({(one.fingerprint(*alike), one.training.steps) for one in of_arm.values()}) == 1
 
 
+def test_yolo_scores_are_compared_between_strategies_or_within_one():
+    """It falls from easy to hard: of parts drawn by different strategies, it would say nothing."""
+    of_arm = {one.arm: one.config.generator for one in EVIDENCE.load("world", "runs", seeds=[0]).trials}
+    parts = [pair for pair in tables.FIDELITY if not set(pair) <= {"easy", "origin", "hard"}]
+    assert {arm for pair in parts for arm in pair} - {"origin", "hard"} == set(of_arm) - {
+        *("real", "easy", "origin", "hard")
+    }
+    assert all(of_arm[first].strategy == of_arm[second].strategy for first, second in parts)
+
+
 def test_the_fit_is_one_for_all_strategies():
     from actors.generators import decides_fit
 

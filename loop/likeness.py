@@ -1,26 +1,29 @@
 """How what a round drew compares with the real images: which pictures are compared, and through whose eyes.
 
 The eyes are those of the detector that the loop starts from, trained on the real images alone. It is the same in every
-round, and in every run with the same training, so the figures of these can be compared.
+round, and in every run with the same training, so the figures of these can be compared. It has seen the images that
+pictures are drawn after, though, and may know them again; where mining is cross-fitted there are others that have not.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from actors.boxes import Boxes
-from actors.records import LabeledImage, Sample
+from actors.records import Detections, LabeledImage, Sample
 from actors.rows import Row
 from actors.seeds import derive_seed
 from loop import stages
 from loop.adapters import open_detector_embed
+from loop.cross_fit import fold_arms
 from loop.round import Loop
 from loop.state import once
 from loop.training import inception
-from loop.training.fidelity import MIN_PICTURES, Features, compare, frechet
+from loop.training.fidelity import MIN_PICTURES, Features, compare, frechet, yolo_scores
 
 if TYPE_CHECKING:
     from actors.filters.base import Embed
@@ -40,6 +43,33 @@ def fidelity(loop: Loop, number: int, samples: Sequence[Sample]) -> dict[str, fl
     place = loop.folder.round(number) / f"fidelity_{compared}.json"
     figures = once(place, dict[str, float], lambda: _measure(loop, number, samples))
     return {f"fidelity_{compared}/{key}": value for key, value in figures.items()}
+
+
+def unseen_yolo_scores(loop: Loop, samples: Sequence[Sample], groups: Mapping[str, str]) -> dict[str, float]:
+    """The YOLO score by detectors that have not seen the image that a picture is drawn after: ``yolo_score_unseen``.
+
+    Those are the folds' detectors (``mining.cross_fit``); without folds, or with folds of another detector, there is
+    none. ``groups`` as in ``yolo_scores``. Candidates of which a part was restored are left out, as they are seen anew.
+    """
+    if not loop.config.mining.cross_fit or loop.config.mining.detector:
+        return {}
+    asked = [sample for sample in samples if _is_as_drawn(sample)]
+    seen: dict[str, Detections] = {}
+    with loop.reporter.stage("look by folds", len(asked)) as progress:
+        for fold in fold_arms(loop.trainings):
+            pictures = [_picture(sample) for sample in asked if sample.lineage.image_id in fold.seen]
+            found = stages.detect(
+                pictures, loop.config.detector, fold.checkpoint, loop.config.hosting, progress.advance
+            )
+            seen |= found[0]
+    scores = yolo_scores([replace(sample, seen=seen[sample.id]) for sample in asked], loop.data.classes, groups)
+    return {key.replace("yolo_score", "yolo_score_unseen"): score for key, score in scores.items()}
+
+
+def _picture(sample: Sample) -> LabeledImage:
+    return LabeledImage(
+        id=sample.id, uri=sample.uri, width=sample.width, height=sample.height, annotation=sample.proposed
+    )
 
 
 def _measure(loop: Loop, number: int, samples: Sequence[Sample]) -> dict[str, float]:

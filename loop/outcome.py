@@ -14,7 +14,7 @@ from actors.storage import read_record, write_bytes, write_record
 from loop.arms import Arm, hard_boxes
 from loop.bootstrap import gain
 from loop.cross_fit import fold_arms
-from loop.likeness import fidelity
+from loop.likeness import fidelity, unseen_yolo_scores
 from loop.report import (
     Figure,
     RoundSummary,
@@ -60,7 +60,8 @@ def report_round(loop: Loop, result: RoundResult, tracker: Tracker) -> None:
         write_bytes(place / name, data)
     manifest = {"manifest.json": _manifest(samples)}
     strategies = {sample.id: sample.lineage.strategy for sample in samples}
-    drawn = yolo_scores(samples, loop.data.classes, strategies) | fidelity(loop, number, samples)
+    drawn = yolo_scores(samples, loop.data.classes, strategies) | unseen_yolo_scores(loop, samples, strategies)
+    drawn |= fidelity(loop, number, samples)
     tracker.log_round(number, _metrics(result, measured, round_summary) | drawn, files | manifest | sheets)
     metrics = {"loop": measured.loop.metrics, "control": measured.control.metrics, "drawn": drawn}
     once(place / "metrics.json", dict, lambda: metrics)

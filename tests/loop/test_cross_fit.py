@@ -4,6 +4,7 @@ import json
 import threading
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,14 +13,16 @@ from rich.console import Console
 from upath import UPath
 
 from actors.perception.attributes import attributes
-from actors.records import Annotation, LabeledImage
+from actors.records import Annotation, Detections, LabeledImage
 from loop import cross_fit, stages
 from loop.arms import Trainings
 from loop.config import LoopConfig, MiningConfig
 from loop.cross_fit import detect_unseen, fold_arms, folds
 from loop.driver import import_real, run
+from loop.likeness import unseen_yolo_scores
 from loop.plan import describe
 from loop.progress import Reporter
+from loop.state import RunFolder
 
 TRAINING = {"steps": 4, "epoch_steps": 2, "batch_size": 4}
 
@@ -75,7 +78,11 @@ def config(easy_config, root, num_folds, name="apart", rounds=1, **sections):
 
 
 def trainings(given):
-    return Trainings(config=given, data=import_real(given), reporter=Reporter(Console(file=StringIO())))
+    return Trainings(config=given, data=import_real(given), reporter=reporter())
+
+
+def reporter():
+    return Reporter(Console(file=StringIO()))
 
 
 def go(given):
@@ -92,6 +99,29 @@ def apart(easy_config, new_root):
         patch.setattr(cross_fit, "train", lambda job, *rest: (jobs.append(job), train(job, *rest))[1])
         given = config(easy_config, new_root(), 3, rounds=2)
         return given, *go(given), jobs
+
+
+def test_the_yolo_score_is_also_taken_by_detectors_that_have_not_seen_the_source(apart, monkeypatch):
+    given, folder, _, jobs = apart
+    samples = RunFolder(UPath(folder)).judged(1)
+    sources = {sample.id: sample.lineage.image_id for sample in samples}
+    trained_on = {job.checkpoint: set(ids(job.real)) for job in jobs}
+
+    def finds_everything(pictures, _, checkpoint, *__):
+        assert not {sources[one.id] for one in pictures} & trained_on[checkpoint]
+        asked = {one.id: one.annotation for one in pictures}
+        scores = {name: np.ones(len(one), np.float32) for name, one in asked.items()}
+        found = {n: Detections(boxes=one.boxes, labels=one.labels, scores=scores[n]) for n, one in asked.items()}
+        return found, None
+
+    loop = SimpleNamespace(config=given, data=import_real(given), trainings=trainings(given), reporter=reporter())
+    monkeypatch.setattr(stages, "detect", finds_everything)
+    scores = unseen_yolo_scores(loop, samples, dict.fromkeys(sources, "origin"))
+    assert scores["yolo_score_unseen"] == scores["yolo_score_unseen_drawn_AP50"] == 1.0
+    recorded = json.loads((folder / "rounds/001/metrics.json").read_text())["drawn"]
+    assert scores.keys() == {key for key in recorded if "unseen" in key}
+    other = given.model_copy(update={"mining": given.mining.model_copy(update={"detector": given.detector})})
+    assert unseen_yolo_scores(SimpleNamespace(config=other), samples, {}) == {}
 
 
 def test_the_folds_train_as_the_control_does_on_the_real_images_of_the_others(apart):

@@ -87,7 +87,7 @@ def test_the_fit_is_one_for_all_strategies():
 
 def test_a_row_has_the_yolo_score_of_what_was_drawn_and_none_where_nothing_was():
     stored = results(trial("real"), trial("hard", yolo_score=0.123456, contrast=0.1))
-    empty = {"contrast": None, "seen_px": None, "edge_px": None}
+    empty = dict.fromkeys(("yolo_score_unseen", "contrast", "seen_px", "edge_px"))
     row = {"data": "world", "seed": 0, "steps": 800, "ap": 0.3}
     assert stored["rows"] == [
         {**row, "arm": "hard", "yolo_score": 0.12346, **empty, "contrast": 0.1},

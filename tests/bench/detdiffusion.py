@@ -22,7 +22,7 @@ QUESTIONS = {
     "world": Question(data="world", base="quickstart.yaml", ablation="detdiffusion_world.yaml"),
     "bccd": Question(data="bccd", base="bccd.yaml", ablation="detdiffusion_bccd.yaml", overrides=FEW_CELLS),
 }
-COLUMNS = {"ap": "AP", "yolo_score": "yolo_score", **{factor: factor for factor in FACTORS}}
+COLUMNS = {"ap": "AP", **{name: name for name in ("yolo_score", "yolo_score_unseen", *FACTORS)}}
 
 
 def measure(folder: UPath) -> dict[str, float]:

@@ -5,7 +5,9 @@ the smallest class should still be 16 px (two cells of the finest feature map) o
 multiple of 32, at least 160 px, at most 640 px and the images' own size. Budget: a fifth of the training boxes, 400
 to 2000, so that few are all taken. Copies and p: the fewer real images there are, the more a detector takes from
 synthetic ones; 20 and 0.5 up to 50 training images (as the quickstart), 2 and 0.3 up to 300 (as the worked examples),
-else 1 and Gen2Det's 0.2. Steps: 50 passes over the training images at batch 16, 600 to 3000, in whole fifties.
+else 1 and Gen2Det's 0.2. Steps: 300 passes over the training images at batch 16, 600 to 6000, in whole fifties: drawn
+images help a detector from scratch once it has run out of the real ones (see "Does it help?" in the README: gains at 640
+passes and more, a loss at 160).
 """
 
 import math
@@ -77,7 +79,9 @@ mixing:
   mode: share ## of every batch
 
 training:
-  steps: {steps} ## a round, and as many for the control: {passes} passes over {num_train} images
+  # A round, and as many for the control. With much fewer passes the detector still learns from its real images, and
+  # then the drawn ones, which take their places in training, cost more than they bring.
+  steps: {steps} ## {passes} passes over {num_train} images
   epoch_steps: {epoch_steps}
   batch_size: {batch_size}
   background_ignore: false ## restoring rejected boxes leaves nothing unlabelled
@@ -131,8 +135,8 @@ def image_size(found: Found) -> int:
 
 
 def training_steps(num_images: int) -> int:
-    """Optimiser steps a round: 50 passes over the images, 600 to 3000."""
-    return _multiple(min(max(50 * num_images / _BATCH_SIZE, 600), 3000), _EPOCH_STEPS)
+    """Optimiser steps a round: 300 passes over the images, 600 to 6000."""
+    return _multiple(min(max(300 * num_images / _BATCH_SIZE, 600), 6000), _EPOCH_STEPS)
 
 
 def dose(num_images: int) -> tuple[int, float]:

@@ -47,7 +47,7 @@ def test_image_size_keeps_small_boxes_large_enough_within_limits(tmp_path, side_
 
 
 def test_steps_grow_with_the_images():
-    assert [training_steps(num) for num in (5, 192, 320, 10_000)] == [600, 600, 1000, 3000]
+    assert [training_steps(num) for num in (5, 32, 40, 192, 10_000)] == [600, 600, 750, 3600, 6000]
 
 
 def test_the_config_loads_and_names_what_was_found(tmp_path):

@@ -129,24 +129,25 @@ def _fit(config: LoopConfig, counts: Counts) -> dict[str, str]:
 
 def _needs(config: LoopConfig) -> dict[str, str]:
     """What has to be there, or to be downloaded, before a run of ``config`` can do all its stages."""
-    needs = {f"{need.what}: {need.place}": _whereabouts(need) for need in _all_needs(config)}
+    asked = _asked_for(config)
+    if config.rounds and config.evaluation.inception is not None:
+        asked.append(Need(what="InceptionV3's weights", place=config.evaluation.inception, is_release=False))
+    needs = {f"{need.what}: {need.place}": _whereabouts(need) for need in asked}
     return _listed("needs", [f"{need} ({whereabouts})" for need, whereabouts in needs.items()])
 
 
 def missing(config: LoopConfig) -> list[str]:
-    """Weights that a run of ``config`` looks for on this machine, and that are not there."""
-    return [f"{need.what}: {need.place}" for need in _all_needs(config) if _whereabouts(need) == _MISSING]
+    """Weights without which no round of ``config`` comes to its end, to be on this machine, and not there."""
+    return [f"{need.what}: {need.place}" for need in _asked_for(config) if _whereabouts(need) == _MISSING]
 
 
-def _all_needs(config: LoopConfig) -> list[Need]:
+def _asked_for(config: LoopConfig) -> list[Need]:
+    """By components: what they cannot be opened without."""
     parts: list[Config] = [config.detector] if config.training.start == "weights" else []
     if config.rounds:
         parts += [config.mining.detector] if parts and config.mining.detector else []
         parts += [config.generator, *config.filters]
-    needs = [need for part in parts for need in part.needs()]
-    if config.rounds and config.evaluation.inception is not None:
-        needs.append(Need(what="InceptionV3's weights", place=config.evaluation.inception, is_release=False))
-    return needs
+    return [need for part in parts for need in part.needs()]
 
 
 def _whereabouts(need: Need) -> str:

@@ -113,9 +113,9 @@ class LayoutFit:
         self.examples = Examples(config, data, PromptWriter(config.prompt, data.classes, self.network.tokenizer))
         self.boxes_cut = self.examples.num_cut()
         denoiser = self.network.denoiser
-        if self.network.device.type == "cpu":
-            _unfuse_attention(denoiser.unet)
         self.learner = Learner(denoiser, _groups(config, denoiser), self.num_steps, worker)
+        if self.network.device.type == "cpu":
+            _unfuse_attention(denoiser.unet)  # not the average's, which only draws
         self.perception = Perception(denoiser, self.network.device) if config.fit.mask_loss else None
         if self.perception:
             self.learner.add(self.perception.head, config.fit.learning_rate)

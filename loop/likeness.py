@@ -23,7 +23,7 @@ from loop.cross_fit import fold_arms
 from loop.round import Loop
 from loop.state import once
 from loop.training import inception
-from loop.training.fidelity import MIN_PICTURES, Features, compare, frechet, yolo_scores
+from loop.training.fidelity import MIN_PICTURES, Features, compare, frechet, layout, yolo_scores
 
 if TYPE_CHECKING:
     from actors.filters.base import Embed
@@ -57,19 +57,13 @@ def unseen_yolo_scores(loop: Loop, samples: Sequence[Sample], groups: Mapping[st
     seen: dict[str, Detections] = {}
     with loop.reporter.stage("look by folds", len(asked)) as progress:
         for fold in fold_arms(loop.trainings):
-            pictures = [_picture(sample) for sample in asked if sample.lineage.image_id in fold.seen]
+            pictures = [layout(sample) for sample in asked if sample.lineage.image_id in fold.seen]
             found = stages.detect(
                 pictures, loop.config.detector, fold.checkpoint, loop.config.hosting, progress.advance
             )
             seen |= found[0]
     scores = yolo_scores([replace(sample, seen=seen[sample.id]) for sample in asked], loop.data.classes, groups)
     return {key.replace("yolo_score", "yolo_score_unseen"): score for key, score in scores.items()}
-
-
-def _picture(sample: Sample) -> LabeledImage:
-    return LabeledImage(
-        id=sample.id, uri=sample.uri, width=sample.width, height=sample.height, annotation=sample.proposed
-    )
 
 
 def _measure(loop: Loop, number: int, samples: Sequence[Sample]) -> dict[str, float]:

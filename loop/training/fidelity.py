@@ -59,13 +59,14 @@ def yolo_score(samples: Sequence[Sample], classes: Sequence[str], *, drawn_only:
     the papers, boxes of all sizes count, and the detector is the round's own. None where there is no box that counts.
     """
     drawn = [sample for sample in samples if sample.uri]
-    layouts = [_layout(sample, drawn_only=drawn_only) for sample in drawn]
-    if all(layout.annotation.ignore.all() for layout in layouts):
+    layouts = [layout(sample, drawn_only=drawn_only) for sample in drawn]
+    if all(one.annotation.ignore.all() for one in layouts):
         return None
     return evaluate(layouts, {sample.id: sample.seen for sample in drawn}, classes)
 
 
-def _layout(sample: Sample, *, drawn_only: bool) -> LabeledImage:
+def layout(sample: Sample, *, drawn_only: bool = False) -> LabeledImage:
+    """What was asked for, as the truth about what was drawn; with ``drawn_only`` the other boxes are ignored."""
     asked = sample.proposed
     ignore = asked.ignore | ~sample.drawn if drawn_only else asked.ignore
     annotation = Annotation(boxes=asked.boxes, labels=asked.labels, ignore=ignore)

@@ -19,8 +19,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,14 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from actors.perception.attributes import attributes
-from actors.records import Difficulty, Instance, LabeledImage
+from actors.records import Detections, Difficulty, Instance, LabeledImage
 from loop import stages
+from loop.arms import Trainings
 from loop.config import HostingConfig, LoopConfig, MixingConfig
-from loop.cross_fit import folds
+from loop.cross_fit import detect_unseen
 from loop.data.importing import Dataset, import_data
 from loop.data.world import HARD, Factors, write_world
+from loop.progress import Reporter
 from loop.training.job import TrainJob
 from loop.training.trainer import train
 
@@ -135,6 +136,11 @@ def factors(annotations: Path) -> dict[str, list[Factors]]:
 def mined(scenes: Sequence[LabeledImage], config: LoopConfig, checkpoint: str) -> list[Instance]:
     """What the detector makes of every part of the scenes."""
     seen, _ = stages.detect(scenes, config.detector, checkpoint, INLINE, lambda _: None)
+    return judged(scenes, seen, config)
+
+
+def judged(scenes: Sequence[LabeledImage], seen: Mapping[str, Detections], config: LoopConfig) -> list[Instance]:
+    """Easy or hard, by what was seen in each scene, by its id."""
     return [one for image in scenes for one in attributes(image, seen[image.id], **config.mining.attribute())]
 
 
@@ -146,13 +152,12 @@ def truth(scenes: Sequence[LabeledImage], instances: Sequence[Instance], annotat
     return [known[Path(one.image_id).name][one.index] for one in instances]
 
 
-def cross_fitted(data: Dataset, config: LoopConfig, num_folds: int, folder: str) -> Iterable[Instance]:
-    """What detectors make of every part of the training scenes, each of those that it has not seen."""
-    scenes = data.splits["train"]
-    for number, unseen in enumerate(folds(scenes, num_folds, config.seed)):
-        names = {scene.id for scene in unseen}
-        others = tuple(scene for scene in scenes if scene.id not in names)
-        yield from mined(unseen, config, trained(replace(data, splits={"train": others}), config, f"{folder}/{number}"))
+def cross_fitted(data: Dataset, config: LoopConfig, num_folds: int, folder: str) -> list[Instance]:
+    """What the folds' detectors make of every part of the training scenes, each of those that it has not seen."""
+    mining = config.mining.model_copy(update={"cross_fit": num_folds})
+    apart = config.model_copy(update={"mining": mining, "hosting": INLINE, "root": folder})
+    seen, _ = detect_unseen(Trainings(config=apart, data=data, reporter=Reporter()))
+    return judged(data.splits["train"], seen, config)
 
 
 def trained(data: Dataset, config: LoopConfig, folder: str) -> str:
@@ -199,7 +204,7 @@ def main() -> None:
         for name, split, instances in (
             ("unseen", "val", mined(data.splits["val"], config, detector)),
             ("own", "train", mined(data.splits["train"], config, detector)),
-            ("cross_fitted", "train", list(cross_fitted(data, config, given.folds, folder))),
+            ("cross_fitted", "train", cross_fitted(data, config, given.folds, folder)),
         ):
             parts = truth(data.splits[split], instances, Path(folder, "annotations", f"{split}.json"))
             measured[name] = measure(instances, parts)

@@ -266,7 +266,9 @@ def inpainted(folder, easy_config):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(arms, "fit", spy)
-        changes = {"generator": {"kind": "inpaint", "painter": PAINTER}, "rejected_boxes": "ignore"}
+        generator = {"kind": "inpaint", "cutout": "box", "painter": PAINTER}
+        filters = [{"kind": "agreement", "iou_threshold": 0.7}]  # which some boxes do not pass
+        changes = {"generator": generator, "filters": filters, "rejected_boxes": "ignore"}
         run_folder, _ = start(easy_config, folder.parent, name="inpainted", rounds=1, **changes)
     return run_folder, fitted
 

@@ -21,6 +21,9 @@ Part = tuple[slice, slice]  # rows and columns of an image
 LEAST_FREE = 0.85  # of a box must be its own: what neighbours cover is theirs, and stays
 _SEAM_PX = 6  # width of the surroundings that a like place must have
 _MAX_SHIFT = 20.0  # grey levels
+_MOST_OFF = 30.0  # grey levels: pixels that differ by more show different things
+_GRAIN_PX = 1.5  # the standard deviation of the average that takes away a picture's grain
+_CUT_SHARE = 0.1  # of a hole's edge where they may
 _LIKE = 1.5  # an example's sides and shape may differ from the box's by this factor
 _LANES = 16  # numbers that a processor's vector holds at most: cv2 rounds those of a row that fill no vector otherwise
 
@@ -64,16 +67,26 @@ def quarter_turns(box: geometry.Boxes, example: geometry.Boxes, rng: np.random.G
     return int(rng.integers(2)) * 2 + int(wide != example_wide)
 
 
-def clear(canvas: Pixels, mask: Mask, occupied: geometry.Boxes, rng: np.random.Generator) -> None:
-    """Take away what is in the hole ``[H, W]``, in place, by what is in a like place of the same image.
-
-    Like is a place whose surroundings are those of the hole, clear of the ``occupied`` boxes ``[n, 4]``. Where there is
-    none, the surroundings are drawn on into the hole (Telea, Journal of Graphics Tools, 2004).
-    """
+def silhouette(cutout: Cutout, box: geometry.Boxes, shape: tuple[int, int]) -> Mask:
+    """``[H, W]``: where an instance cut from ``box`` ``[4]`` of an image is in it, with half its margin around it."""
     import cv2
 
+    found = np.zeros(shape, np.uint8)
+    x, y = (round(float(corner)) for corner in box[:2] - cutout.box[:2])
+    found[y : y + cutout.height, x : x + cutout.width] = cutout.core
+    side = 2 * round(cutout.margin_px / 2) + 1
+    return np.asarray(cv2.dilate(found, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))) > 0)
+
+
+def clear(canvas: Pixels, mask: Mask, occupied: geometry.Boxes, rng: np.random.Generator) -> bool:
+    """Take away what is in the hole ``[H, W]``, in place, by what is in a like place of the same image.
+
+    Like is a place whose surroundings are those of the hole, clear of the ``occupied`` boxes ``[n, 4]``; its light is
+    brought to that of the hole. Nothing is done, and False returned, where there is no such place, or the hole would
+    cut off what reaches into it.
+    """
     if not mask.any():
-        return
+        return True
     left, top, right, bottom = (int(side) for side in bounds(mask))
     x, y = max(left - _SEAM_PX, 0), max(top - _SEAM_PX, 0)
     part = (slice(y, bottom + _SEAM_PX), slice(x, right + _SEAM_PX))
@@ -82,16 +95,53 @@ def clear(canvas: Pixels, mask: Mask, occupied: geometry.Boxes, rng: np.random.G
     around = Cutout(pixels=region, core=inside, box=box, margin_px=_SEAM_PX, at_border=np.zeros((3, 3), np.bool_))
     place = placement.find(canvas, around, occupied, placement.Overlap(most=0.0), rng)
     if place is None:
-        canvas[part] = cv2.inpaint(region, inside.astype(np.uint8), 3, cv2.INPAINT_TELEA)
-        return
-    like = canvas[place.y : place.y + around.height, place.x : place.x + around.width].copy()
-    canvas[part] = np.where(inside[..., None], like, region)
+        return False
+    like = canvas[place.y : place.y + around.height, place.x : place.x + around.width].astype(np.float32)
+    like += _light(region - like, ~inside)
+    if not _meet(region, like, inside, ~inside):
+        return False
+    canvas[part] = np.where(inside[..., None], np.clip(np.rint(like), 0, 255), region).astype(np.uint8)
+    return True
+
+
+def _light(difference: Floats, known: Mask) -> Floats:
+    """``[h, w, 3]``: how the light of two pictures differs, everywhere, from their difference where it is ``known``.
+
+    It changes slowly; where the pictures are of different things does not count.
+    """
+    return _average(difference, known & (np.abs(difference).max(axis=2) <= _MOST_OFF), max(known.shape) / 4)
+
+
+def _meet(region: Pixels, other: Floats, inside: Mask, known: Mask) -> bool:
+    """Whether ``other`` may stand ``inside`` a ``region``: at the edge, where ``known``, both show the same."""
+    import cv2
+
+    outside = known & ~inside
+    edge = (cv2.dilate(inside.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0) & outside
+    off = np.abs(_average(region - other, outside, _GRAIN_PX)).max(axis=2) > _MOST_OFF
+    return not edge.any() or bool(off[edge].mean() <= _CUT_SHARE)
+
+
+def _average(values: Floats, counts: Mask, sigma: float) -> Floats:
+    """``[h, w, 3]``: Gaussian averages of those of the values that count ``[h, w]``."""
+    import cv2
+
+    weight = counts.astype(np.float32)[..., None]
+    total, norm = (cv2.GaussianBlur(one, (0, 0), sigma) for one in (values * weight, weight))
+    return np.asarray(total / np.maximum(norm, 1e-6)[..., None], np.float32)
 
 
 def seam(canvas: Pixels, cutout: Cutout, box: geometry.Boxes) -> float:
     """Root mean square difference, grey levels, of a cutout's surroundings and the canvas's around ``box`` ``[4]``."""
     part, pixels, _, around = _warped(canvas, cutout, box)
     return float(np.sqrt(np.mean((canvas[part][around] - pixels[around]) ** 2))) if around.any() else np.inf
+
+
+def goes_on(canvas: Pixels, cutout: Cutout, box: geometry.Boxes) -> bool:
+    """Whether a cutout of a whole box goes on in the canvas's pixels around ``box`` ``[4]``."""
+    part, pixels, alpha, around = _warped(canvas, cutout, box)
+    pixels += _light(canvas[part] - pixels, around)
+    return _meet(canvas[part], pixels, alpha >= cutout.opacity, around)
 
 
 def compose(canvas: Pixels, cutout: Cutout, box: geometry.Boxes, mask: Mask) -> None:

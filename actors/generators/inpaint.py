@@ -16,10 +16,10 @@ from pydantic import Field, model_validator
 
 from actors import boxes as geometry
 from actors.config import Need, Share
+from actors.generators import example as examples
 from actors.generators import placement
 from actors.generators.base import one_box, source_of
 from actors.generators.cutout import Cutout, Shape, cut, rotated, turned
-from actors.generators.example import LEAST_FREE, alike, by_class, clear, compose, quarter_turns, seam, whole
 from actors.generators.hardening import HardeningConfig, Mode, Range
 from actors.generators.painters import PainterConfig
 from actors.generators.painters.base import Painter, Window
@@ -124,14 +124,16 @@ class Inpaint:
     """Paints a lineage's mined instances anew, in their own boxes or at new places of their image.
 
     Pixels outside the holes stay the image's. A box keeps out of its neighbours' pixels; one that shares more than 15 %
-    of its own with them is left as it is. The annotation is the image's, then one box for each inserted instance.
+    of its own with them is left as it is. So is, where the painter starts from an example, one whose old object cannot
+    be taken away, or whose example cannot be set in, without cutting off what is around it. The annotation is the
+    image's, then one box for each inserted instance.
     """
 
     def __init__(self, config: InpaintConfig, real: Sequence[LabeledImage], painter: Painter) -> None:
         self.config, self.painter = config, painter
         self.images = {image.id: image for image in real}
-        self.whole = {image.id: whole(image) for image in real}
-        self.instances = by_class(real, self.whole)
+        self.whole = {image.id: examples.whole(image) for image in real}
+        self.instances = examples.by_class(real, self.whole)
         self.read = lru_cache(maxsize=64)(read)
         self.cut = lru_cache(maxsize=1024)(self._cut)
 
@@ -161,8 +163,11 @@ class Inpaint:
                 mode = self._mode(rng)
                 painted.append((index, example if mode == "scale" else self.config.harden(example, mode, rng)))
         sites = [self._site(canvas, annotation, index, example) for index, example in painted]
-        annotation, sites = _painted(annotation, len(image.annotation), [site for site in sites if _is_free(site)])
-        start = _start(canvas, sites, image.annotation.boxes, rng) if self.painter.varies else canvas
+        sites = [site for site in sites if _is_free(site)]
+        start = canvas
+        if self.painter.varies:
+            start, sites = self._start(canvas, sites, image, rng)
+        annotation, sites = _painted(annotation, len(image.annotation), sites)
         return _Draft(lineage=lineage, canvas=canvas, start=start, annotation=annotation, sites=tuple(sites))
 
     def _moves(self, image: LabeledImage, index: int, rng: np.random.Generator) -> bool:
@@ -191,15 +196,15 @@ class Inpaint:
         """
         box, label = image.annotation.boxes[index], int(image.annotation.labels[index])
         names, boxes = self.instances.get(label, ([], geometry.empty()))
-        found = alike(box, boxes, turn=self.config.rotate)
+        found = examples.alike(box, boxes, turn=self.config.rotate)
         tries = _NUM_EXAMPLES if self.config.cutout == "box" else 1
         drawn = []
         for _ in range(tries):
             image_id, position = names[found[int(rng.integers(len(found)))]] if found else (image.id, index)
             cutout = self.cut(image_id, position)
-            turns = quarter_turns(box, cutout.box, rng) if self.config.rotate else 0
+            turns = examples.quarter_turns(box, cutout.box, rng) if self.config.rotate else 0
             drawn.append(turned(cutout, flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns))
-        return drawn[0] if tries == 1 else min(drawn, key=lambda one: seam(canvas, one, box))
+        return drawn[0] if tries == 1 else min(drawn, key=lambda one: examples.seam(canvas, one, box))
 
     def _mode(self, rng: np.random.Generator) -> Mode:
         return self.config.modes[rng.integers(len(self.config.modes))]
@@ -220,6 +225,28 @@ class Inpaint:
             frame=frame(box, config.context, least_px),
             example=example,
         )
+
+    def _start(
+        self, canvas: Pixels, sites: Sequence[_Site], image: LabeledImage, rng: np.random.Generator
+    ) -> tuple[Pixels, list[_Site]]:
+        """The canvas with an example in every hole, and the sites.
+
+        From the image's own boxes what is there is taken away first. Where that would show, the box is no site.
+        """
+        start, own = canvas.copy(), image.annotation.boxes
+
+        def is_ready(site: _Site) -> bool:
+            if site.index >= len(own):  # a new place is chosen by its ground
+                return True
+            if self.config.cutout == "box":  # nothing of the old one is left to take away
+                return examples.goes_on(start, site.example, site.box)
+            here = examples.silhouette(self.cut(image.id, site.index), own[site.index], canvas.shape[:2])
+            return examples.clear(start, here & site.mask, own, rng)
+
+        ready = [site for site in sites if is_ready(site)]
+        for site in ready:
+            examples.compose(start, site.example, site.box, site.mask)
+        return start, ready
 
     def _window(self, draft: _Draft, site: _Site) -> Window:
         size_px = self.painter.size_px
@@ -245,7 +272,7 @@ class Inpaint:
                 touched[site.mask] = site.index
         refused = "generator: safety_checker" if any(pixels is None for pixels in painted) else ""
         if not painted:
-            refused = "generator: below_its_neighbours"
+            refused = "generator: too_crowded"
         return Candidate(
             pixels=canvas,
             annotation=draft.annotation,
@@ -265,22 +292,8 @@ def _painted(annotation: Annotation, num_own: int, sites: Sequence[_Site]) -> tu
     return annotation.take(keep), [replace(site, index=int(position[site.index])) for site in sites]
 
 
-def _start(canvas: Pixels, sites: Sequence[_Site], own: geometry.Boxes, rng: np.random.Generator) -> Pixels:
-    """The canvas with an example in every hole; its ``own`` boxes ``[n, 4]`` are emptied first, among its sites.
-
-    Where one is inserted there is nothing but ground.
-    """
-    start = canvas.copy()
-    for site in sites:
-        if site.index < len(own):
-            clear(start, site.mask, own, rng)
-    for site in sites:
-        compose(start, site.example, site.box, site.mask)
-    return start
-
-
 def _is_free(site: _Site) -> bool:
     """Whether enough of the box is its own to be painted."""
     left, top, right, bottom = np.maximum(np.rint(site.box), 0).astype(int)
     free = site.mask[top:bottom, left:right]
-    return bool(free.size and free.mean() >= LEAST_FREE)
+    return bool(free.size and free.mean() >= examples.LEAST_FREE)

@@ -6,7 +6,7 @@ from PIL import Image
 
 from actors.boxes import intersections
 from actors.generators.cutout import cut
-from actors.generators.example import alike, clear, compose, seam
+from actors.generators.example import alike, clear, compose, goes_on, seam, silhouette
 from actors.generators.inpaint import Inpaint, InpaintConfig
 from actors.records import Annotation, LabeledImage, Lineage
 
@@ -79,7 +79,7 @@ def test_a_box_that_lies_below_its_neighbours_is_left_as_it_is(scene):
     candidate = Inpaint(InpaintConfig(), [image], Paints()).generate([lineage(image, 0, 2)])[0]
     assert candidate.drawn.tolist() == [False, False, True]
     alone = Inpaint(InpaintConfig(), [image], Paints()).generate([lineage(image, 0)])[0]
-    assert alone.refused == "generator: below_its_neighbours"
+    assert alone.refused == "generator: too_crowded"
     assert (alone.pixels == pixels_of(image)).all()
 
 
@@ -226,8 +226,68 @@ def test_clearing_a_hole_takes_a_like_place_of_the_image():
     truth, mask = canvas.copy(), np.zeros((60, 80), bool)
     mask[20:36, 30:46] = True
     canvas[mask] = (255, 0, 0)
-    clear(canvas, mask, np.array([[30, 20, 46, 36]], np.float32), np.random.default_rng(0))
+    assert clear(canvas, mask, np.array([[30, 20, 46, 36]], np.float32), np.random.default_rng(0))
     assert np.abs(canvas.astype(int) - truth).max() <= 1
+
+
+def test_what_fills_a_hole_has_the_light_of_the_hole():
+    """The ground grows lighter to the right, by a grey level each px; every like place is darker or lighter."""
+    truth = np.repeat(40 + np.arange(160, dtype=np.uint8)[None, :, None], 30, axis=0).repeat(3, axis=2)
+    canvas, mask = truth.copy(), np.zeros((30, 160), bool)
+    mask[8:22, 60:74] = True
+    canvas[mask] = 0
+    assert clear(canvas, mask, np.array([[50, 0, 84, 30]], np.float32), np.random.default_rng(0))
+    assert np.abs(canvas.astype(int) - truth).max() <= 2
+
+
+@pytest.mark.parametrize("bar", [slice(30, 50), slice(10, 50)])
+def test_a_hole_that_would_cut_off_what_reaches_into_it_is_not_cleared(bar):
+    """A bar that ends in the hole, or goes on behind it; nowhere else is one like it."""
+    canvas, mask = np.full((60, 80, 3), 180, np.uint8), np.zeros((60, 80), bool)
+    mask[20:36, 22:38] = True
+    canvas[24:32, bar] = 20
+    before = canvas.copy()
+    assert not clear(canvas, mask, np.array([[22, 20, 38, 36]], np.float32), np.random.default_rng(0))
+    assert (canvas == before).all()
+
+
+def test_a_hole_with_no_place_like_it_is_not_cleared():
+    canvas, mask = np.full((40, 40, 3), 180, np.uint8), np.zeros((40, 40), bool)
+    mask[10:30, 10:30] = True
+    assert not clear(canvas, mask, np.array([[0, 0, 40, 40]], np.float32), np.random.default_rng(0))
+
+
+def test_a_silhouette_is_the_object_where_it_is():
+    pixels = np.full((60, 80, 3), 180, np.uint8)
+    rows, columns = np.mgrid[:60, :80]
+    disc = np.hypot(rows - 29.5, columns - 49.5) < 10
+    pixels[disc] = (200, 20, 20)
+    box = np.array([40, 20, 60, 40], np.float32)
+    found = silhouette(cut(pixels, box, "object"), box, (60, 80))
+    assert found[disc].all()
+    assert not found[np.hypot(rows - 29.5, columns - 49.5) > 15].any()
+
+
+def test_a_box_goes_on_where_its_ground_does():
+    """A copper track through the box goes on in a like track, and not beside it; light does not matter."""
+    board = np.full((60, 120, 3), 150, np.uint8)
+    board[26:34] = 60
+    cutout = cut(board, np.array([20, 20, 40, 40], np.float32), "box")
+    assert goes_on(board + 20, cutout, np.array([70, 20, 90, 40], np.float32))
+    assert not goes_on(board, cutout, np.array([70, 10, 90, 30], np.float32))
+
+
+def test_a_box_that_cannot_be_emptied_is_left_as_it_is(scene):
+    """Where a painter starts from an example; another is painted as ever."""
+    image = scene((20, 20, 36, 36), (60, 40, 76, 56))
+    pixels = pixels_of(image).copy()
+    pixels[24:32, :48] = 230  # a bar across the first
+    Image.fromarray(pixels).save(image.uri)
+    drawn = [
+        Inpaint(InpaintConfig(), [image], Paints(varies=varies)).generate([lineage(image, 0, 1)])[0].drawn.tolist()
+        for varies in (True, False)
+    ]
+    assert drawn == [[False, True], [True, True]]
 
 
 def test_composing_fills_the_box_and_keeps_to_the_hole():

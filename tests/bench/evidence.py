@@ -23,7 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from evidence_tables import MissingMarksError, write_section
+from evidence_tables import WORLDS, MissingMarksError, write_section
 from upath import UPath
 
 from actors.plain import differences
@@ -80,7 +80,7 @@ class Evidence:
         """The ablation that a question is, with all it runs below ``root``."""
         question = self.questions[name]
         overrides = [f"root={root}", "hosting.engine=inline", *question.overrides]
-        if question.data != "world":
+        if question.data not in WORLDS:
             overrides.append(f"data.root={data}")
         return load_ablation([CONFIGS / question.base, CONFIGS / "ablations" / question.ablation], overrides, seeds)
 
@@ -186,7 +186,7 @@ class Evidence:
         parser.add_argument("--seeds", type=int, nargs="+", default=[], help="in place of the ablation file's")
         parser.add_argument("--rows-only", action="store_true", help="run nothing, take what is finished")
         given = parser.parse_args()
-        if self.questions[given.question].data != "world" and not (given.data or given.rows_only):
+        if self.questions[given.question].data not in WORLDS and not (given.data or given.rows_only):
             parser.error(f"{given.question}: give the data set's folder with --data")
         return given
 

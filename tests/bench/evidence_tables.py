@@ -13,8 +13,18 @@ import numpy as np
 from loop.report.ablation import t_interval
 from loop.report.summary import points
 
-TITLES = {"world": "Rendered scenes", "bccd": "Blood cells (BCCD)"}
-SEEDS = {"world": "All seeds share the scenes.", "bccd": "Each seed draws its own training images."}
+WORLDS = {"world", "fresh"}
+"""Data sets that are rendered, and need no folder."""
+TITLES = {
+    "world": "Rendered scenes",
+    "fresh": "Rendered scenes by which no setting was chosen",
+    "bccd": "Blood cells (BCCD)",
+}
+SEEDS = {
+    "world": "All seeds share the scenes.",
+    "fresh": "All seeds share the scenes.",
+    "bccd": "Each seed draws its own training images.",
+}
 
 Rows = Sequence[Mapping[str, Any]]
 Show = Callable[[float], str]
@@ -121,12 +131,12 @@ def sections(
 
 def folder_of(data: str) -> str:
     """What a command line is told of where a data set lies."""
-    return "" if data == "world" else " --data FOLDER"
+    return "" if data in WORLDS else " --data FOLDER"
 
 
 def heading(data: str, config: Mapping[str, Any]) -> str:
     """The line over a data set's table: what all arms share."""
-    num_images = config["data"]["world"]["train"] if data == "world" else config["data"]["subset"] or "all"
+    num_images = config["data"]["world"]["train"] if data in WORLDS else config["data"]["subset"] or "all"
     detector, training = config["detector"], config["training"]
     model, size = Path(detector["model"]).stem, detector["image_size_px"]
     start = "from random weights, " if training["start"] == "scratch" else ""

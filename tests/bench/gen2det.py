@@ -1,4 +1,4 @@
-"""Whether the loop helps: ``python tests/bench/gen2det.py world|bccd|p|copies [--root DIR] [--data DIR] [--seeds 0 1]``
+"""Whether the loop helps: ``python tests/bench/gen2det.py world|fresh|bccd|p|copies [--root DIR] [--data DIR] ...``
 
 Each question is an ablation of ``configs/ablations/``. ``--data`` is the folder of BCCD. ``--rows-only`` runs nothing
 and takes what is finished below the root, also while an ablation is going on there. Rows go into
@@ -10,6 +10,9 @@ from gen2det_tables import MARKS, section
 
 QUESTIONS = {
     "world": Question(data="world", base="quickstart.yaml", ablation="gen2det_world.yaml"),
+    "fresh": Question(
+        data="fresh", base="quickstart.yaml", ablation="gen2det_fresh.yaml", overrides=("data.world.seed=1",)
+    ),
     "bccd": Question(data="bccd", base="bccd.yaml", ablation="gen2det_bccd.yaml", overrides=FEW_CELLS),
     "p": Question(data="world", base="quickstart.yaml", ablation="p.yaml"),
     "copies": Question(data="world", base="quickstart.yaml", ablation="copies.yaml"),

@@ -144,10 +144,10 @@ def test_the_main_questions_ask_what_they_must():
     assert copies == [f"copies={num}" for num in (1, 2, 3, 5, 10)]
 
 
-@pytest.mark.parametrize("name", ["world", "bccd"])
+@pytest.mark.parametrize("name", ["world", "fresh", "bccd"])
 def test_real_4x_has_four_times_the_real_images(name):
     of_arm = {trial.arm: trial.config.data for trial in EVIDENCE.load(name, "runs").trials}
-    ours, theirs = (of_arm[arm].world.train if name == "world" else of_arm[arm].subset for arm in ("real", "real_4x"))
+    ours, theirs = (of_arm[arm].world.train if name != "bccd" else of_arm[arm].subset for arm in ("real", "real_4x"))
     assert theirs == 4 * ours
 
 
@@ -171,14 +171,14 @@ def test_rows_of_an_arm_that_has_changed_go():
 
 
 def test_rows_of_another_config_go_whole_data_sets_at_a_time():
-    stored, _ = settled()
-    EVIDENCE.merge(stored, "world", [trial("real"), trial("mixing.p=0.1")], HERE)
-    stored["runs"]["world"]["arms"]["p=0.1"] = {"mixing.p": 0.1}
-    stored["runs"]["world"]["config"]["training"]["batch_size"] = 8
+    stored, _ = settled("fresh")
+    EVIDENCE.merge(stored, "fresh", [trial("real"), trial("mixing.p=0.1")], HERE)
+    stored["runs"]["fresh"]["arms"]["p=0.1"] = {"mixing.p": 0.1}
+    stored["runs"]["fresh"]["config"]["training"]["batch_size"] = 8
     with pytest.raises(ConfigError, match=r"make those anew first:\n  training.batch_size: 8 -> 16"):
         settled("p", stored)
-    _, said = settled(stored=stored)
-    assert said == ["world: 2 old rows go, the config has changed:\n  training.batch_size: 8 -> 16"]
+    _, said = settled("fresh", stored)
+    assert said == ["fresh: 2 old rows go, the config has changed:\n  training.batch_size: 8 -> 16"]
     assert stored["rows"] == []
 
 

@@ -13,14 +13,14 @@ from typing import Any
 
 from detdiffusion_tables import MARKS, section
 from drawn_factors import FACTORS, means, of_run
-from evidence import FEW_CELLS, Evidence, Question
+from evidence import Evidence, Question
 from upath import UPath
 
 from loop.state import RunFolder
 
 QUESTIONS = {
     "world": Question(data="world", base="quickstart.yaml", ablation="detdiffusion_world.yaml"),
-    "bccd": Question(data="bccd", base="bccd.yaml", ablation="detdiffusion_bccd.yaml", overrides=FEW_CELLS),
+    "bccd": Question(data="bccd", base="bccd.yaml", ablation="detdiffusion_bccd.yaml"),
 }
 COLUMNS = {"ap": "AP", **{name: name for name in ("yolo_score", "yolo_score_unseen", *FACTORS)}}
 

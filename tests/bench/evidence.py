@@ -36,11 +36,6 @@ from loop.report.ablation import TrialResult
 README = ROOT / "README.md"
 CONFIGS = ROOT / "configs"
 FOLDER = "FOLDER"  # stands for the place of a data set, which decides nothing
-FEW_CELLS = (
-    *("rounds=1", "data.subset=20", "detector.image_size_px=128"),
-    *("mining.budget=500", "generation.copies=20", "mixing.p=0.5", "training.steps=1500"),
-)
-"""Of BCCD's 205 training images 20, and steps enough to run out of them; at this size a run takes minutes."""
 OF_ROUNDS = ("mining.", "generator.", "fit.", "generation.", "filters", "rejected_boxes", "mixing.")
 """Keys that decide nothing where no round is run."""
 Results = dict[str, Any]

@@ -110,7 +110,8 @@ def test_check_says_what_a_run_would_do_and_starts_nothing(detloop, tmp_path):
 
 def test_check_says_what_is_fitted_first(detloop, easy_data):
     painter = "generator.painter={kind: crop, fit_steps: 70, fit_batch_size: 8}"
-    arguments = ("check", CONFIGS / "bccd.yaml", "--set", "data.format=coco", "--set", f"data.root={easy_data}")
+    plain = ("--set", "data.format=coco", "--set", "data.subset=null")
+    arguments = ("check", CONFIGS / "bccd.yaml", "--set", f"data.root={easy_data}", *plain)
     status, said, _ = detloop(*arguments, "--set", "generator.kind=inpaint", "--set", painter)
     assert status == 0
     assert re.search(r"fit +the generator first, 70 steps of 8 on 16 real boxes", said)
@@ -148,10 +149,9 @@ def test_check_names_the_weights_that_a_run_needs_and_whether_they_are_there(det
         f"CLIP weights of ViT-L-14-quickgelu: openai {download}",
         "CLIP weights: s3://bucket/clip.pt (remote, not looked at)",
     ]
-    plain = ("--set", "generator={kind: copy_paste}", "--set", "filters=[{kind: aesthetic, head: fitted}]")
-    status, said, _ = detloop(
-        "check", CONFIGS / "bccd.yaml", "--set", f"data.root={easy_data}", "--set", "data.format=coco", *plain
-    )
+    plain = [f"--set={one}" for one in ("data.format=coco", "data.subset=null", "generator={kind: copy_paste}")]
+    plain.append("--set=filters=[{kind: aesthetic, head: fitted}]")
+    status, said, _ = detloop("check", CONFIGS / "bccd.yaml", "--set", f"data.root={easy_data}", *plain)
     assert said.count(download) == 1  # CLIP's
     assert "\nneeds" not in detloop("check", QUICKSTART)[1]
 

@@ -4,16 +4,19 @@ A painter whose ``strength`` is below 1 takes it back towards noise, varies it a
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actors import boxes as geometry
 from actors.generators import placement
-from actors.generators.cutout import BORDER_PX, Cutout, bounds
-from actors.generators.window import Mask
-from actors.images import Pixels
+from actors.generators.cutout import BORDER_PX, Cutout, Shape, bounds, cut
+from actors.generators.window import Mask, hole
+from actors.images import Pixels, read
 from actors.records import LabeledImage
+from actors.seeds import derive_seed
 
 Floats = NDArray[np.float32]
 Part = tuple[slice, slice]  # rows and columns of an image
@@ -26,6 +29,31 @@ _GRAIN_PX = 1.5  # the standard deviation of the average that takes away a pictu
 _CUT_SHARE = 0.1  # of a hole's edge where they may
 _LIKE = 1.5  # an example's sides and shape may differ from the box's by this factor
 _LANES = 16  # numbers that a processor's vector holds at most: cv2 rounds those of a row that fill no vector otherwise
+
+
+class Instances:
+    """The instances of real images: which are whole, what they look like, and what is to be there without them."""
+
+    def __init__(self, real: Sequence[LabeledImage], shape: Shape, margin: float) -> None:
+        """They are cut out as ``shape`` says, and taken away with ``margin`` (share of a box's sides) at most."""
+        self.images = {image.id: image for image in real}
+        self.whole = {image.id: whole(image) for image in real}
+        self.by_class = by_class(real, self.whole)
+        self.shape, self.margin = shape, margin
+        self.read = lru_cache(maxsize=64)(read)
+        self.cut = lru_cache(maxsize=1024)(self._cut)
+        self.ground = lru_cache(maxsize=1024)(self._ground)
+
+    def _cut(self, image_id: str, index: int) -> Cutout:
+        image = self.images[image_id]
+        return cut(self.read(image.uri), image.annotation.boxes[index], self.shape)
+
+    def _ground(self, image_id: str, index: int) -> "Ground | None":
+        image, chance = self.images[image_id], np.random.default_rng(derive_seed("ground", image_id, index))
+        pixels, boxes = self.read(image.uri), image.annotation.boxes
+        free = hole(pixels.shape[:2], boxes[index], self.margin, np.delete(boxes, index, axis=0))
+        there = silhouette(self.cut(image_id, index), boxes[index], pixels.shape[:2])
+        return ground(pixels, free & there, boxes, chance)
 
 
 def whole(image: LabeledImage) -> Mask:
@@ -78,30 +106,41 @@ def silhouette(cutout: Cutout, box: geometry.Boxes, shape: tuple[int, int]) -> M
     return np.asarray(cv2.dilate(found, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))) > 0)
 
 
-def clear(canvas: Pixels, mask: Mask, occupied: geometry.Boxes, rng: np.random.Generator) -> bool:
-    """Take away what is in the hole ``[H, W]``, in place, by what is in a like place of the same image.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ground:
+    """What an image shows where an object is taken away."""
+
+    part: Part  # of the image
+    pixels: Pixels  # [h, w, 3]
+    hole: Mask  # [h, w]
+
+    def lay(self, canvas: Pixels, mask: Mask) -> None:
+        """Put it into the image, in place, where ``mask`` ``[H, W]`` is."""
+        canvas[self.part][self.hole & mask[self.part]] = self.pixels[self.hole & mask[self.part]]
+
+
+def ground(image: Pixels, mask: Mask, occupied: geometry.Boxes, rng: np.random.Generator) -> Ground | None:
+    """What is to be in a hole ``[H, W]`` in place of what is there: what a like place of the same image shows.
 
     Like is a place whose surroundings are those of the hole, clear of the ``occupied`` boxes ``[n, 4]``; its light is
-    brought to that of the hole. Nothing is done, and False returned, where there is no such place, or the hole would
-    cut off what reaches into it.
+    brought to that of the hole. None where there is no such place, or the hole would cut off what reaches into it.
     """
     if not mask.any():
-        return True
+        return None
     left, top, right, bottom = (int(side) for side in bounds(mask))
     x, y = max(left - _SEAM_PX, 0), max(top - _SEAM_PX, 0)
     part = (slice(y, bottom + _SEAM_PX), slice(x, right + _SEAM_PX))
-    region, inside = np.ascontiguousarray(canvas[part]), np.ascontiguousarray(mask[part])
+    region, inside = np.ascontiguousarray(image[part]), np.ascontiguousarray(mask[part])
     box = np.array([left - x, top - y, right - x, bottom - y], np.float32)
     around = Cutout(pixels=region, core=inside, box=box, margin_px=_SEAM_PX, at_border=np.zeros((3, 3), np.bool_))
-    place = placement.find(canvas, around, occupied, placement.Overlap(most=0.0), rng)
+    place = placement.find(image, around, occupied, placement.Overlap(most=0.0), rng)
     if place is None:
-        return False
-    like = canvas[place.y : place.y + around.height, place.x : place.x + around.width].astype(np.float32)
+        return None
+    like = image[place.y : place.y + around.height, place.x : place.x + around.width].astype(np.float32)
     like += _light(region - like, ~inside)
     if not _meet(region, like, inside, ~inside):
-        return False
-    canvas[part] = np.where(inside[..., None], np.clip(np.rint(like), 0, 255), region).astype(np.uint8)
-    return True
+        return None
+    return Ground(part=part, pixels=np.clip(np.rint(like), 0, 255).astype(np.uint8), hole=inside)
 
 
 def _light(difference: Floats, known: Mask) -> Floats:

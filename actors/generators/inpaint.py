@@ -7,7 +7,6 @@ so that a small object is not lost in latent space. Beyond the paper, an instanc
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import product
 from typing import ClassVar, Literal, Self
 
@@ -19,13 +18,13 @@ from actors.config import Need, Share
 from actors.generators import example as examples
 from actors.generators import placement
 from actors.generators.base import one_box, source_of
-from actors.generators.cutout import Cutout, Shape, cut, rotated, turned
+from actors.generators.cutout import Cutout, Shape, rotated, turned
 from actors.generators.hardening import HardeningConfig, Mode, Range
 from actors.generators.painters import PainterConfig
 from actors.generators.painters.base import Painter, Window
 from actors.generators.painters.crop import CropConfig
 from actors.generators.window import Frame, Mask, feathered, frame, hole
-from actors.images import Pixels, read
+from actors.images import Pixels
 from actors.records import Annotation, Candidate, Difficulty, LabeledImage, Lineage
 from actors.seeds import derive_seed
 
@@ -54,7 +53,7 @@ class InpaintConfig(HardeningConfig):
     """Instances may be turned by 90, 180 and 270 degrees: right for things that are looked at from above."""
     insert: Share = 0.0
     """Share of the instances painted at a new place of their image, as a further box; 0 is the paper. Above 0, those
-    that neighbours or the image's border cut into go there too."""
+    that neighbours or the image's border cut into, or that cannot be taken away unseen, go there too."""
     further: int = Field(0, ge=0)
     """New places at which each instance is painted besides, where there is room: a fuller picture teaches more in one
     step. As with ``insert``, an instance that is cut into has one of its like painted in its stead."""
@@ -131,11 +130,7 @@ class Inpaint:
 
     def __init__(self, config: InpaintConfig, real: Sequence[LabeledImage], painter: Painter) -> None:
         self.config, self.painter = config, painter
-        self.images = {image.id: image for image in real}
-        self.whole = {image.id: examples.whole(image) for image in real}
-        self.instances = examples.by_class(real, self.whole)
-        self.read = lru_cache(maxsize=64)(read)
-        self.cut = lru_cache(maxsize=1024)(self._cut)
+        self.instances = examples.Instances(real, config.cutout, config.margin)
 
     def generate(self, lineages: Sequence[Lineage]) -> list[Candidate]:
         """One candidate per lineage, in order; the windows of all of them are painted together.
@@ -149,8 +144,8 @@ class Inpaint:
 
     def _draft(self, lineage: Lineage) -> _Draft:
         """Where each instance is painted: in its own box, or, by the candidate's own chance, elsewhere."""
-        image = source_of(self.images, lineage)
-        canvas, rng = self.read(image.uri), np.random.default_rng(lineage.seed)
+        image = source_of(self.instances.images, lineage)
+        canvas, rng = self.instances.read(image.uri), np.random.default_rng(lineage.seed)
         annotation, painted = image.annotation, []
         for turn, index in product(range(1 + self.config.further), lineage.box_indices):
             moves = turn > 0 or self._moves(image, index, rng)
@@ -166,18 +161,29 @@ class Inpaint:
         sites = [site for site in sites if _is_free(site)]
         start = canvas
         if self.painter.varies:
-            start, sites = self._start(canvas, sites, image, rng)
+            start, sites = self._start(canvas, sites, image)
         annotation, sites = _painted(annotation, len(image.annotation), sites)
         return _Draft(lineage=lineage, canvas=canvas, start=start, annotation=annotation, sites=tuple(sites))
 
     def _moves(self, image: LabeledImage, index: int, rng: np.random.Generator) -> bool:
-        return rng.random() < self.config.insert or (self.config.insert > 0 and not self.whole[image.id][index])
+        return rng.random() < self.config.insert or (self.config.insert > 0 and not self._can_stay(image, index))
+
+    def _can_stay(self, image: LabeledImage, index: int) -> bool:
+        """Whether another instance may take its place: it is whole, and can be taken away where it must be."""
+        replaced = self.painter.varies and self.config.cutout == "object"
+        return bool(self.instances.whole[image.id][index]) and not (
+            replaced and self.instances.ground(image.id, index) is None
+        )
 
     def _new_place(
         self, canvas: Pixels, annotation: Annotation, image: LabeledImage, index: int, rng: np.random.Generator
     ) -> tuple[geometry.Boxes, Cutout] | None:
         """A box ``[4]`` for an instance, clear of the others, where the surroundings are like its own; its example."""
-        cutout = self.cut(image.id, index) if self.whole[image.id][index] else self._alike(canvas, image, index, rng)
+        cutout = (
+            self.instances.cut(image.id, index)
+            if self.instances.whole[image.id][index]
+            else self._alike(canvas, image, index, rng)
+        )
         turns = int(rng.integers(4)) * self.config.rotate
         cutout = turned(cutout, flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns)
         if self.config.turn_deg:
@@ -195,23 +201,19 @@ class Inpaint:
         One that comes with its whole box is the best of a few: its surroundings are to be those of the box.
         """
         box, label = image.annotation.boxes[index], int(image.annotation.labels[index])
-        names, boxes = self.instances.get(label, ([], geometry.empty()))
+        names, boxes = self.instances.by_class.get(label, ([], geometry.empty()))
         found = examples.alike(box, boxes, turn=self.config.rotate)
         tries = _NUM_EXAMPLES if self.config.cutout == "box" else 1
         drawn = []
         for _ in range(tries):
             image_id, position = names[found[int(rng.integers(len(found)))]] if found else (image.id, index)
-            cutout = self.cut(image_id, position)
+            cutout = self.instances.cut(image_id, position)
             turns = examples.quarter_turns(box, cutout.box, rng) if self.config.rotate else 0
             drawn.append(turned(cutout, flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns))
         return drawn[0] if tries == 1 else min(drawn, key=lambda one: examples.seam(canvas, one, box))
 
     def _mode(self, rng: np.random.Generator) -> Mode:
         return self.config.modes[rng.integers(len(self.config.modes))]
-
-    def _cut(self, image_id: str, index: int) -> Cutout:
-        image = self.images[image_id]
-        return cut(self.read(image.uri), image.annotation.boxes[index], self.config.cutout)
 
     def _site(self, canvas: Pixels, annotation: Annotation, index: int, example: Cutout) -> _Site:
         config, box = self.config, annotation.boxes[index]
@@ -226,27 +228,24 @@ class Inpaint:
             example=example,
         )
 
-    def _start(
-        self, canvas: Pixels, sites: Sequence[_Site], image: LabeledImage, rng: np.random.Generator
-    ) -> tuple[Pixels, list[_Site]]:
-        """The canvas with an example in every hole, and the sites.
-
-        From the image's own boxes what is there is taken away first. Where that would show, the box is no site.
-        """
-        start, own = canvas.copy(), image.annotation.boxes
-
-        def is_ready(site: _Site) -> bool:
-            if site.index >= len(own):  # a new place is chosen by its ground
-                return True
-            if self.config.cutout == "box":  # nothing of the old one is left to take away
-                return examples.goes_on(start, site.example, site.box)
-            here = examples.silhouette(self.cut(image.id, site.index), own[site.index], canvas.shape[:2])
-            return examples.clear(start, here & site.mask, own, rng)
-
-        ready = [site for site in sites if is_ready(site)]
+    def _start(self, canvas: Pixels, sites: Sequence[_Site], image: LabeledImage) -> tuple[Pixels, list[_Site]]:
+        """The canvas with an example in every hole, and the sites that have room for one."""
+        start = canvas.copy()
+        ready = [site for site in sites if self._make_room(start, site, image)]
         for site in ready:
             examples.compose(start, site.example, site.box, site.mask)
         return start, ready
+
+    def _make_room(self, start: Pixels, site: _Site, image: LabeledImage) -> bool:
+        """Take away what is in one of the image's own boxes, in place; False where that, or the example, would show."""
+        if site.index >= len(image.annotation):  # a new place was chosen by its ground
+            return True
+        if self.config.cutout == "box":  # the example covers what is there
+            return examples.goes_on(start, site.example, site.box)
+        ground = self.instances.ground(image.id, site.index)
+        if ground:
+            ground.lay(start, site.mask)
+        return ground is not None
 
     def _window(self, draft: _Draft, site: _Site) -> Window:
         size_px = self.painter.size_px

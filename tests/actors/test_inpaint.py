@@ -6,7 +6,7 @@ from PIL import Image
 
 from actors.boxes import intersections
 from actors.generators.cutout import cut
-from actors.generators.example import alike, clear, compose, goes_on, seam, silhouette
+from actors.generators.example import alike, compose, goes_on, ground, seam, silhouette
 from actors.generators.inpaint import Inpaint, InpaintConfig
 from actors.records import Annotation, LabeledImage, Lineage
 
@@ -105,7 +105,7 @@ def test_examples_are_whole_instances(scene):
     cut_off, mixed_up = scene((0, 20, 20, 40), name="a.png"), scene((40, 20, 60, 40), (50, 20, 70, 40), name="bb.png")
     good = scene((40, 20, 60, 40), name="ccc.png")
     generator = Inpaint(InpaintConfig(), [cut_off, mixed_up, good], Paints())
-    assert generator.instances[0][0] == [("ccc.png", 0)]
+    assert generator.instances.by_class[0][0] == [("ccc.png", 0)]
 
 
 def test_an_inserted_box_is_added_clear_of_all_others(scene):
@@ -219,14 +219,15 @@ def test_examples_are_alike_in_size_and_shape():
     assert alike(box, others, turn=True) == [0, 1]
 
 
-def test_clearing_a_hole_takes_a_like_place_of_the_image():
+def test_the_ground_below_an_object_is_that_of_a_like_place():
     """A striped ground goes on through the hole, in step."""
     canvas = np.where(np.arange(80)[None, :, None] // 4 % 2, 60, 180).repeat(60, axis=0).repeat(3, axis=2)
     canvas = canvas.astype(np.uint8)
     truth, mask = canvas.copy(), np.zeros((60, 80), bool)
     mask[20:36, 30:46] = True
     canvas[mask] = (255, 0, 0)
-    assert clear(canvas, mask, np.array([[30, 20, 46, 36]], np.float32), np.random.default_rng(0))
+    found = ground(canvas, mask, np.array([[30, 20, 46, 36]], np.float32), np.random.default_rng(0))
+    found.lay(canvas, mask)
     assert np.abs(canvas.astype(int) - truth).max() <= 1
 
 
@@ -236,25 +237,24 @@ def test_what_fills_a_hole_has_the_light_of_the_hole():
     canvas, mask = truth.copy(), np.zeros((30, 160), bool)
     mask[8:22, 60:74] = True
     canvas[mask] = 0
-    assert clear(canvas, mask, np.array([[50, 0, 84, 30]], np.float32), np.random.default_rng(0))
+    found = ground(canvas, mask, np.array([[50, 0, 84, 30]], np.float32), np.random.default_rng(0))
+    found.lay(canvas, mask)
     assert np.abs(canvas.astype(int) - truth).max() <= 2
 
 
 @pytest.mark.parametrize("bar", [slice(30, 50), slice(10, 50)])
-def test_a_hole_that_would_cut_off_what_reaches_into_it_is_not_cleared(bar):
+def test_a_hole_that_would_cut_off_what_reaches_into_it_has_no_other_ground(bar):
     """A bar that ends in the hole, or goes on behind it; nowhere else is one like it."""
     canvas, mask = np.full((60, 80, 3), 180, np.uint8), np.zeros((60, 80), bool)
     mask[20:36, 22:38] = True
     canvas[24:32, bar] = 20
-    before = canvas.copy()
-    assert not clear(canvas, mask, np.array([[22, 20, 38, 36]], np.float32), np.random.default_rng(0))
-    assert (canvas == before).all()
+    assert ground(canvas, mask, np.array([[22, 20, 38, 36]], np.float32), np.random.default_rng(0)) is None
 
 
-def test_a_hole_with_no_place_like_it_is_not_cleared():
+def test_a_hole_with_no_place_like_it_has_no_other_ground():
     canvas, mask = np.full((40, 40, 3), 180, np.uint8), np.zeros((40, 40), bool)
     mask[10:30, 10:30] = True
-    assert not clear(canvas, mask, np.array([[0, 0, 40, 40]], np.float32), np.random.default_rng(0))
+    assert ground(canvas, mask, np.array([[0, 0, 40, 40]], np.float32), np.random.default_rng(0)) is None
 
 
 def test_a_silhouette_is_the_object_where_it_is():
@@ -277,17 +277,20 @@ def test_a_box_goes_on_where_its_ground_does():
     assert not goes_on(board, cutout, np.array([70, 10, 90, 30], np.float32))
 
 
-def test_a_box_that_cannot_be_emptied_is_left_as_it_is(scene):
+def test_a_box_that_cannot_be_emptied_is_left_as_it_is_or_painted_elsewhere(scene):
     """Where a painter starts from an example; another is painted as ever."""
     image = scene((20, 20, 36, 36), (60, 40, 76, 56))
     pixels = pixels_of(image).copy()
     pixels[24:32, :48] = 230  # a bar across the first
     Image.fromarray(pixels).save(image.uri)
-    drawn = [
-        Inpaint(InpaintConfig(), [image], Paints(varies=varies)).generate([lineage(image, 0, 1)])[0].drawn.tolist()
-        for varies in (True, False)
-    ]
-    assert drawn == [[False, True], [True, True]]
+
+    def drawn(*, varies, insert=0.0):
+        generator = Inpaint(InpaintConfig(insert=insert), [image], Paints(varies=varies))
+        return generator.generate([lineage(image, 0, 1)])[0].drawn.tolist()
+
+    assert drawn(varies=True) == [False, True]
+    assert drawn(varies=True, insert=1e-9) == [False, True, True]
+    assert drawn(varies=False) == [True, True]
 
 
 def test_composing_fills_the_box_and_keeps_to_the_hole():

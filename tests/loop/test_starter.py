@@ -64,7 +64,7 @@ def test_the_config_loads_and_names_what_was_found(tmp_path):
     assert "detloop run mine.yaml" in text
 
 
-@pytest.mark.parametrize(("name", "num_images"), [("quickstart", 20), ("bccd", 205), ("deeppcb", 100)])
+@pytest.mark.parametrize(("name", "num_images"), [("quickstart", 20), ("bccd", 20), ("deeppcb", 100)])
 def test_the_loop_is_set_up_as_in_the_worked_examples(tmp_path, name, num_images):
     """All that is no matter of the data: the generator's hints, sizes, budget and steps are."""
     (tmp_path / "mine.yaml").write_text(starter_config(folder_of_data(tmp_path / "d", 4, [40])))

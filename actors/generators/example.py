@@ -26,7 +26,7 @@ _SEAM_PX = 6  # width of the surroundings that a like place must have
 _MAX_SHIFT = 20.0  # grey levels
 _MOST_OFF = 30.0  # grey levels: pixels that differ by more show different things
 _GRAIN_PX = 1.5  # the standard deviation of the average that takes away a picture's grain
-_CUT_SHARE = 0.1  # of a hole's edge where they may
+_CUT_SHARE = {"object": 0.3, "box": 0.1}  # of a hole's edge where they may: along an outline that is hardly seen
 _LIKE = 1.5  # an example's sides and shape may differ from the box's by this factor
 _LANES = 16  # numbers that a processor's vector holds at most: cv2 rounds those of a row that fill no vector otherwise
 
@@ -138,7 +138,7 @@ def ground(image: Pixels, mask: Mask, occupied: geometry.Boxes, rng: np.random.G
         return None
     like = image[place.y : place.y + around.height, place.x : place.x + around.width].astype(np.float32)
     like += _light(region - like, ~inside)
-    if not _meet(region, like, inside, ~inside):
+    if not _meet(region, like, inside, ~inside, _CUT_SHARE["object"]):
         return None
     return Ground(part=part, pixels=np.clip(np.rint(like), 0, 255).astype(np.uint8), hole=inside)
 
@@ -151,14 +151,17 @@ def _light(difference: Floats, known: Mask) -> Floats:
     return _average(difference, known & (np.abs(difference).max(axis=2) <= _MOST_OFF), max(known.shape) / 4)
 
 
-def _meet(region: Pixels, other: Floats, inside: Mask, known: Mask) -> bool:
-    """Whether ``other`` may stand ``inside`` a ``region``: at the edge, where ``known``, both show the same."""
+def _meet(region: Pixels, other: Floats, inside: Mask, known: Mask, most_cut: float) -> bool:
+    """Whether ``other`` may stand ``inside`` a ``region``: at the edge, where ``known``, both show the same.
+
+    But for a share ``most_cut`` of it.
+    """
     import cv2
 
     outside = known & ~inside
     edge = (cv2.dilate(inside.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0) & outside
     off = np.abs(_average(region - other, outside, _GRAIN_PX)).max(axis=2) > _MOST_OFF
-    return not edge.any() or bool(off[edge].mean() <= _CUT_SHARE)
+    return not edge.any() or bool(off[edge].mean() <= most_cut)
 
 
 def _average(values: Floats, counts: Mask, sigma: float) -> Floats:
@@ -180,7 +183,7 @@ def goes_on(canvas: Pixels, cutout: Cutout, box: geometry.Boxes) -> bool:
     """Whether a cutout of a whole box goes on in the canvas's pixels around ``box`` ``[4]``."""
     part, pixels, alpha, around = _warped(canvas, cutout, box)
     pixels += _light(canvas[part] - pixels, around)
-    return _meet(canvas[part], pixels, alpha >= cutout.opacity, around)
+    return _meet(canvas[part], pixels, alpha >= cutout.opacity, around, _CUT_SHARE["box"])
 
 
 def compose(canvas: Pixels, cutout: Cutout, box: geometry.Boxes, mask: Mask) -> None:

@@ -5,9 +5,9 @@ the smallest class should still be 16 px (two cells of the finest feature map) o
 multiple of 32, at least 160 px, at most 640 px and the images' own size. Budget: a fifth of the training boxes, 400
 to 2000, so that few are all taken. Copies and p: the fewer real images there are, the more a detector takes from
 synthetic ones; 20 and 0.5 up to 50 training images (as in quickstart.yaml and bccd.yaml), 2 and 0.3 up to 300 (as in
-deeppcb.yaml), else 1 and Gen2Det's 0.2. Steps: 300 passes over the training images at batch 16, 600 to 6000, in whole fifties: drawn
-images help a detector from scratch once it has run out of the real ones ("Does it help?" in the README: gains at 640
-passes and more, a loss at 160).
+deeppcb.yaml), else 1 and Gen2Det's 0.2. Steps: 300 passes over the training images at batch 16, 600 to 6000, in whole
+fifties: drawn images help a detector from scratch once it has run out of the real ones ("Does it help?" in the README:
+gains at 640 passes and more, a loss at 160).
 """
 
 import math

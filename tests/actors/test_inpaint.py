@@ -242,12 +242,12 @@ def test_what_fills_a_hole_has_the_light_of_the_hole():
     assert np.abs(canvas.astype(int) - truth).max() <= 2
 
 
-@pytest.mark.parametrize("bar", [slice(30, 50), slice(10, 50)])
+@pytest.mark.parametrize("bar", [slice(30, 50), slice(10, 30)])
 def test_a_hole_that_would_cut_off_what_reaches_into_it_has_no_other_ground(bar):
-    """A bar that ends in the hole, or goes on behind it; nowhere else is one like it."""
+    """A bar that ends in the hole; nowhere else is one like it."""
     canvas, mask = np.full((60, 80, 3), 180, np.uint8), np.zeros((60, 80), bool)
     mask[20:36, 22:38] = True
-    canvas[24:32, bar] = 20
+    canvas[14:42, bar] = 20
     assert ground(canvas, mask, np.array([[22, 20, 38, 36]], np.float32), np.random.default_rng(0)) is None
 
 
@@ -281,7 +281,7 @@ def test_a_box_that_cannot_be_emptied_is_left_as_it_is_or_painted_elsewhere(scen
     """Where a painter starts from an example; another is painted as ever."""
     image = scene((20, 20, 36, 36), (60, 40, 76, 56))
     pixels = pixels_of(image).copy()
-    pixels[24:32, :48] = 230  # a bar across the first
+    pixels[18:38, :48] = 230  # a bar across the first
     Image.fromarray(pixels).save(image.uri)
 
     def drawn(*, varies, insert=0.0):

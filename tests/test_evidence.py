@@ -171,14 +171,14 @@ def test_rows_of_an_arm_that_has_changed_go():
 
 
 def test_rows_of_another_config_go_whole_data_sets_at_a_time():
-    stored, _ = settled("fresh")
-    EVIDENCE.merge(stored, "fresh", [trial("real"), trial("mixing.p=0.1")], HERE)
-    stored["runs"]["fresh"]["arms"]["p=0.1"] = {"mixing.p": 0.1}
-    stored["runs"]["fresh"]["config"]["training"]["batch_size"] = 8
+    stored, _ = settled()
+    EVIDENCE.merge(stored, "world", [trial("real"), trial("mixing.p=0.1")], HERE)
+    stored["runs"]["world"]["arms"]["p=0.1"] = {"mixing.p": 0.1}
+    stored["runs"]["world"]["config"]["training"]["batch_size"] = 8
     with pytest.raises(ConfigError, match=r"make those anew first:\n  training.batch_size: 8 -> 16"):
         settled("p", stored)
-    _, said = settled("fresh", stored)
-    assert said == ["fresh: 2 old rows go, the config has changed:\n  training.batch_size: 8 -> 16"]
+    _, said = settled(stored=stored)
+    assert said == ["world: 2 old rows go, the config has changed:\n  training.batch_size: 8 -> 16"]
     assert stored["rows"] == []
 
 

@@ -16,7 +16,7 @@ from actors.filters import FilterConfig
 from actors.filters.rejected import RejectedBoxes
 from actors.generators import GeneratorConfig
 from actors.generators.inpaint import InpaintConfig
-from actors.generators.layout import LayoutConfig
+from actors.generators.layout_config import LayoutConfig
 from actors.perception.attributes import AttributeRule
 
 

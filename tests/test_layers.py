@@ -24,9 +24,10 @@ HOMES = {  # the only places that may name a library, even for types
     "mlflow": ("loop/tracking.py",),
     "ultralytics": ("actors/detectors/ultralytics.py", "loop/training/"),
 }
-WORKERS = {  # subclass heavy libraries; opened in workers alone
+WORKERS = {  # subclass heavy libraries, or stand on what does; opened in workers alone
     *("loop.training.ultralytics", "loop.training.batches", "actors.perception.mask_loss"),
     *("actors.generators.diffusion", "actors.generators.layout_network", "actors.generators.layout_fit"),
+    "actors.generators.layout",
     *("actors.generators.painters.crop_fit", "actors.generators.painters.crop_perception"),
 }
 MAX_FUNCTION_LINES, MAX_MEDIAN_LINES, MAX_FILE_LINES = 60, 10, 300

@@ -9,7 +9,7 @@ from actors.config import Config
 from actors.generators.base import Fit, FitData, Generator, Worker
 from actors.generators.copy_paste import CopyPasteConfig
 from actors.generators.inpaint import InpaintConfig
-from actors.generators.layout import LayoutConfig
+from actors.generators.layout_config import LayoutConfig
 from actors.generators.painters.crop import CropConfig
 from actors.records import LabeledImage
 

@@ -18,7 +18,8 @@ from actors import boxes as geometry
 from actors.generators.arrangement import ArrangementConfig
 from actors.generators.base import NUM_PREVIEWS, FitData, Preview, Worker, read_fitted
 from actors.generators.diffusion import Learner, last_timestep, noise_of, target_of
-from actors.generators.layout import LayoutConfig, LayoutGenerator, StableDiffusionConfig, network_input, stretched
+from actors.generators.layout import LayoutGenerator, network_input, stretched
+from actors.generators.layout_config import LayoutConfig, StableDiffusionConfig
 from actors.generators.layout_network import Denoiser, LayoutNetwork, save_network
 from actors.images import Pixels, read
 from actors.perception.box_masks import box_masks

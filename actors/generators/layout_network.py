@@ -5,11 +5,13 @@ One code path serves both: a Stable Diffusion checkpoint, and a small network in
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from actors.checkpoint import Header, write_checkpoint
@@ -23,7 +25,7 @@ from actors.generators.diffusion import (
     sampling_timesteps,
     to_pixels,
 )
-from actors.generators.layout import LayoutConfig, Order, SmallConfig, StableDiffusionConfig
+from actors.generators.layout_config import LayoutConfig, SmallConfig, StableDiffusionConfig
 from actors.generators.low_rank import adapt, merge
 from actors.generators.painters.pipelines import load_weights
 from actors.images import Pixels
@@ -33,6 +35,15 @@ from actors.records import Difficulty
 
 FAMILY = "layout"
 Attributes = Mapping[str, tuple[Difficulty, ...]]  # of each box of each real image, by image id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Order:
+    """One picture that a network is asked for."""
+
+    text: str
+    start: NDArray[np.float32] | None  # [3, S, S] in [-1, 1]: what it is drawn over; None: from noise alone
+    seed: int  # of the noise
 
 
 class Denoiser(nn.Module):

@@ -9,7 +9,7 @@ from pycocotools import mask as coco
 
 from actors.generators import open_fit
 from actors.generators.base import FitData, Worker
-from actors.generators.layout import LayoutConfig
+from actors.generators.layout_config import LayoutConfig
 from actors.images import encode_png
 from actors.perception.box_masks import box_masks
 from actors.perception.instance_masks import decode, instance_masks

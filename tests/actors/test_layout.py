@@ -19,7 +19,8 @@ from actors.generators import build_generator, decides_fit, fit_size, learns, op
 from actors.generators.arrangement import ArrangementConfig
 from actors.generators.base import FitData, Worker
 from actors.generators.diffusion import target_of
-from actors.generators.layout import LayoutConfig, stretched
+from actors.generators.layout import stretched
+from actors.generators.layout_config import LayoutConfig
 from actors.generators.layout_fit import Examples, LayoutFit
 from actors.generators.layout_network import load_network
 from actors.generators.low_rank import LowRankConfig

@@ -30,9 +30,10 @@ from test_diffusers_painters import tiny_networks, tiny_text
 from actors.generators import build_generator
 from actors.generators.base import FitData, Worker
 from actors.generators.diffusion import noise_of, sampling_timesteps
-from actors.generators.layout import LayoutConfig, LayoutGenerator, Order
+from actors.generators.layout import LayoutGenerator
+from actors.generators.layout_config import LayoutConfig
 from actors.generators.layout_fit import LayoutFit
-from actors.generators.layout_network import LayoutNetwork
+from actors.generators.layout_network import LayoutNetwork, Order
 from actors.images import Pixels
 from actors.records import Annotation, Difficulty, LabeledImage, Lineage
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from actors.generators.base import FitData
 from actors.generators.inpaint import InpaintConfig
-from actors.generators.layout import LayoutConfig
+from actors.generators.layout_config import LayoutConfig
 from actors.images import encode_png
 from actors.records import Annotation, Difficulty, LabeledImage
 from loop import arms

@@ -211,8 +211,7 @@ class CopyPaste:
             own = index < len(target.annotation)  # the others were pasted just now
             box = annotation.boxes[index]
             there = self.cut(target.id, int(index)) if own else cut(canvas, box, self.config.cutout)
-            x, y = (int(side) for side in np.rint(box[:2] - there.box[:2]))
-            above[y : y + there.height, x : x + there.width] |= there.core
+            above |= there.core_in_image(box, canvas.shape[:2])
         return above[place.y : place.y + cutout.height, place.x : place.x + cutout.width]
 
 

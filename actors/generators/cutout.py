@@ -40,6 +40,13 @@ class Cutout:
         """Px."""
         return int(self.core.shape[0])
 
+    def core_in_image(self, box: Box, shape: tuple[int, int]) -> Mask:
+        """``[H, W]``: where the object is in an image in which it fills ``box`` ``[4]``."""
+        found = np.zeros(shape, np.bool_)
+        x, y = (int(corner) for corner in np.rint(box[:2] - self.box[:2]))
+        found[y : y + self.height, x : x + self.width] = self.core
+        return found
+
     def alpha(self) -> NDArray[np.float32]:
         """Weight ``[h, w]`` over what lies below: ``opacity`` on the core, fading to 0 over half the margin."""
         import cv2

@@ -99,11 +99,9 @@ def silhouette(cutout: Cutout, box: geometry.Boxes, shape: tuple[int, int]) -> M
     """``[H, W]``: where an instance cut from ``box`` ``[4]`` of an image is in it, with half its margin around it."""
     import cv2
 
-    found = np.zeros(shape, np.uint8)
-    x, y = (round(float(corner)) for corner in box[:2] - cutout.box[:2])
-    found[y : y + cutout.height, x : x + cutout.width] = cutout.core
+    there = cutout.core_in_image(box, shape).astype(np.uint8)
     side = 2 * round(cutout.margin_px / 2) + 1
-    return np.asarray(cv2.dilate(found, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))) > 0)
+    return np.asarray(cv2.dilate(there, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))) > 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -4,6 +4,7 @@ Boxes are ``[n, 4]`` float32 xyxy in pixels, labels ``[n]`` int64 class indices,
 Arrays are set read-only: between actors they arrive read-only anyway, and in-process runs must behave the same.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -101,6 +102,10 @@ class Difficulty(StrEnum):
 
     EASY = "easy"
     HARD = "hard"
+
+
+Attributes = Mapping[str, tuple[Difficulty, ...]]
+"""That of each box of each real image, by image id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

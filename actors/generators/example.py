@@ -12,33 +12,41 @@ from numpy.typing import NDArray
 
 from actors import boxes as geometry
 from actors.generators import placement
-from actors.generators.cutout import BORDER_PX, Cutout, Shape, bounds, cut
+from actors.generators.cutout import BORDER_PX, Cutout, Shape, bounds, cut, turned
 from actors.generators.window import Mask, hole
 from actors.images import Pixels, read
-from actors.records import LabeledImage
+from actors.records import Attributes, Difficulty, LabeledImage
 from actors.seeds import derive_seed
 
 Floats = NDArray[np.float32]
 Part = tuple[slice, slice]  # rows and columns of an image
+Kind = tuple[int, Difficulty | None]  # a class, and how hard the detector found it; None where that does not count
 
-LEAST_FREE = 0.85  # of a box must be its own: what neighbours cover is theirs, and stays
+_LEAST_FREE = 0.85  # of a box must be its own: what neighbours cover is theirs, and stays
 _SEAM_PX = 6  # width of the surroundings that a like place must have
 _MAX_SHIFT = 20.0  # grey levels
 _MOST_OFF = 30.0  # grey levels: pixels that differ by more show different things
 _GRAIN_PX = 1.5  # the standard deviation of the average that takes away a picture's grain
 _CUT_SHARE = {"object": 0.3, "box": 0.1}  # of a hole's edge where they may: along an outline that is hardly seen
 _LIKE = 1.5  # an example's sides and shape may differ from the box's by this factor
+_NUM_EXAMPLES = 12  # whole boxes tried as an example
 _LANES = 16  # numbers that a processor's vector holds at most: cv2 rounds those of a row that fill no vector otherwise
 
 
 class Instances:
     """The instances of real images: which are whole, what they look like, and what is to be there without them."""
 
-    def __init__(self, real: Sequence[LabeledImage], shape: Shape, margin: float) -> None:
-        """They are cut out as ``shape`` says, and taken away with ``margin`` (share of a box's sides) at most."""
+    def __init__(
+        self, real: Sequence[LabeledImage], shape: Shape, margin: float, attributes: Attributes | None = None
+    ) -> None:
+        """They are cut out as ``shape`` says, and taken away with ``margin`` (share of a box's sides) at most.
+
+        Where there are ``attributes``, an easy one is no example for a hard one.
+        """
         self.images = {image.id: image for image in real}
         self.whole = {image.id: whole(image) for image in real}
-        self.by_class = by_class(real, self.whole)
+        self.attributes = attributes
+        self.by_kind = by_kind(real, self.whole, attributes)
         self.shape, self.margin = shape, margin
         self.read = lru_cache(maxsize=64)(read)
         self.cut = lru_cache(maxsize=1024)(self._cut)
@@ -55,6 +63,38 @@ class Instances:
         there = silhouette(self.cut(image_id, index), boxes[index], pixels.shape[:2])
         return ground(pixels, free & there, boxes, chance)
 
+    def serves(self, image_id: str, index: int, told: Difficulty) -> bool:
+        """Whether an instance is an example itself: whole, and, where that counts, as hard as ``told``."""
+        as_told = self.attributes is None or self.attributes[image_id][index] is told
+        return as_told and bool(self.whole[image_id][index])
+
+    def alike(
+        self,
+        canvas: Pixels,
+        place: tuple[str, int],
+        told: Difficulty,
+        rng: np.random.Generator,
+        *,
+        flip: bool,
+        rotate: bool,
+    ) -> Cutout:
+        """A whole instance of the class and of about the size and shape of the one at ``place``: image id, position.
+
+        One that comes with its whole box is the best of a few: its surroundings are to be those of the box. Where
+        there is none, the instance at the place itself.
+        """
+        annotation, index = self.images[place[0]].annotation, place[1]
+        box, label = annotation.boxes[index], int(annotation.labels[index])
+        names, boxes = self.by_kind.get((label, told if self.attributes else None), ([], geometry.empty()))
+        found = alike(box, boxes, turn=rotate)
+        tries = _NUM_EXAMPLES if self.shape == "box" else 1
+        drawn = []
+        for _ in range(tries):
+            cutout = self.cut(*(names[found[int(rng.integers(len(found)))]] if found else place))
+            turns = quarter_turns(box, cutout.box, rng) if rotate else 0
+            drawn.append(turned(cutout, flip=bool(rng.integers(2)) and flip, quarter_turns=turns))
+        return drawn[0] if tries == 1 else min(drawn, key=lambda one: seam(canvas, one, box))
+
 
 def whole(image: LabeledImage) -> Mask:
     """Which instances ``[n]`` are whole: neither cut off by the image's border nor mixed up with a neighbour."""
@@ -63,20 +103,28 @@ def whole(image: LabeledImage) -> Mask:
     inside = (boxes[:, :2] >= BORDER_PX).all(axis=1) & (boxes[:, 2:] <= limits).all(axis=1)
     shared = geometry.intersections(boxes, boxes)
     np.fill_diagonal(shared, 0.0)
-    free = shared.sum(axis=1) <= (1 - LEAST_FREE) * geometry.areas(boxes)
+    free = shared.sum(axis=1) <= (1 - _LEAST_FREE) * geometry.areas(boxes)
     return np.asarray(inside & free & ~image.annotation.ignore)
 
 
-def by_class(
-    images: Sequence[LabeledImage], is_whole: Mapping[str, Mask]
-) -> dict[int, tuple[list[tuple[str, int]], geometry.Boxes]]:
-    """Image id and position of every whole instance, and its box ``[n, 4]``, by class."""
-    found: dict[int, list[tuple[str, int]]] = {}
+def is_free(mask: Mask, box: geometry.Boxes) -> bool:
+    """Whether enough of a box ``[4]`` is its own to be painted, whose hole in the image is ``mask`` ``[H, W]``."""
+    left, top, right, bottom = np.maximum(np.rint(box), 0).astype(int)
+    free = mask[top:bottom, left:right]
+    return bool(free.size and free.mean() >= _LEAST_FREE)
+
+
+def by_kind(
+    images: Sequence[LabeledImage], is_whole: Mapping[str, Mask], attributes: Attributes | None
+) -> dict[Kind, tuple[list[tuple[str, int]], geometry.Boxes]]:
+    """Image id and position of every whole instance, and its box ``[n, 4]``, by kind."""
+    found: dict[Kind, list[tuple[str, int]]] = {}
     for image in images:
-        for index in np.flatnonzero(is_whole[image.id]):
-            found.setdefault(int(image.annotation.labels[index]), []).append((image.id, int(index)))
+        for index in map(int, np.flatnonzero(is_whole[image.id])):
+            kind = int(image.annotation.labels[index]), attributes[image.id][index] if attributes else None
+            found.setdefault(kind, []).append((image.id, index))
     boxes = {image.id: image.annotation.boxes for image in images}
-    return {label: (names, np.stack([boxes[name][index] for name, index in names])) for label, names in found.items()}
+    return {kind: (names, np.stack([boxes[name][index] for name, index in names])) for kind, names in found.items()}
 
 
 def alike(box: geometry.Boxes, others: geometry.Boxes, *, turn: bool) -> Sequence[int]:

@@ -28,22 +28,25 @@ from actors.images import Pixels
 from actors.records import Annotation, Candidate, Difficulty, LabeledImage, Lineage
 from actors.seeds import derive_seed
 
-_NUM_EXAMPLES = 12  # whole boxes tried as an example
-
 
 class InpaintConfig(HardeningConfig):
     """Which boxes are painted, where, and by which painter."""
 
     runs_network: ClassVar = True
     only_draws: ClassVar = HardeningConfig.only_draws | {
-        *("difficulty", "insert", "further", "turn_deg", "cutout", "feather_px"),
+        *("difficulty", "examples", "insert", "further", "turn_deg", "cutout", "feather_px"),
     }
 
     kind: Literal["inpaint"] = "inpaint"
     painter: PainterConfig = CropConfig()
     """crop: fitted on the run's images; diffusers: any inpainting pipeline; gligen: grounded by boxes, as the paper."""
-    difficulty: Difficulty = Difficulty.HARD
-    """The variant that a painter which knows the attribute is asked for (DetDiffusion, arXiv 2403.13304)."""
+    difficulty: Literal["origin", "easy", "hard"] = "hard"
+    """The variant that a painter which knows the attribute is asked for (DetDiffusion, arXiv 2403.13304, Fig. 3):
+    origin, as hard as the detector found the mined instance, or the same for all."""
+    examples: Literal["any", "told"] = "any"
+    """The real instances that a painter with a strength below 1 starts from (ours): any of the class, or those alone
+    that the detector found as easy or hard as ``difficulty`` asks; an instance without such a one starts from itself.
+    """
     cutout: Shape = "object"
     """What is set into the hole for a painter to start from (those with a strength below 1): an instance along its
     outline, for things that lie on a background; or its whole box, for marks that belong to what they are on."""
@@ -82,6 +85,16 @@ class InpaintConfig(HardeningConfig):
         return self
 
     @model_validator(mode="after")
+    def _knows_what_is_hard(self) -> Self:
+        asked = ["difficulty: origin"] * (self.difficulty == "origin") + ["examples: told"] * (self.examples == "told")
+        if asked and not (isinstance(self.painter, CropConfig) and self.painter.strength < 1):
+            raise ValueError(
+                f"{', '.join(asked)}: only a painter that is fitted on the real instances knows how hard each was "
+                "found, and only one that starts from them can choose: set painter.kind to crop, its strength below 1"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _holes_have_surroundings(self) -> Self:
         side = 1 + 2 * self.margin
         if self.context <= side:
@@ -103,6 +116,7 @@ class _Site:
     example: Cutout  # what the painter starts from
     box: geometry.Boxes  # [4]
     label: int
+    difficulty: Difficulty  # that is asked for
     index: int  # in the candidate's annotation
     mask: Mask  # [H, W]
     frame: Frame
@@ -130,7 +144,8 @@ class Inpaint:
 
     def __init__(self, config: InpaintConfig, real: Sequence[LabeledImage], painter: Painter) -> None:
         self.config, self.painter = config, painter
-        self.instances = examples.Instances(real, config.cutout, config.margin)
+        attributes = painter.attributes if config.examples == "told" else None
+        self.instances = examples.Instances(real, config.cutout, config.margin, attributes)
 
     def generate(self, lineages: Sequence[Lineage]) -> list[Candidate]:
         """One candidate per lineage, in order; the windows of all of them are painted together.
@@ -152,13 +167,14 @@ class Inpaint:
             new = self._new_place(canvas, annotation, image, index, rng) if moves else None
             if new:
                 annotation = annotation.join(one_box(new[0], image.annotation.labels[index]))
-                painted.append((len(annotation) - 1, new[1]))
+                painted.append((len(annotation) - 1, new[1], self._told(image, index)))
             elif turn == 0:
                 example = self._alike(canvas, image, index, rng)
                 mode = self._mode(rng)
-                painted.append((index, example if mode == "scale" else self.config.harden(example, mode, rng)))
-        sites = [self._site(canvas, annotation, index, example) for index, example in painted]
-        sites = [site for site in sites if _is_free(site)]
+                example = example if mode == "scale" else self.config.harden(example, mode, rng)
+                painted.append((index, example, self._told(image, index)))
+        sites = [self._site(canvas, annotation, *one) for one in painted]
+        sites = [site for site in sites if examples.is_free(site.mask, site.box)]
         start = canvas
         if self.painter.varies:
             start, sites = self._start(canvas, sites, image)
@@ -179,11 +195,8 @@ class Inpaint:
         self, canvas: Pixels, annotation: Annotation, image: LabeledImage, index: int, rng: np.random.Generator
     ) -> tuple[geometry.Boxes, Cutout] | None:
         """A box ``[4]`` for an instance, clear of the others, where the surroundings are like its own; its example."""
-        cutout = (
-            self.instances.cut(image.id, index)
-            if self.instances.whole[image.id][index]
-            else self._alike(canvas, image, index, rng)
-        )
+        itself = self.instances.serves(image.id, index, self._told(image, index))
+        cutout = self.instances.cut(image.id, index) if itself else self._alike(canvas, image, index, rng)
         turns = int(rng.integers(4)) * self.config.rotate
         cutout = turned(cutout, flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns)
         if self.config.turn_deg:
@@ -196,32 +209,28 @@ class Inpaint:
         return geometry.clip(box, canvas.shape[1], canvas.shape[0]), cutout
 
     def _alike(self, canvas: Pixels, image: LabeledImage, index: int, rng: np.random.Generator) -> Cutout:
-        """A whole instance of the same class, of about the same size and shape; the instance itself where none is.
+        """An example for an instance, turned by chance."""
+        told, turn = self._told(image, index), {"flip": self.config.flip, "rotate": self.config.rotate}
+        return self.instances.alike(canvas, (image.id, index), told, rng, **turn)
 
-        One that comes with its whole box is the best of a few: its surroundings are to be those of the box.
-        """
-        box, label = image.annotation.boxes[index], int(image.annotation.labels[index])
-        names, boxes = self.instances.by_class.get(label, ([], geometry.empty()))
-        found = examples.alike(box, boxes, turn=self.config.rotate)
-        tries = _NUM_EXAMPLES if self.config.cutout == "box" else 1
-        drawn = []
-        for _ in range(tries):
-            image_id, position = names[found[int(rng.integers(len(found)))]] if found else (image.id, index)
-            cutout = self.instances.cut(image_id, position)
-            turns = examples.quarter_turns(box, cutout.box, rng) if self.config.rotate else 0
-            drawn.append(turned(cutout, flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns))
-        return drawn[0] if tries == 1 else min(drawn, key=lambda one: examples.seam(canvas, one, box))
+    def _told(self, image: LabeledImage, index: int) -> Difficulty:
+        """How hard an instance is to be."""
+        asked = self.config.difficulty
+        return self.painter.attributes[image.id][index] if asked == "origin" else Difficulty(asked)
 
     def _mode(self, rng: np.random.Generator) -> Mode:
         return self.config.modes[rng.integers(len(self.config.modes))]
 
-    def _site(self, canvas: Pixels, annotation: Annotation, index: int, example: Cutout) -> _Site:
+    def _site(
+        self, canvas: Pixels, annotation: Annotation, index: int, example: Cutout, difficulty: Difficulty
+    ) -> _Site:
         config, box = self.config, annotation.boxes[index]
         others = np.delete(annotation.boxes, index, axis=0)
         least_px = round(self.painter.size_px / self.painter.max_zoom)
         return _Site(
             box=box,
             label=int(annotation.labels[index]),
+            difficulty=difficulty,
             index=index,
             mask=hole(canvas.shape[:2], box, config.margin, others),
             frame=frame(box, config.context, least_px),
@@ -254,7 +263,7 @@ class Inpaint:
             mask=site.frame.cut_mask(site.mask, size_px),
             box=site.frame.to_window(site.box, size_px),
             label=site.label,
-            difficulty=self.config.difficulty,
+            difficulty=site.difficulty,
             seed=derive_seed(draft.lineage.seed, site.index),
         )
 
@@ -289,10 +298,3 @@ def _painted(annotation: Annotation, num_own: int, sites: Sequence[_Site]) -> tu
     keep[[site.index for site in sites]] = True
     position = np.cumsum(keep) - 1
     return annotation.take(keep), [replace(site, index=int(position[site.index])) for site in sites]
-
-
-def _is_free(site: _Site) -> bool:
-    """Whether enough of the box is its own to be painted."""
-    left, top, right, bottom = np.maximum(np.rint(site.box), 0).astype(int)
-    free = site.mask[top:bottom, left:right]
-    return bool(free.size and free.mean() >= examples.LEAST_FREE)

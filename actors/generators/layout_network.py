@@ -3,7 +3,7 @@
 One code path serves both: a Stable Diffusion checkpoint, and a small network in pixel space from random weights.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -31,10 +31,9 @@ from actors.generators.painters.pipelines import load_weights
 from actors.images import Pixels
 from actors.perception.layout_prompt import extend_vocabulary, place_locations, word_tokenizer
 from actors.precision import autocast, cast_weights
-from actors.records import Difficulty
+from actors.records import Attributes
 
 FAMILY = "layout"
-Attributes = Mapping[str, tuple[Difficulty, ...]]  # of each box of each real image, by image id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

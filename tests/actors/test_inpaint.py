@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from actors.boxes import intersections
 from actors.generators.cutout import cut
 from actors.generators.example import alike, compose, goes_on, ground, seam, silhouette
 from actors.generators.inpaint import Inpaint, InpaintConfig
-from actors.records import Annotation, LabeledImage, Lineage
+from actors.records import Annotation, Difficulty, LabeledImage, Lineage
 
 COLOUR = 201  # what the painter below paints
 
@@ -18,8 +19,8 @@ class Paints:
 
     size_px, max_zoom = 16, 1.0
 
-    def __init__(self, refuses=None, *, varies=False):
-        self.refuses, self.varies, self.windows = refuses, varies, []
+    def __init__(self, refuses=None, *, varies=False, attributes=None):
+        self.refuses, self.varies, self.attributes, self.windows = refuses, varies, attributes or {}, []
 
     def paint(self, windows):
         self.windows += windows
@@ -105,7 +106,59 @@ def test_examples_are_whole_instances(scene):
     cut_off, mixed_up = scene((0, 20, 20, 40), name="a.png"), scene((40, 20, 60, 40), (50, 20, 70, 40), name="bb.png")
     good = scene((40, 20, 60, 40), name="ccc.png")
     generator = Inpaint(InpaintConfig(), [cut_off, mixed_up, good], Paints())
-    assert generator.instances.by_class[0][0] == [("ccc.png", 0)]
+    assert generator.instances.by_kind[0, None][0] == [("ccc.png", 0)]
+
+
+TAGS = {"a.png": (Difficulty.EASY, Difficulty.HARD, Difficulty.HARD)}
+
+
+@pytest.mark.parametrize(("difficulty", "wanted"), [("origin", ["easy", "hard", "hard"]), ("easy", ["easy"] * 3)])
+@pytest.mark.parametrize("insert", [0.0, 1.0])
+def test_each_window_is_told_how_hard_its_object_is_to_be(scene, difficulty, wanted, insert):
+    """DetDiffusion, Fig. 3: as it was found, or the same for all."""
+    image = scene((10, 10, 26, 26), (60, 10, 76, 26), (10, 50, 26, 66), labels=[0, 1, 2])
+    painter = Paints(attributes=TAGS)
+    config = InpaintConfig(difficulty=difficulty, insert=insert, scale=(0.8, 0.8))
+    Inpaint(config, [image], painter).generate([lineage(image, 0, 1, 2)])
+    assert [(window.label, window.difficulty) for window in painter.windows] == list(enumerate(wanted))
+
+
+@pytest.mark.parametrize("insert", [0.0, 1.0])
+@pytest.mark.parametrize(
+    ("examples", "difficulty", "possible"),
+    [("any", "hard", {0, 1, 2}), ("told", "easy", {0}), ("told", "hard", {1, 2}), ("told", "origin", {0, 1, 2})],
+)
+def test_examples_are_as_hard_as_is_told(scene, insert, examples, difficulty, possible):
+    image = scene((10, 10, 26, 26), (60, 10, 76, 26), (10, 50, 26, 66))
+    config = InpaintConfig(difficulty=difficulty, examples=examples, insert=insert)
+    generator = Inpaint(config, [image], Paints(attributes=TAGS))
+    cut = generator.instances.cut
+    for index in range(3):
+        taken = set()
+        generator.instances.cut = lambda name, position, taken=taken: taken.add(position) or cut(name, position)
+        generator.generate([lineage(image, index, seed=seed) for seed in range(12)])
+        own = {index} if insert and index in possible else possible  # what is whole goes to a new place itself
+        tagged = {other for other in own if TAGS["a.png"][other] is TAGS["a.png"][index]}
+        assert taken == (tagged if difficulty == "origin" else own)
+
+
+def test_an_instance_without_such_an_example_starts_from_itself(scene):
+    image = scene((10, 10, 26, 26), (60, 10, 76, 26), labels=[0, 1])
+    config = InpaintConfig(difficulty="hard", examples="told")
+    generator = Inpaint(config, [image], Paints(attributes=TAGS))
+    taken, cut = set(), generator.instances.cut
+    generator.instances.cut = lambda name, position: taken.add(position) or cut(name, position)
+    generator.generate([lineage(image, 0)])
+    assert taken == {0}
+
+
+@pytest.mark.parametrize("asked", [{"difficulty": "origin"}, {"examples": "told"}])
+@pytest.mark.parametrize(
+    "painter", [{"kind": "crop", "strength": 1.0}, {"kind": "diffusers", "model": "a/b", "size_px": 64}]
+)
+def test_a_painter_that_does_not_know_what_was_hard_is_not_asked_for_it(asked, painter):
+    with pytest.raises(ValidationError, match="fitted on the real instances"):
+        InpaintConfig.model_validate({**asked, "painter": painter})
 
 
 def test_an_inserted_box_is_added_clear_of_all_others(scene):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from actors import boxes as geometry
 from actors.images import Pixels
-from actors.records import Difficulty
+from actors.records import Attributes, Difficulty
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -30,6 +30,7 @@ class Painter(Protocol):
     size_px: int  # S, the side of the windows that it takes
     max_zoom: float  # the most that a small object may be enlarged into its window
     varies: bool  # whether what it paints is a variant of what the window held, rather than painted from noise alone
+    attributes: Attributes  # of the real images that it was fitted on; empty for one that was fitted elsewhere
 
     def paint(self, windows: Sequence[Window]) -> Sequence[Pixels | None]:
         """Each window painted, ``[S, S, 3]``, or None where the painter refuses (a safety checker's black picture).

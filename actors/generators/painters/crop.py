@@ -6,6 +6,7 @@ that knows the domain, which boards, smears and X-rays rarely have.
 
 from collections.abc import Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ from actors.generators.unet import Channels, SidePx, UNetConfig
 from actors.generators.window import Mask
 from actors.images import Pixels, scaled
 from actors.precision import autocast, reproducible
-from actors.records import Difficulty
+from actors.records import Attributes, Difficulty
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,23 +101,31 @@ def known_input(pixels: Pixels, mask: Mask, box: geometry.Boxes) -> "NDArray[np.
     return np.concatenate([seen, mask[None].astype(np.float32), inside[None]])
 
 
-def save_network(network: "nn.Module", config: CropConfig, classes: tuple[str, ...], uri: str) -> None:
+def save_network(
+    network: "nn.Module", config: CropConfig, classes: tuple[str, ...], attributes: Attributes, uri: str
+) -> None:
     """Put the weights of ``network`` at ``uri`` as one of our checkpoints, atomically."""
-    header = Header(family=FAMILY, model=_architecture(config), classes=classes, image_size_px=config.size_px)
+    header = Header(
+        family=FAMILY,
+        model=_architecture(config),
+        classes=classes,
+        image_size_px=config.size_px,
+        attributes=dict(attributes),
+    )
     write_checkpoint(uri, header, network.state_dict())
 
 
 def load_painter(config: CropConfig, classes: tuple[str, ...], uri: str | None) -> "CropPainter":
-    """The painter with the weights at ``uri``; see ``read_weights``."""
+    """The painter with the weights at ``uri``; see ``read_network``."""
+    header, weights = read_network(config, classes, uri)
     network = build_network(config, len(classes))
-    network.load_state_dict(read_weights(config, classes, uri))
-    return CropPainter(config, network)
+    network.load_state_dict(weights)
+    return CropPainter(config, network, attributes=header.attributes)
 
 
-def read_weights(config: CropConfig, classes: tuple[str, ...], uri: str | None) -> dict[str, "Tensor"]:
+def read_network(config: CropConfig, classes: tuple[str, ...], uri: str | None) -> "tuple[Header, dict[str, Tensor]]":
     """What was saved at ``uri``. Raises ValueError or FileNotFoundError where it is not of this network."""
-    _, weights = read_fitted(uri, FAMILY, _architecture(config), classes)
-    return weights
+    return read_fitted(uri, FAMILY, _architecture(config), classes)
 
 
 def _architecture(config: CropConfig) -> str:
@@ -128,10 +137,16 @@ class CropPainter:
 
     max_zoom = 1.0
 
-    def __init__(self, config: CropConfig, network: Any, device: str | None = None) -> None:  # noqa: ANN401 - of diffusers
+    def __init__(
+        self,
+        config: CropConfig,
+        network: Any,  # noqa: ANN401 - of diffusers
+        device: str | None = None,
+        attributes: Attributes = MappingProxyType({}),
+    ) -> None:
         import torch
 
-        self.config, self.size_px = config, config.size_px
+        self.config, self.size_px, self.attributes = config, config.size_px, attributes
         self.varies = config.strength < 1.0
         self.num_conditions = network.config.num_class_embeds - 1
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -23,7 +23,7 @@ from actors.generators.painters.crop import (
     build_network,
     condition_index,
     known_input,
-    read_weights,
+    read_network,
     save_network,
 )
 from actors.generators.painters.crop_perception import Perception
@@ -221,6 +221,7 @@ class CropFit:
         self.num_steps, self.batch_size = config.fit_steps, config.fit_batch_size
         if self.batch_size % worker.num_workers:
             raise ValueError(f"fit_batch_size ({self.batch_size}) is no multiple of {worker.num_workers} workers")
+        self.attributes = {image.id: told for image, told in zip(data.images, data.difficulties, strict=True)}
         found = crops(config, data.images, data.difficulties, context, margin)
         self.examples = Examples(config, found, len(data.classes), data.seed, flip=flip, rotate=rotate)
         self.device, self.scheduler = torch.device(worker.device), noise_scheduler()
@@ -234,7 +235,7 @@ class CropFit:
 
     def warm_start(self, uri: str) -> None:
         """Begin with the weights at ``uri``."""
-        self.learner.warm_start(read_weights(self.config, self.classes, uri))
+        self.learner.warm_start(read_network(self.config, self.classes, uri)[1])
 
     def step(self, number: int) -> float:
         """Forward, backward, update; the weighted loss over all workers' examples."""
@@ -256,7 +257,7 @@ class CropFit:
 
     def save(self, uri: str) -> None:
         """The network's averaged weights, and nothing else: a head is not needed to paint."""
-        save_network(self.learner.average, self.config, self.classes, uri)
+        save_network(self.learner.average, self.config, self.classes, self.attributes, uri)
 
     def _loss(self, batch: Sequence[Example]) -> Tensor:
         """Mean squared error of the clean picture that v stands for: with little noise there is little to win.

@@ -17,6 +17,7 @@ from actors.generators.painters.base import Window
 from actors.generators.painters.lora import LoraConfig, Pipeline, fuse_lora
 from actors.images import Pixels
 from actors.precision import native_dtypes
+from actors.records import Attributes
 
 if TYPE_CHECKING:
     import torch
@@ -114,6 +115,7 @@ class PipelinePainter(ABC):
         self.classes = classes
         self.size_px = config.size_px
         self.max_zoom, self.varies = config.max_zoom, False
+        self.attributes: Attributes = {}
         self.batch_size = config.batch_size
         self._templates = [config.prompts.get(name, config.prompt) for name in classes]
 

@@ -4,10 +4,12 @@ import argparse
 import json
 import sys
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from upath import UPath
 
 ROOT = Path(__file__).parents[1]
@@ -19,11 +21,14 @@ import drawn_factors
 import evidence
 from evidence_tables import MissingMarksError, between_marks, marks
 
-from actors.records import Annotation, Detections, Lineage, Sample
+from actors.generators import decides_fit, strategy
+from actors.records import Annotation, Detections, Difficulty, Instance, LabeledImage, Lineage, Sample
 from actors.storage import write_record
 from loop.ablation import claim
 from loop.data.world.scene import render_scene
+from loop.report import fit_sheet
 from loop.report.ablation import TrialResult
+from loop.state import Cost, Mined
 
 EVIDENCE = detdiffusion.EVIDENCE
 HERE = {"detloop": "abc", "torch": "2", "ultralytics": "8", "cpu": "any", "date": "2026-01-01"}
@@ -48,20 +53,28 @@ def test_the_readme_holds_what_the_rows_say():
     assert between_marks(evidence.README.read_text(), tables.MARKS) == tables.section(stored)
 
 
+def is_told(generator):
+    return generator.prompt.attribute if generator.kind == "layout" else generator.examples == "told"
+
+
+def mask_loss(generator):
+    return generator.fit.mask_loss if generator.kind == "layout" else generator.painter.mask_loss_weight
+
+
 @pytest.mark.parametrize("name", detdiffusion.QUESTIONS)
 def test_the_arms_differ_in_what_they_are_about_and_train_alike(name):
     of_arm = {one.arm: one.config for one in EVIDENCE.load(name, "runs", seeds=[0]).trials}
     asked = ["real", "base", "origin", "easy", "hard"]
-    parts = ["no_attribute", "no_mask_loss", "other_detector"] if name == "world" else []
+    parts = ["no_attribute", "no_mask_loss", "other_detector"] if name != "bccd" else []
     assert sorted(of_arm) == sorted([*asked, *parts])
     assert set(of_arm) <= set(tables.ARMS)
     drawing = {arm: config.generator for arm, config in of_arm.items() if config.rounds}
     assert "real" not in drawing
-    without_attribute = {arm for arm, one in drawing.items() if not one.prompt.attribute}
-    without_loss = {arm for arm, one in drawing.items() if not one.fit.mask_loss}
+    without_attribute = {arm for arm, one in drawing.items() if not is_told(one)}
+    without_loss = {arm for arm, one in drawing.items() if not mask_loss(one)}
     assert without_attribute == {"base", "no_attribute"} & set(of_arm)
     assert without_loss == {"base", "no_mask_loss"} & set(of_arm)
-    assert [drawing[arm].strategy for arm in asked[2:]] == ["origin", "easy", "hard"]
+    assert [strategy(drawing[arm]) for arm in asked[2:]] == ["origin", "easy", "hard"]
     assert [arm for arm, config in of_arm.items() if config.mining.detector] == parts[2:]
     alike = ("data", "detector", "mixing", "generation")
     assert len({(one.fingerprint(*alike), one.training.steps) for one in of_arm.values()}) == 1
@@ -74,12 +87,11 @@ def test_yolo_scores_are_compared_between_strategies_or_within_one():
     assert {arm for pair in parts for arm in pair} - {"origin", "hard"} == set(of_arm) - {
         *("real", "easy", "origin", "hard")
     }
-    assert all(of_arm[first].strategy == of_arm[second].strategy for first, second in parts)
+    drawn_as = {arm: strategy(one) if is_told(one) else "origin" for arm, one in of_arm.items() if arm != "real"}
+    assert all(drawn_as[first] == drawn_as[second] for first, second in parts)
 
 
 def test_the_fit_is_one_for_all_strategies():
-    from actors.generators import decides_fit
-
     of_arm = {one.arm: one.config.generator for one in EVIDENCE.load("world", "runs", seeds=[0]).trials}
     assert decides_fit(of_arm["easy"]) == decides_fit(of_arm["hard"]) == decides_fit(of_arm["origin"])
     assert decides_fit(of_arm["hard"]) != decides_fit(of_arm["no_mask_loss"])
@@ -233,15 +245,11 @@ def test_runs_that_drew_other_layouts_are_not_compared():
         drawn_factors.compare(easy, {(1, "a", 1): drawn("a", [0.2, 10, 3], [0.2, 10, 3], boxes=BOXES + 1)})
 
 
-def test_a_run_is_measured_from_its_folder(tmp_path):
-    from PIL import Image
-
-    science = EVIDENCE.load("world", str(tmp_path), seeds=[0]).trials[3].config.science()
-    write_record(UPath(tmp_path) / "run/config.json", science)
-    place = UPath(tmp_path) / "run/rounds/001"
-    flags = np.zeros(2, np.bool_)
+def written(folder, strategy, value):
+    """A run of one finished round, which drew one layout of two boxes, the second without tokens."""
+    place, flags = folder / "rounds/001", np.zeros(2, np.bool_)
     layout = Annotation(boxes=BOXES, labels=np.zeros(2, np.int64), ignore=np.array([False, True]))
-    lineage = Lineage(round=1, image_id="a.png", box_indices=(0,), generator="layout", seed=7, strategy="hard")
+    lineage = Lineage(round=1, image_id="a.png", box_indices=(0,), generator="layout", seed=7, strategy=strategy)
     sample = Sample(
         id=lineage.id,
         uri="dropped/picture.png",
@@ -257,11 +265,32 @@ def test_a_run_is_measured_from_its_folder(tmp_path):
         dropped="blank: flat",
         lineage=lineage,
     )
+    real = LabeledImage(id="a.png", uri=str(folder / "a.png"), width=100, height=60, annotation=layout)
+    found = Instance(image_id="a.png", index=0, label=0, difficulty=Difficulty.EASY, best_score=0.9, best_iou=0.9)
+    cost = Cost(seconds={}, wall_s=0.0, engine_s=0.0, num_items=1)
+    write_record(folder / "config.json", EVIDENCE.load("world", "runs", seeds=[0]).trials[3].config.science())
+    write_record(folder / "train.json", (real,))
+    write_record(place / "mine.json", Mined(instances=(), found=(found,), shares=(), cost=cost))
     write_record(place / "dropped" / f"{sample.id}.json", sample)
     write_record(place / "round.json", {})
-    Image.fromarray(picture(153, 153)).save(Path(place / "dropped/picture.png"))
-    found = drawn_factors.of_run(UPath(tmp_path) / "run")
+    Image.fromarray(picture(102, 102)).save(Path(folder / "a.png"))
+    Image.fromarray(picture(value, value)).save(Path(place / "dropped/picture.png"))
+    return folder
+
+
+def test_a_run_is_measured_from_its_folder(tmp_path):
+    found = drawn_factors.of_run(written(UPath(tmp_path) / "run", "hard", 153))
     assert list(found) == [(1, "a.png", 7)]  # what the filters said of it does not matter
     assert found[1, "a.png", 7].values[:, 0] == pytest.approx([51 / 255])  # the box without tokens is left out
     with pytest.raises(ValueError, match="holds no run"):
         drawn_factors.of_run(UPath(tmp_path))
+
+
+def test_the_sheet_shows_a_layout_as_both_runs_drew_it(tmp_path):
+    runs = [written(UPath(tmp_path) / asked, asked, value) for asked, value in (("easy", 250), ("hard", 110))]
+    shown = np.asarray(Image.open(BytesIO(drawn_factors.sheet(*runs))).convert("L"))
+    real, easy, hard = (shown[fit_sheet.HEADER :, left : left + fit_sheet.CELL] for left in (22, 272, 522))
+    assert [np.count_nonzero(cell == grey) > 1000 for cell, grey in ((real, 102), (easy, 250), (hard, 110))] == [
+        True
+    ] * 3
+    assert not (hard == 250).any()

@@ -29,7 +29,8 @@ _MOST_OFF = 30.0  # grey levels: pixels that differ by more show different thing
 _GRAIN_PX = 1.5  # the standard deviation of the average that takes away a picture's grain
 _CUT_SHARE = {"object": 0.3, "box": 0.1}  # of a hole's edge where they may: along an outline that is hardly seen
 _LIKE = 1.5  # an example's sides and shape may differ from the box's by this factor
-_NUM_EXAMPLES = 12  # whole boxes tried as an example
+_NUM_BOXES = 12  # whole boxes tried as an example
+_NUM_TOLD = 4  # outlines tried where all are hard: one that could not be found brings the ground it lies on along
 _LANES = 16  # numbers that a processor's vector holds at most: cv2 rounds those of a row that fill no vector otherwise
 
 
@@ -80,14 +81,14 @@ class Instances:
     ) -> Cutout:
         """A whole instance of the class and of about the size and shape of the one at ``place``: image id, position.
 
-        One that comes with its whole box is the best of a few: its surroundings are to be those of the box. Where
-        there is none, the instance at the place itself.
+        One that comes with its whole box, or is told how hard to be, is the best of a few: its surroundings are to be
+        those of the box. Where there is none, the instance at the place itself.
         """
         annotation, index = self.images[place[0]].annotation, place[1]
         box, label = annotation.boxes[index], int(annotation.labels[index])
         names, boxes = self.by_kind.get((label, told if self.attributes else None), ([], geometry.empty()))
         found = alike(box, boxes, turn=rotate)
-        tries = _NUM_EXAMPLES if self.shape == "box" else 1
+        tries = _NUM_BOXES if self.shape == "box" else _NUM_TOLD if self.attributes else 1
         drawn = []
         for _ in range(tries):
             cutout = self.cut(*(names[found[int(rng.integers(len(found)))]] if found else place))

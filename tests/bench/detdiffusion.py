@@ -20,6 +20,7 @@ from loop.state import RunFolder
 
 QUESTIONS = {
     "world": Question(data="world", base="quickstart.yaml", ablation="detdiffusion_world.yaml"),
+    "layout": Question(data="layout", base="quickstart.yaml", ablation="detdiffusion_layout.yaml"),
     "bccd": Question(data="bccd", base="bccd.yaml", ablation="detdiffusion_bccd.yaml"),
 }
 COLUMNS = {"ap": "AP", **{name: name for name in ("yolo_score", "yolo_score_unseen", *FACTORS)}}

@@ -1,5 +1,7 @@
 """Whether what is drawn is harder to see, by its pixels: ``python tests/bench/drawn_factors.py RUN_EASY RUN_HARD``
 
+``--sheet FILE.png`` shows some layouts: the real image, and what both runs drew.
+
 No detector is asked. Two runs that drew the same layouts, told easy and told hard, are compared box by box, and the
 differences are averaged over the boxes and copies of a real image, for these belong together; the interval is Student's
 t over the real images. A layout's boxes are given, its objects are not, so three of the world's factors are estimated
@@ -30,16 +32,20 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from actors.boxes import Boxes
+from actors.generators.base import Preview
 from actors.images import Pixels, read
-from actors.records import Sample
+from actors.records import Difficulty, LabeledImage, Sample
+from actors.storage import read_record
 from loop.data.world import HARD
-from loop.state import RunFolder
+from loop.report.fit_sheet import fit_sheet
+from loop.state import Mined, RunFolder
 
 FACTORS = {"contrast": "low", "seen_px": "low", "edge_px": "high"}
 """The factors, in the order of the columns, and which end of each is hard."""
 MARGIN_PX = 6  # around a box, as in the world's own measure of contrast
 MIN_PIXELS = 16  # of a box and of the ground around it; with fewer nothing is measured
 SMOOTHING_PX = 0.7  # sigma
+SHEET_ROWS = 5
 Values = NDArray[np.float64]  # [n, 3], NaN where nothing can be measured
 Mask = NDArray[np.bool_]
 
@@ -154,6 +160,31 @@ def _image_means(of_images: list[Values], place: int) -> list[float]:
     return [float(column.mean()) for column in columns if len(column)]
 
 
+def sheet(easy: UPath, hard: UPath) -> bytes:
+    """The PNG file of some layouts of the first round that both runs drew, evenly over the real images.
+
+    Raises ValueError where there is none.
+    """
+    run = RunFolder(easy)
+    real = {image.id: image for image in read_record(run.train_records, tuple[LabeledImage, ...])}
+    found = read_record(run.round(1) / "mine.json", Mined).found
+    told = {(one.image_id, one.index): one.difficulty for one in found}
+    drawn = [{_key(sample): sample for sample in RunFolder(folder).judged(1) if sample.uri} for folder in (easy, hard)]
+    first = {key[1]: key for key in sorted(drawn[0].keys() & drawn[1].keys(), reverse=True)}
+    keys = [first[name] for name in sorted(first)][:: max(len(first) // SHEET_ROWS, 1)][:SHEET_ROWS]
+    previews = [
+        Preview(
+            real=read(real[name].uri),
+            annotation=real[name].annotation,
+            difficulties=tuple(told.get((name, at), Difficulty.HARD) for at in range(len(real[name].annotation))),
+            drawn={str(asked): read(one[key].uri) for asked, one in zip(Difficulty, drawn, strict=True)},
+        )
+        for key in keys
+        for name in [key[1]]
+    ]
+    return fit_sheet(previews, "one layout, told easy and told hard")
+
+
 def number(value: float, *, sign: bool = False) -> str:
     """A factor as it is shown."""
     text = f"{value:+.3f}" if sign else f"{value:.3f}"
@@ -183,9 +214,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("easy", help="folder of the run that was told easy")
     parser.add_argument("hard", help="folder of the run that was told hard")
+    parser.add_argument("--sheet", type=Path, help="PNG file to write: some layouts, as both drew them")
     given = parser.parse_args()
     try:
         print(report(of_run(UPath(given.easy)), of_run(UPath(given.hard))))
+        if given.sheet:
+            given.sheet.write_bytes(sheet(UPath(given.easy), UPath(given.hard)))
     except ValueError as error:
         raise SystemExit(str(error)) from None
 

@@ -13,16 +13,18 @@ import numpy as np
 from loop.report.ablation import t_interval
 from loop.report.summary import points
 
-WORLDS = {"world", "fresh"}
+WORLDS = {"world", "fresh", "layout"}
 """Data sets that are rendered, and need no folder."""
 TITLES = {
     "world": "Rendered scenes",
     "fresh": "Rendered scenes by which no setting was chosen",
+    "layout": "Rendered scenes, drawn whole by the layout model",
     "bccd": "Blood cells (BCCD)",
 }
 SEEDS = {
     "world": "All seeds share the scenes.",
     "fresh": "All seeds share the scenes.",
+    "layout": "All seeds share the scenes.",
     "bccd": "Each seed draws its own training images.",
 }
 

@@ -1,6 +1,7 @@
-"""Examples: a real instance set into the hole, for a painter to start from instead of noise (SDEdit, arXiv 2108.01073).
+"""Examples: real instances to start from (SDEdit, arXiv 2108.01073), as hard as is told (DetDiffusion, 2403.13304).
 
-A painter whose ``strength`` is below 1 takes it back towards noise, varies it and makes it fit in.
+One is set into the hole; a painter whose ``strength`` is below 1 takes it back towards noise, varies it and makes it
+fit in.
 """
 
 from collections.abc import Mapping, Sequence

@@ -23,11 +23,11 @@ from evidence_tables import (
 MARKS = "detdiffusion"
 ARMS = {
     "real": "real images alone",
-    "base": "GeoDiffusion: no word for the difficulty, no perception-aware loss",
-    "origin": "DetDiffusion, each box told as it was found",
-    "easy": "DetDiffusion, all boxes told easy",
-    "hard": "DetDiffusion, all boxes told hard",
-    "no_attribute": "no word for the difficulty; the loss stays",
+    "base": "told nothing of difficulty, and no perception-aware loss",
+    "origin": "each box told as it was found",
+    "easy": "all boxes told easy",
+    "hard": "all boxes told hard",
+    "no_attribute": "told nothing of difficulty; the loss stays",
     "no_mask_loss": "`hard` without the perception-aware loss",
     "other_detector": "`hard`, but another detector says what is easy",
 }

@@ -39,17 +39,25 @@ class Instances:
     """The instances of real images: which are whole, what they look like, and what is to be there without them."""
 
     def __init__(
-        self, real: Sequence[LabeledImage], shape: Shape, margin: float, attributes: Attributes | None = None
+        self,
+        real: Sequence[LabeledImage],
+        shape: Shape,
+        margin: float,
+        attributes: Attributes | None,
+        *,
+        flip: bool,
+        rotate: bool,
     ) -> None:
         """They are cut out as ``shape`` says, and taken away with ``margin`` (share of a box's sides) at most.
 
-        Where there are ``attributes``, an easy one is no example for a hard one.
+        Examples may be mirrored (``flip``) and turned by quarters (``rotate``). Where there are ``attributes``, an
+        easy one is no example for a hard one.
         """
         self.images = {image.id: image for image in real}
         self.whole = {image.id: whole(image) for image in real}
         self.attributes = attributes
         self.by_kind = by_kind(real, self.whole, attributes)
-        self.shape, self.margin = shape, margin
+        self.shape, self.margin, self.flip, self.rotate = shape, margin, flip, rotate
         self.read = lru_cache(maxsize=64)(read)
         self.cut = lru_cache(maxsize=1024)(self._cut)
         self.ground = lru_cache(maxsize=1024)(self._ground)
@@ -65,21 +73,15 @@ class Instances:
         there = silhouette(self.cut(image_id, index), boxes[index], pixels.shape[:2])
         return ground(pixels, free & there, boxes, chance)
 
-    def serves(self, image_id: str, index: int, told: Difficulty) -> bool:
-        """Whether an instance is an example itself: whole, and, where that counts, as hard as ``told``."""
-        as_told = self.attributes is None or self.attributes[image_id][index] is told
-        return as_told and bool(self.whole[image_id][index])
-
-    def alike(
-        self,
-        canvas: Pixels,
-        place: tuple[str, int],
-        told: Difficulty,
-        rng: np.random.Generator,
-        *,
-        flip: bool,
-        rotate: bool,
+    def itself_or_alike(
+        self, canvas: Pixels, place: tuple[str, int], told: Difficulty, rng: np.random.Generator
     ) -> Cutout:
+        """The instance at ``place`` if it is whole and, where that counts, as hard as ``told``; else one alike."""
+        image_id, index = place
+        as_told = self.attributes is None or self.attributes[image_id][index] is told
+        return self.cut(*place) if as_told and self.whole[image_id][index] else self.alike(canvas, place, told, rng)
+
+    def alike(self, canvas: Pixels, place: tuple[str, int], told: Difficulty, rng: np.random.Generator) -> Cutout:
         """A whole instance of the class and of about the size and shape of the one at ``place``: image id, position.
 
         One that comes with its whole box, or is told how hard to be, is the best of a few: its surroundings are to be
@@ -88,14 +90,23 @@ class Instances:
         annotation, index = self.images[place[0]].annotation, place[1]
         box, label = annotation.boxes[index], int(annotation.labels[index])
         names, boxes = self.by_kind.get((label, told if self.attributes else None), ([], geometry.empty()))
-        found = alike(box, boxes, turn=rotate)
+        found = alike(box, boxes, turn=self.rotate)
         tries = _NUM_BOXES if self.shape == "box" else _NUM_TOLD if self.attributes else 1
         drawn = []
         for _ in range(tries):
             cutout = self.cut(*(names[found[int(rng.integers(len(found)))]] if found else place))
-            turns = quarter_turns(box, cutout.box, rng) if rotate else 0
-            drawn.append(turned(cutout, flip=bool(rng.integers(2)) and flip, quarter_turns=turns))
+            turns = quarter_turns(box, cutout.box, rng) if self.rotate else 0
+            drawn.append(turned(cutout, flip=bool(rng.integers(2)) and self.flip, quarter_turns=turns))
         return drawn[0] if tries == 1 else min(drawn, key=lambda one: seam(canvas, one, box))
+
+
+def check_known(attributes: Attributes, images: Sequence[LabeledImage]) -> None:
+    """Raise ValueError where a painter's ``attributes`` do not say how hard an image's instances were found."""
+    if unknown := [image.id for image in images if image.id not in attributes]:
+        raise ValueError(
+            f"the painter does not know how hard the instances of {unknown[0]!r} were found: an earlier detloop has "
+            "fitted it; remove it from fits/ below the root, and it is fitted anew"
+        )
 
 
 def whole(image: LabeledImage) -> Mask:

@@ -45,8 +45,7 @@ class InpaintConfig(HardeningConfig):
     origin, as hard as the detector found the mined instance, or the same for all."""
     examples: Literal["any", "told"] = "any"
     """The real instances that a painter with a strength below 1 starts from (ours): any of the class, or those alone
-    that the detector found as easy or hard as ``difficulty`` asks; an instance without such a one starts from itself.
-    """
+    that the detector found as easy or hard as ``difficulty`` asks; one without such an example starts from itself."""
     cutout: Shape = "object"
     """What is set into the hole for a painter to start from (those with a strength below 1): an instance along its
     outline, for things that lie on a background; or its whole box, for marks that belong to what they are on."""
@@ -86,13 +85,17 @@ class InpaintConfig(HardeningConfig):
 
     @model_validator(mode="after")
     def _knows_what_is_hard(self) -> Self:
-        asked = ["difficulty: origin"] * (self.difficulty == "origin") + ["examples: told"] * (self.examples == "told")
-        if asked and not (isinstance(self.painter, CropConfig) and self.painter.strength < 1):
+        if self.asks_what_was_hard and not (isinstance(self.painter, CropConfig) and self.painter.strength < 1):
             raise ValueError(
-                f"{', '.join(asked)}: only a painter that is fitted on the real instances knows how hard each was "
-                "found, and only one that starts from them can choose: set painter.kind to crop, its strength below 1"
+                "difficulty: origin and examples: told are for a painter that is fitted on the real instances, and so "
+                "knows how hard each was found, and that starts from them: painter.kind crop, its strength below 1"
             )
         return self
+
+    @property
+    def asks_what_was_hard(self) -> bool:
+        """Whether it matters how hard each real instance was found."""
+        return self.difficulty == "origin" or self.examples == "told"
 
     @model_validator(mode="after")
     def _holes_have_surroundings(self) -> Self:
@@ -144,8 +147,11 @@ class Inpaint:
 
     def __init__(self, config: InpaintConfig, real: Sequence[LabeledImage], painter: Painter) -> None:
         self.config, self.painter = config, painter
+        if config.asks_what_was_hard:
+            examples.check_known(painter.attributes, real)
         attributes = painter.attributes if config.examples == "told" else None
-        self.instances = examples.Instances(real, config.cutout, config.margin, attributes)
+        turn = {"flip": config.flip, "rotate": config.rotate}
+        self.instances = examples.Instances(real, config.cutout, config.margin, attributes, **turn)
 
     def generate(self, lineages: Sequence[Lineage]) -> list[Candidate]:
         """One candidate per lineage, in order; the windows of all of them are painted together.
@@ -169,7 +175,7 @@ class Inpaint:
                 annotation = annotation.join(one_box(new[0], image.annotation.labels[index]))
                 painted.append((len(annotation) - 1, new[1], self._told(image, index)))
             elif turn == 0:
-                example = self._alike(canvas, image, index, rng)
+                example = self.instances.alike(canvas, (image.id, index), self._told(image, index), rng)
                 mode = self._mode(rng)
                 example = example if mode == "scale" else self.config.harden(example, mode, rng)
                 painted.append((index, example, self._told(image, index)))
@@ -195,23 +201,17 @@ class Inpaint:
         self, canvas: Pixels, annotation: Annotation, image: LabeledImage, index: int, rng: np.random.Generator
     ) -> tuple[geometry.Boxes, Cutout] | None:
         """A box ``[4]`` for an instance, clear of the others, where the surroundings are like its own; its example."""
-        itself = self.instances.serves(image.id, index, self._told(image, index))
-        cutout = self.instances.cut(image.id, index) if itself else self._alike(canvas, image, index, rng)
+        cutout = self.instances.itself_or_alike(canvas, (image.id, index), self._told(image, index), rng)
         turns = int(rng.integers(4)) * self.config.rotate
         cutout = turned(cutout, flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns)
         if self.config.turn_deg:
             cutout = rotated(cutout, rng.uniform(-self.config.turn_deg, self.config.turn_deg))
         cutout = self.config.harden(cutout, self._mode(rng), rng)
-        place = placement.find(canvas, cutout, annotation.boxes, placement.Overlap(most=0.0), rng)
-        if place is None:
+        found = placement.find(canvas, cutout, annotation.boxes, placement.Overlap(most=0.0), rng)
+        if found is None:
             return None
-        box = cutout.box + np.array([place.x, place.y] * 2, np.float32)
+        box = cutout.box + np.array([found.x, found.y] * 2, np.float32)
         return geometry.clip(box, canvas.shape[1], canvas.shape[0]), cutout
-
-    def _alike(self, canvas: Pixels, image: LabeledImage, index: int, rng: np.random.Generator) -> Cutout:
-        """An example for an instance, turned by chance."""
-        told, turn = self._told(image, index), {"flip": self.config.flip, "rotate": self.config.rotate}
-        return self.instances.alike(canvas, (image.id, index), told, rng, **turn)
 
     def _told(self, image: LabeledImage, index: int) -> Difficulty:
         """How hard an instance is to be."""

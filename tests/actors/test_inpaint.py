@@ -161,6 +161,11 @@ def test_a_painter_that_does_not_know_what_was_hard_is_not_asked_for_it(asked, p
         InpaintConfig.model_validate({**asked, "painter": painter})
 
 
+def test_a_painter_of_before_there_were_attributes_is_refused(scene):
+    with pytest.raises(ValueError, match=r"'a\.png' were found: .* remove it from fits/"):
+        Inpaint(InpaintConfig(examples="told"), [scene((10, 10, 26, 26))], Paints())
+
+
 def test_an_inserted_box_is_added_clear_of_all_others(scene):
     image = scene((10, 10, 26, 26), (60, 40, 76, 60), labels=[2, 0])
     painter = Paints()

@@ -7,7 +7,7 @@ Arrays are set read-only: between actors they arrive read-only anyway, and in-pr
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +106,8 @@ class Difficulty(StrEnum):
 
 Attributes = Mapping[str, tuple[Difficulty, ...]]
 """That of each box of each real image, by image id."""
+Strategy = Literal["origin", "easy", "hard"]
+"""The attribute that is asked for (Fig. 3): as it was found, or the same for all boxes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

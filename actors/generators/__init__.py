@@ -64,7 +64,7 @@ def strategy(config: GeneratorConfig) -> str:
         case LayoutConfig():
             return config.strategy
         case InpaintConfig(painter=CropConfig()):
-            return str(config.difficulty)
+            return config.difficulty
         case _:
             return "origin"
 

@@ -55,6 +55,11 @@ class FitData:
     difficulties: tuple[tuple[Difficulty, ...], ...]  # one for each box of each image, as mined
     seed: int
 
+    @property
+    def attributes(self) -> dict[str, tuple[Difficulty, ...]]:
+        """The difficulties by image id, for a generator to remember."""
+        return {image.id: found for image, found in zip(self.images, self.difficulties, strict=True)}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:

@@ -21,6 +21,7 @@ from actors.seeds import derive_seed
 
 Floats = NDArray[np.float32]
 Part = tuple[slice, slice]  # rows and columns of an image
+Key = tuple[str, int]  # of an instance: its image's id, and its position there
 Kind = tuple[int, Difficulty | None]  # a class, and how hard the detector found it; None where that does not count
 
 _LEAST_FREE = 0.85  # of a box must be its own: what neighbours cover is theirs, and stays
@@ -73,28 +74,26 @@ class Instances:
         there = silhouette(self.cut(image_id, index), boxes[index], pixels.shape[:2])
         return ground(pixels, free & there, boxes, chance)
 
-    def itself_or_alike(
-        self, canvas: Pixels, place: tuple[str, int], told: Difficulty, rng: np.random.Generator
-    ) -> Cutout:
-        """The instance at ``place`` if it is whole and, where that counts, as hard as ``told``; else one alike."""
-        image_id, index = place
+    def itself_or_alike(self, canvas: Pixels, key: Key, told: Difficulty, rng: np.random.Generator) -> Cutout:
+        """The instance if it is whole and, where that counts, as hard as ``told``; else one alike."""
+        image_id, index = key
         as_told = self.attributes is None or self.attributes[image_id][index] is told
-        return self.cut(*place) if as_told and self.whole[image_id][index] else self.alike(canvas, place, told, rng)
+        return self.cut(*key) if as_told and self.whole[image_id][index] else self.alike(canvas, key, told, rng)
 
-    def alike(self, canvas: Pixels, place: tuple[str, int], told: Difficulty, rng: np.random.Generator) -> Cutout:
-        """A whole instance of the class and of about the size and shape of the one at ``place``: image id, position.
+    def alike(self, canvas: Pixels, key: Key, told: Difficulty, rng: np.random.Generator) -> Cutout:
+        """A whole instance of the same class, of about the same size and shape; the instance itself where none is.
 
         One that comes with its whole box, or is told how hard to be, is the best of a few: its surroundings are to be
-        those of the box. Where there is none, the instance at the place itself.
+        those of the box.
         """
-        annotation, index = self.images[place[0]].annotation, place[1]
+        annotation, index = self.images[key[0]].annotation, key[1]
         box, label = annotation.boxes[index], int(annotation.labels[index])
         names, boxes = self.by_kind.get((label, told if self.attributes else None), ([], geometry.empty()))
         found = alike(box, boxes, turn=self.rotate)
         tries = _NUM_BOXES if self.shape == "box" else _NUM_TOLD if self.attributes else 1
         drawn = []
         for _ in range(tries):
-            cutout = self.cut(*(names[found[int(rng.integers(len(found)))]] if found else place))
+            cutout = self.cut(*(names[found[int(rng.integers(len(found)))]] if found else key))
             turns = quarter_turns(box, cutout.box, rng) if self.rotate else 0
             drawn.append(turned(cutout, flip=bool(rng.integers(2)) and self.flip, quarter_turns=turns))
         return drawn[0] if tries == 1 else min(drawn, key=lambda one: seam(canvas, one, box))
@@ -129,9 +128,9 @@ def is_free(mask: Mask, box: geometry.Boxes) -> bool:
 
 def by_kind(
     images: Sequence[LabeledImage], is_whole: Mapping[str, Mask], attributes: Attributes | None
-) -> dict[Kind, tuple[list[tuple[str, int]], geometry.Boxes]]:
-    """Image id and position of every whole instance, and its box ``[n, 4]``, by kind."""
-    found: dict[Kind, list[tuple[str, int]]] = {}
+) -> dict[Kind, tuple[list[Key], geometry.Boxes]]:
+    """Every whole instance, and its box ``[n, 4]``, by kind."""
+    found: dict[Kind, list[Key]] = {}
     for image in images:
         for index in map(int, np.flatnonzero(is_whole[image.id])):
             kind = int(image.annotation.labels[index]), attributes[image.id][index] if attributes else None

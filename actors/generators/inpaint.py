@@ -25,7 +25,7 @@ from actors.generators.painters.base import Painter, Window
 from actors.generators.painters.crop import CropConfig
 from actors.generators.window import Frame, Mask, feathered, frame, hole
 from actors.images import Pixels
-from actors.records import Annotation, Candidate, Difficulty, LabeledImage, Lineage
+from actors.records import Annotation, Candidate, Difficulty, LabeledImage, Lineage, Strategy
 from actors.seeds import derive_seed
 
 
@@ -40,7 +40,7 @@ class InpaintConfig(HardeningConfig):
     kind: Literal["inpaint"] = "inpaint"
     painter: PainterConfig = CropConfig()
     """crop: fitted on the run's images; diffusers: any inpainting pipeline; gligen: grounded by boxes, as the paper."""
-    difficulty: Literal["origin", "easy", "hard"] = "hard"
+    difficulty: Strategy = "hard"
     """The variant that a painter which knows the attribute is asked for (DetDiffusion, arXiv 2403.13304, Fig. 3):
     origin, as hard as the detector found the mined instance, or the same for all."""
     examples: Literal["any", "told"] = "any"
@@ -169,21 +169,20 @@ class Inpaint:
         canvas, rng = self.instances.read(image.uri), np.random.default_rng(lineage.seed)
         annotation, painted = image.annotation, []
         for turn, index in product(range(1 + self.config.further), lineage.box_indices):
+            told, key = self._told(image, index), (image.id, index)
             moves = turn > 0 or self._moves(image, index, rng)
-            new = self._new_place(canvas, annotation, image, index, rng) if moves else None
+            new = self._new_place(canvas, annotation, key, told, rng) if moves else None
             if new:
                 annotation = annotation.join(one_box(new[0], image.annotation.labels[index]))
-                painted.append((len(annotation) - 1, new[1], self._told(image, index)))
+                painted.append((len(annotation) - 1, new[1], told))
             elif turn == 0:
-                example = self.instances.alike(canvas, (image.id, index), self._told(image, index), rng)
+                example = self.instances.alike(canvas, key, told, rng)
                 mode = self._mode(rng)
                 example = example if mode == "scale" else self.config.harden(example, mode, rng)
-                painted.append((index, example, self._told(image, index)))
+                painted.append((index, example, told))
         sites = [self._site(canvas, annotation, *one) for one in painted]
         sites = [site for site in sites if examples.is_free(site.mask, site.box)]
-        start = canvas
-        if self.painter.varies:
-            start, sites = self._start(canvas, sites, image)
+        start, sites = self._start(canvas, sites, image) if self.painter.varies else (canvas, sites)
         annotation, sites = _painted(annotation, len(image.annotation), sites)
         return _Draft(lineage=lineage, canvas=canvas, start=start, annotation=annotation, sites=tuple(sites))
 
@@ -198,19 +197,19 @@ class Inpaint:
         )
 
     def _new_place(
-        self, canvas: Pixels, annotation: Annotation, image: LabeledImage, index: int, rng: np.random.Generator
+        self, canvas: Pixels, annotation: Annotation, key: examples.Key, told: Difficulty, rng: np.random.Generator
     ) -> tuple[geometry.Boxes, Cutout] | None:
         """A box ``[4]`` for an instance, clear of the others, where the surroundings are like its own; its example."""
-        cutout = self.instances.itself_or_alike(canvas, (image.id, index), self._told(image, index), rng)
+        cutout = self.instances.itself_or_alike(canvas, key, told, rng)
         turns = int(rng.integers(4)) * self.config.rotate
         cutout = turned(cutout, flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns)
         if self.config.turn_deg:
             cutout = rotated(cutout, rng.uniform(-self.config.turn_deg, self.config.turn_deg))
         cutout = self.config.harden(cutout, self._mode(rng), rng)
-        found = placement.find(canvas, cutout, annotation.boxes, placement.Overlap(most=0.0), rng)
-        if found is None:
+        place = placement.find(canvas, cutout, annotation.boxes, placement.Overlap(most=0.0), rng)
+        if place is None:
             return None
-        box = cutout.box + np.array([found.x, found.y] * 2, np.float32)
+        box = cutout.box + np.array([place.x, place.y] * 2, np.float32)
         return geometry.clip(box, canvas.shape[1], canvas.shape[0]), cutout
 
     def _told(self, image: LabeledImage, index: int) -> Difficulty:

@@ -9,8 +9,7 @@ from actors.generators.arrangement import ArrangementConfig
 from actors.generators.low_rank import LowRankConfig
 from actors.generators.unet import Channels, SidePx, UNetConfig
 from actors.perception.layout_prompt import LayoutPromptConfig
-
-Strategy = Literal["origin", "easy", "hard"]
+from actors.records import Strategy
 
 
 class SmallConfig(UNetConfig):

@@ -109,8 +109,7 @@ class LayoutFit:
                 f"fit.accumulate ({config.fit.accumulate})"
             )
         torch.manual_seed(derive_seed(data.seed, "fit weights"))
-        difficulties = zip([image.id for image in data.images], data.difficulties, strict=True)
-        self.network = LayoutNetwork(config, data.classes, dict(difficulties), worker.device)
+        self.network = LayoutNetwork(config, data.classes, data.attributes, worker.device)
         self.examples = Examples(config, data, PromptWriter(config.prompt, data.classes, self.network.tokenizer))
         self.boxes_cut = self.examples.num_cut()
         denoiser = self.network.denoiser

@@ -34,6 +34,7 @@ from upath import UPath
 from actors.boxes import Boxes
 from actors.generators.base import Preview
 from actors.images import Pixels, read
+from actors.perception.attributes import difficulties
 from actors.records import Difficulty, LabeledImage, Sample
 from actors.storage import read_record
 from loop.data.world import HARD
@@ -166,22 +167,18 @@ def sheet(easy: UPath, hard: UPath) -> bytes:
     Raises ValueError where there is none.
     """
     run = RunFolder(easy)
-    real = {image.id: image for image in read_record(run.train_records, tuple[LabeledImage, ...])}
-    found = read_record(run.round(1) / "mine.json", Mined).found
-    told = {(one.image_id, one.index): one.difficulty for one in found}
+    images = read_record(run.train_records, tuple[LabeledImage, ...])
+    found = difficulties(images, read_record(run.round(1) / "mine.json", Mined).found)
+    real = {image.id: (image, attribute) for image, attribute in zip(images, found, strict=True)}
     drawn = [{_key(sample): sample for sample in RunFolder(folder).judged(1) if sample.uri} for folder in (easy, hard)]
     first = {key[1]: key for key in sorted(drawn[0].keys() & drawn[1].keys(), reverse=True)}
-    keys = [first[name] for name in sorted(first)][:: max(len(first) // SHEET_ROWS, 1)][:SHEET_ROWS]
-    previews = [
-        Preview(
-            real=read(real[name].uri),
-            annotation=real[name].annotation,
-            difficulties=tuple(told.get((name, at), Difficulty.HARD) for at in range(len(real[name].annotation))),
-            drawn={str(asked): read(one[key].uri) for asked, one in zip(Difficulty, drawn, strict=True)},
+    previews = []
+    for name in sorted(first)[:: max(len(first) // SHEET_ROWS, 1)][:SHEET_ROWS]:
+        image, attribute = real[name]
+        pictures = {str(asked): read(one[first[name]].uri) for asked, one in zip(Difficulty, drawn, strict=True)}
+        previews.append(
+            Preview(real=read(image.uri), annotation=image.annotation, difficulties=attribute, drawn=pictures)
         )
-        for key in keys
-        for name in [key[1]]
-    ]
     return fit_sheet(previews, "one layout, told easy and told hard")
 
 

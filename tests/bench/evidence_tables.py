@@ -21,12 +21,7 @@ TITLES = {
     "layout": "Rendered scenes, drawn whole by the layout model",
     "bccd": "Blood cells (BCCD)",
 }
-SEEDS = {
-    "world": "All seeds share the scenes.",
-    "fresh": "All seeds share the scenes.",
-    "layout": "All seeds share the scenes.",
-    "bccd": "Each seed draws its own training images.",
-}
+SEEDS = {**dict.fromkeys(WORLDS, "All seeds share the scenes."), "bccd": "Each seed draws its own training images."}
 
 Rows = Sequence[Mapping[str, Any]]
 Show = Callable[[float], str]

@@ -221,7 +221,7 @@ class CropFit:
         self.num_steps, self.batch_size = config.fit_steps, config.fit_batch_size
         if self.batch_size % worker.num_workers:
             raise ValueError(f"fit_batch_size ({self.batch_size}) is no multiple of {worker.num_workers} workers")
-        self.attributes = {image.id: told for image, told in zip(data.images, data.difficulties, strict=True)}
+        self.attributes = data.attributes
         found = crops(config, data.images, data.difficulties, context, margin)
         self.examples = Examples(config, found, len(data.classes), data.seed, flip=flip, rotate=rotate)
         self.device, self.scheduler = torch.device(worker.device), noise_scheduler()

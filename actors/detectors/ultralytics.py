@@ -3,10 +3,8 @@
 The package is AGPL-3.0. Nothing else in ``actors`` imports it, and this file does so inside functions only.
 """
 
-import atexit
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Sequence
 from functools import cache, partial
@@ -59,17 +57,17 @@ def import_ultralytics() -> None:
     """Import the package with its side effects off. Call it before any ``import ultralytics``.
 
     No usage events, no trackers, no installing of packages, no look-up whether there is a network (named releases
-    are still downloaded), and settings in a folder of this process: the user's own are neither read nor written.
+    are still downloaded), and settings in a folder that is gone after the import (Ray's workers are killed, and would
+    leave theirs behind): the user's own are neither read nor written.
 
     The package reads WORLD_SIZE, RANK and LOCAL_RANK once, now. Ray Train has set them in its workers, and if the
     process group is up, the import waits at a barrier for the other ranks: import on every rank or on none.
     """
-    folder = tempfile.mkdtemp(prefix="detloop-ultralytics-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    switches = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"}
-    os.environ.update(switches, YOLO_CONFIG_DIR=folder)
     threads = os.environ.get("OMP_NUM_THREADS")
-    from ultralytics.utils import SETTINGS
+    with tempfile.TemporaryDirectory(prefix="detloop-ultralytics-") as folder:
+        switches = {"YOLO_OFFLINE": "true", "YOLO_AUTOINSTALL": "false", "YOLO_VERBOSE": "false"}
+        os.environ.update(switches, YOLO_CONFIG_DIR=folder)
+        from ultralytics.utils import SETTINGS
 
     if threads is None:  # the package sets it, for all processes to come as well
         os.environ.pop("OMP_NUM_THREADS", None)

@@ -146,6 +146,8 @@ class Trainings:
             return result
 
     def _train(self, job: TrainJob, label: str) -> TrainResult:
+        for warning in job.mixture().warnings():
+            self.reporter.warn(warning)
         with self.reporter.stage(f"train {label}", self.config.training.steps) as progress:
             result = train(job, self.config.hosting, lambda now: progress.reach(now.step, f"loss {now.loss:.2f}"))
             progress.reach(

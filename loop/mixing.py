@@ -82,6 +82,19 @@ class Mixture:
         """Share of synthetic images over all steps."""
         return self.num_synthetic_draws / (self.num_steps * self.batch_size)
 
+    def warnings(self) -> list[str]:
+        """One line where synthetic images are so few that each is shown more often than a real one of the control."""
+        if not self.num_synthetic:
+            return []
+        each = self.num_synthetic_draws / self.num_synthetic
+        of_control = self.num_steps * self.batch_size / self.num_real
+        warning = (
+            f"{self.num_synthetic} synthetic images make up {self.realised_p:.0%} of the training: each is shown "
+            f"{each:.0f} times, a real one of the control {of_control:.0f} times; a detector can learn so few by heart "
+            "(a lower mixing.p, more generation.copies or milder filters help)"
+        )
+        return [warning] if each > of_control else []
+
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> list[Draw]:
         """What worker ``rank`` of ``world_size`` sees in ``step``: every ``world_size``-th image of the batch."""
         places = range(rank, self.batch_size, world_size)

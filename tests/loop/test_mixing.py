@@ -95,3 +95,15 @@ def test_an_empty_pool_gives_real_images_and_says_so():
 def test_no_real_image_is_an_error():
     with pytest.raises(ValueError, match="no real training image"):
         mixture(num_real=0)
+
+
+@pytest.mark.parametrize(("num_synthetic", "warned"), [(4, True), (5, False), (0, False)])
+def test_synthetic_images_that_are_shown_more_often_than_the_controls_are_told(num_synthetic, warned):
+    said = mixture(p=0.5, mode="share", num_synthetic=num_synthetic).warnings()
+    told = "4 synthetic images make up 50% of the training: each is shown 50 times, a real one of the control 40 times"
+    assert [line.startswith(told) for line in said] == [True] * warned
+
+
+def test_synthetic_images_alone_are_told_by_their_number_as_well():
+    assert not mixture(p=1.0, num_synthetic=10).warnings()
+    assert mixture(p=1.0, num_synthetic=9).warnings()

@@ -120,10 +120,11 @@ def test_an_arm_that_has_no_description_goes_by_its_name():
 
 
 def test_shares_and_copies_have_tables_of_their_own():
-    said = tables.section(results({"real": [30, 31], "p=0.1": [31, 32], "copies=2": [32, 33]}))
+    said = tables.section(results({"real": [30, 31], "p=0": [30, 31], "p=0.1": [31, 32], "copies=2": [32, 33]}))
     assert "the share p of synthetic batches**\n\n| arm | seeds |" in said
     assert re.search(r"^\| `p=0.1` \| 2 \| 31.5 \| 31.5 \| \+1.0 ", said, re.MULTILINE)
     assert re.search(r"^\| `copies=2` \| 2 \|", said, re.MULTILINE)
+    assert "`p=0`" not in said  # the same training as real
     assert said.count("| p=0: `real` |") == said.count("| copies=0: `real` |") == 1
     assert "gen2det.py p`" in said
 
@@ -171,14 +172,14 @@ def test_rows_of_an_arm_that_has_changed_go():
 
 
 def test_rows_of_another_config_go_whole_data_sets_at_a_time():
-    stored, _ = settled()
-    EVIDENCE.merge(stored, "world", [trial("real"), trial("mixing.p=0.1")], HERE)
-    stored["runs"]["world"]["arms"]["p=0.1"] = {"mixing.p": 0.1}
-    stored["runs"]["world"]["config"]["training"]["batch_size"] = 8
+    stored, _ = settled("fresh")
+    EVIDENCE.merge(stored, "fresh", [trial("real"), trial("mixing.p=0.1")], HERE)
+    stored["runs"]["fresh"]["arms"]["p=0.1"] = {"mixing.p": 0.1}
+    stored["runs"]["fresh"]["config"]["training"]["batch_size"] = 8
     with pytest.raises(ConfigError, match=r"make those anew first:\n  training.batch_size: 8 -> 16"):
         settled("p", stored)
-    _, said = settled(stored=stored)
-    assert said == ["world: 2 old rows go, the config has changed:\n  training.batch_size: 8 -> 16"]
+    _, said = settled("fresh", stored)
+    assert said == ["fresh: 2 old rows go, the config has changed:\n  training.batch_size: 8 -> 16"]
     assert stored["rows"] == []
 
 

@@ -14,7 +14,7 @@ QUESTIONS = {
     "world": Question(data="world", base="quickstart.yaml", ablation="gen2det_world.yaml"),
     "fresh": Question(data="fresh", base="quickstart.yaml", ablation="gen2det_fresh.yaml", overrides=FRESH),
     "bccd": Question(data="bccd", base="bccd.yaml", ablation="gen2det_bccd.yaml"),
-    "p": Question(data="world", base="quickstart.yaml", ablation="p.yaml"),
+    "p": Question(data="fresh", base="quickstart.yaml", ablation="p.yaml", overrides=FRESH),
     "copies": Question(data="fresh", base="quickstart.yaml", ablation="copies.yaml", overrides=FRESH),
 }
 EVIDENCE = Evidence(name=MARKS, questions=QUESTIONS, columns={"ap": "AP", "ap50": "AP50"}, section=section)

@@ -102,8 +102,9 @@ def _table(rows: Rows, arms: Sequence[str]) -> str:
 
 
 def _axis(rows: Rows, arms: Sequence[str], none: str, own: str) -> str:
-    """Arms along an axis, between the real images alone and the loop as it is."""
-    names = {"real": f"{none}: `real`", **{arm: f"`{arm}`" for arm in arms}, "restore": f"{own}: `restore`"}
+    """Arms along an axis, between the real images alone and the loop as it is, which have more seeds."""
+    between = {arm: f"`{arm}`" for arm in arms if arm not in {none, own}}
+    names = {"real": f"{none}: `real`", **between, "restore": f"{own}: `restore`"}
     lines = [[name, *_figures(rows, arm), cell(rows, arm, "real")] for arm, name in names.items() if by_seed(rows, arm)]
     return table(["arm", "seeds", "AP", "AP50", "less `real`"], 1, lines)
 

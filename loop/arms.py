@@ -15,7 +15,6 @@ from upath import UPath
 
 from actors.generators import fit_size
 from actors.generators.base import FitData
-from actors.generators.mixed import OneGeneratorConfig
 from actors.perception.attributes import attributes
 from actors.plain import dumps
 from actors.records import Detections, Difficulty, LabeledImage, Sample
@@ -104,27 +103,23 @@ class Trainings:
             storage=str(place / "train"),
         )
 
-    def fit(
-        self,
-        generator: OneGeneratorConfig,
-        difficulties: tuple[tuple[Difficulty, ...], ...],
-        start: Fitted | None = None,
-    ) -> Fitted:
-        """The generator, one that learns, fitted on the real training images, whose boxes are as easy and hard as said.
+    def fit(self, difficulties: tuple[tuple[Difficulty, ...], ...], start: Fitted | None = None) -> Fitted:
+        """The generator fitted on the real training images, whose boxes are as easy and hard as said.
 
         It goes on from ``start``, if there is one, with other examples. It is kept by fingerprint beside the runs, for
         all of them that have these very pictures.
         """
+        config = self.config
         data = FitData(
             classes=self.data.classes,
             images=self.data.splits["train"],
             difficulties=difficulties,
-            seed=derive_seed(self.config.seed, "fit", *([start.fingerprint] if start else [])),
+            seed=derive_seed(config.seed, "fit", *([start.fingerprint] if start else [])),
         )
-        fingerprint = fit_fingerprint(generator, data, start)
-        place = UPath(self.config.root) / "fits" / fingerprint
+        fingerprint = fit_fingerprint(config.generator, data, start)
+        place = UPath(config.root) / "fits" / fingerprint
         job = FitJob(
-            generator=generator,
+            generator=config.generator,
             data=data,
             start=start,
             checkpoint=str(place / "generator.safetensors"),

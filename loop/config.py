@@ -14,7 +14,7 @@ from actors.config import Config, Share
 from actors.detectors import DetectorConfig
 from actors.filters import FilterConfig
 from actors.filters.rejected import RejectedBoxes
-from actors.generators import GeneratorConfig, fit_size, parts
+from actors.generators import GeneratorConfig
 from actors.generators.inpaint import InpaintConfig
 from actors.generators.layout_config import LayoutConfig
 from actors.perception.attributes import AttributeRule
@@ -270,9 +270,7 @@ class LoopConfig(Config):
         detectors = (self.detector, self.mining.detector or self.detector)
         if self.training.start == "weights" and None in [detector.weights for detector in detectors]:
             raise ValueError("training.start: weights needs detector.weights, and those of a mining.detector")
-        if len(learners := [one.kind for one in parts(self.generator) if fit_size(one)]) > 1:
-            raise ValueError(f"generator: only one of those that are mixed may learn, and {learners} do")
-        if self.rejected_boxes == "restore" and any(isinstance(one, LayoutConfig) for one in parts(self.generator)):
+        if self.rejected_boxes == "restore" and isinstance(self.generator, LayoutConfig):
             raise ValueError("rejected_boxes: restore needs real pixels, layout has none: use ignore or drop_image")
         return self
 

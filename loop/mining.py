@@ -77,33 +77,28 @@ def select(instances: Iterable[Instance], config: MiningConfig, seed: int) -> tu
 
 
 def plan(
-    selected: Sequence[Instance], *, copies: int, drawers: Sequence[tuple[str, str]], round_index: int, seed: int
+    selected: Sequence[Instance], *, copies: int, generator: str, strategy: str, round_index: int, seed: int
 ) -> tuple[Lineage, ...]:
     """What is to be drawn: ``copies`` lineages for each image that holds selected instances, all of them in each.
 
-    Images come in the order of their first selected instance. ``drawers`` are generators and their strategies; several
-    take turns at an image's copies, from a random one on. ``seed`` is the run's; a candidate's own seed depends on it,
-    the round, the image and the copy, so that one image's candidates do not change when others come or go.
+    Images come in the order of their first selected instance. ``seed`` is the run's; a candidate's own seed depends
+    on it, the round, the image and the copy, so that one image's candidates do not change when others come or go.
     """
     by_image: dict[str, list[int]] = {}
     for instance in selected:
         by_image.setdefault(instance.image_id, []).append(instance.index)
-    lineages = []
-    for image_id, indices in by_image.items():
-        first = derive_seed("drawer", seed, round_index, image_id)
-        for copy in range(copies):
-            generator, strategy = drawers[(first + copy) % len(drawers)]
-            lineages.append(
-                Lineage(
-                    round=round_index,
-                    image_id=image_id,
-                    box_indices=tuple(sorted(indices)),
-                    generator=generator,
-                    seed=derive_seed(seed, round_index, image_id, copy),
-                    strategy=strategy,
-                )
-            )
-    return tuple(lineages)
+    return tuple(
+        Lineage(
+            round=round_index,
+            image_id=image_id,
+            box_indices=tuple(sorted(indices)),
+            generator=generator,
+            seed=derive_seed(seed, round_index, image_id, copy),
+            strategy=strategy,
+        )
+        for image_id, indices in by_image.items()
+        for copy in range(copies)
+    )
 
 
 def _identity(instance: Instance) -> tuple[str, int]:

@@ -6,7 +6,7 @@ And whether they leave its GPUs alone, which is as silent, and slow.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actors.generators import learner, parts
+from actors.generators import learns
 from loop.config import HostingConfig, LoopConfig, TrainRoleConfig
 
 
@@ -83,10 +83,10 @@ def num_gangs(role: TrainRoleConfig, nodes: Sequence[Node]) -> int:
 def without_gpu(config: LoopConfig, nodes: Sequence[Node]) -> str:
     """Which roles run a network on the CPU though there are GPUs, and what to change; empty where none does."""
     runs_network = {
-        "generate": any(one.runs_network for one in parts(config.generator)),
+        "generate": config.generator.runs_network,
         "inspect": True,
         "judge": any(one.runs_network for one in config.filters),
-        "fit": learner(config.generator) is not None,
+        "fit": learns(config.generator),
         "train": True,
     }
     slow = [name for name, runs in runs_network.items() if runs and not getattr(config.hosting, name).num_gpus]

@@ -9,7 +9,7 @@ from upath import UPath
 from actors.config import Config, Need
 from actors.filters.agreement import AgreementConfig
 from actors.filters.alignment import AlignmentConfig
-from actors.generators import fit_size, learner, parts
+from actors.generators import fit_size
 from actors.storage import read_record
 from loop.config import LoopConfig
 from loop.cross_fit import check_num_folds
@@ -51,12 +51,11 @@ def describe(config: LoopConfig) -> str:
     disk_mb = config.rounds * num_candidates * counts.pixels * BYTES_A_PIXEL / 1e6
     folder = RunFolder(UPath(config.root) / config.name)
     state = f"{folder.num_finished()} of {config.rounds} rounds finished" if folder.path.exists() else "new"
-    drawers = " and ".join(one.kind for one in parts(config.generator))
     rows = {
         "run": f"{folder.path} ({state}), fingerprint {config.fingerprint()}",
         "real images": ", ".join(f"{number} {split}" for split, number in counts.images.items()) + counts.note,
         "a round": f"mine {counts.images['train']} images, take up to {mining.budget} instances ({mining.policy})",
-        "": f"draw up to {num_candidates} candidates ({drawers}) for {len(config.filters)} filters; "
+        "": f"draw up to {num_candidates} candidates ({config.generator.kind}) for {len(config.filters)} filters; "
         f"rejected boxes: {config.rejected_boxes}",
         " ": f"train {training.steps} steps of {training.batch_size} images at {config.detector.image_size_px} px, "
         f"p = {config.mixing.p:g}; evaluate on {counts.images['val']} images",
@@ -118,9 +117,8 @@ def _cross_fit(config: LoopConfig, counts: Counts, num_folds: int) -> dict[str, 
 
 
 def _fit(config: LoopConfig, counts: Counts) -> dict[str, str]:
-    learns = learner(config.generator)
-    size = learns and fit_size(learns)
-    if not size or not config.rounds:
+    size = fit_size(config.generator)
+    if size is None or not config.rounds:
         return {}
     steps, batch_size = size
     boxes = "the real boxes" if counts.boxes is None else f"{counts.boxes} real boxes"

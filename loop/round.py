@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from upath import UPath
 
-from actors.generators import learner, parts, strategy
+from actors.generators import learns, strategy
 from actors.perception.attributes import attributes, difficulties
 from actors.records import Lineage
 from actors.rows import Row
@@ -61,7 +61,8 @@ def run_round(loop: Loop, state: State) -> RoundResult:
     lineages = mining.plan(
         mined.instances,
         copies=loop.config.generation.copies,
-        drawers=[(one.kind, strategy(one)) for one in parts(loop.config.generator)],
+        generator=loop.config.generator.kind,
+        strategy=strategy(loop.config.generator),
         round_index=number,
         seed=loop.config.seed,
     )
@@ -109,10 +110,10 @@ def _mine(loop: Loop, state: State) -> Mined:
 
 def fit(loop: Loop, state: State, mined: Mined) -> Fitted | None:
     """The generator, fitted anew on the real training images where that is due; None where it does not learn."""
-    learns = learner(loop.config.generator)
-    if not (learns and loop.config.fit.is_due(state.round + 1)):
+    config = loop.config
+    if not (learns(config.generator) and config.fit.is_due(state.round + 1)):
         return state.generator
-    return loop.trainings.fit(learns, difficulties(loop.data.splits["train"], mined.found), state.generator)
+    return loop.trainings.fit(difficulties(loop.data.splits["train"], mined.found), state.generator)
 
 
 def generate_and_judge(loop: Loop, state: State, generator: Fitted | None, lineages: Sequence[Lineage]) -> Pooled:

@@ -105,11 +105,6 @@ def test_the_fingerprint_of_a_section_does_not_see_the_others():
         ("name=../elsewhere", ["name:", "seen: '../elsewhere'"]),
         ("training.steps=401", ["training: steps (401) is no multiple of epoch_steps (40)"]),
         ("training.start=weights", ["training.start: weights needs detector.weights"]),
-        (
-            "generator={kind: mixed, of: [{kind: layout}, {kind: inpaint}]}",
-            ["generator: only one of those that are mixed may learn, and ['layout', 'inpaint'] do"],
-        ),
-        ("generator={kind: mixed, of: [{kind: layout}, {kind: copy_paste}]}", ["layout has none: use ignore"]),
         ("generator={kind: layout}", ["rejected_boxes: restore needs real pixels, layout has none: use ignore"]),
         ("data.root=/somewhere", ["data: give root"]),
     ],

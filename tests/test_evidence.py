@@ -152,12 +152,6 @@ def test_real_4x_has_four_times_the_real_images(name):
     assert theirs == 4 * ours
 
 
-@pytest.mark.parametrize("name", ["fresh", "bccd"])
-def test_the_mixture_paints_and_pastes_as_the_arms_that_it_is_compared_with(name):
-    of_arm = {trial.arm: trial.config.generator for trial in EVIDENCE.load(name, "runs").trials}
-    assert of_arm["mixed"].of == (of_arm["restore"], of_arm["copy_paste"])
-
-
 def test_a_run_becomes_one_row_however_often_it_is_taken():
     stored, _ = settled()
     found = [trial("restore"), trial("real", seed=1), trial("real")]

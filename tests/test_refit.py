@@ -1,7 +1,6 @@
 """A generator that is fitted again: in which rounds, from where on, and what is shown of it."""
 
 import json
-from collections import Counter
 from io import BytesIO, StringIO
 from pathlib import Path
 
@@ -94,22 +93,3 @@ def test_started_again_it_goes_on_where_it_was(three_rounds, start):
     assert again.fingerprint() == third.fingerprint()
     assert fitted == [third.checkpoint]
     assert Path(third.checkpoint).read_bytes() == bytes_then
-
-
-def test_generators_that_are_mixed_share_the_pool_and_the_fit_of_the_one_that_learns(easy_config, new_root):
-    config = LoopConfig.model_validate(
-        easy_config
-        | {
-            "root": str(new_root()),
-            "rounds": 1,
-            "generator": {"kind": "mixed", "of": [{"kind": "inpaint", "painter": PAINTER}, {"kind": "copy_paste"}]},
-            "generation": {"copies": 2},
-            "filters": [],
-            "training": {**easy_config["training"], "steps": 4, "epoch_steps": 2},
-        }
-    )
-    folder = Path(run(config, Reporter(Console(file=StringIO()))))
-    samples = [json.loads(file.read_text()) for file in folder.glob("rounds/001/*/*.json")]
-    drawn_by = Counter(sample["lineage"]["generator"] for sample in samples)
-    assert drawn_by["inpaint"] == drawn_by["copy_paste"] == len(samples) / 2 > 0
-    assert len(list((folder.parent / "fits").iterdir())) == 1

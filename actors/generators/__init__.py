@@ -10,11 +10,10 @@ from actors.generators.base import Fit, FitData, Generator, Worker
 from actors.generators.copy_paste import CopyPasteConfig
 from actors.generators.inpaint import InpaintConfig
 from actors.generators.layout_config import LayoutConfig
-from actors.generators.mixed import MixedConfig, OneGeneratorConfig
 from actors.generators.painters.crop import CropConfig
 from actors.records import LabeledImage
 
-GeneratorConfig = Annotated[CopyPasteConfig | InpaintConfig | LayoutConfig | MixedConfig, Field(discriminator="kind")]
+GeneratorConfig = Annotated[CopyPasteConfig | InpaintConfig | LayoutConfig, Field(discriminator="kind")]
 
 
 def build_generator(
@@ -36,23 +35,14 @@ def build_generator(
             from actors.generators.layout_network import load_network
 
             return LayoutGenerator(config, real, load_network(config, classes, fitted))
-        case MixedConfig():
-            from actors.generators.mixed import Mixed
-
-            return Mixed({one.kind: build_generator(one, real, classes, fitted) for one in config.of})
 
 
-def parts(config: GeneratorConfig) -> tuple[OneGeneratorConfig, ...]:
-    """The generators that draw: one, or several that share the candidates."""
-    return config.of if isinstance(config, MixedConfig) else (config,)
+def learns(config: GeneratorConfig) -> bool:
+    """Whether the generator is fitted on the real images before it draws."""
+    return fit_size(config) is not None
 
 
-def learner(config: GeneratorConfig) -> OneGeneratorConfig | None:
-    """The one that is fitted on the real images before it draws, if one is."""
-    return next((one for one in parts(config) if fit_size(one)), None)
-
-
-def fit_size(config: OneGeneratorConfig) -> tuple[int, int] | None:
+def fit_size(config: GeneratorConfig) -> tuple[int, int] | None:
     """Steps of the fit, and examples a step; None where the generator does not learn."""
     match config:
         case InpaintConfig(painter=CropConfig() as painter):
@@ -63,12 +53,12 @@ def fit_size(config: OneGeneratorConfig) -> tuple[int, int] | None:
             return None
 
 
-def fit_parts(config: OneGeneratorConfig) -> int:
+def fit_parts(config: GeneratorConfig) -> int:
     """Parts that each worker's share of the fit's batch is taken in."""
     return config.fit.accumulate if isinstance(config, LayoutConfig) else 1
 
 
-def strategy(config: OneGeneratorConfig) -> str:
+def strategy(config: GeneratorConfig) -> str:
     """The difficulty that it asks for in all that it draws; "origin", as mined, where it has no word for it."""
     match config:
         case LayoutConfig():
@@ -79,7 +69,7 @@ def strategy(config: OneGeneratorConfig) -> str:
             return "origin"
 
 
-def decides_fit(config: OneGeneratorConfig) -> dict[str, Any]:
+def decides_fit(config: GeneratorConfig) -> dict[str, Any]:
     """What of the config a fit depends on, as plain values: a change of how it draws needs no new fit."""
     return config.model_dump(mode="json", exclude=_only_draws(config))
 
@@ -90,7 +80,7 @@ def _only_draws(config: Config) -> dict[str, Any]:
     return dict.fromkeys(config.only_draws, True) | {name: keys for name, keys in below.items() if keys}
 
 
-def open_fit(config: OneGeneratorConfig, data: FitData, worker: Worker) -> Fit:
+def open_fit(config: GeneratorConfig, data: FitData, worker: Worker) -> Fit:
     """The fit of a generator that learns. Raises ValueError where there is nothing to fit it on."""
     match config:
         case InpaintConfig(painter=CropConfig() as painter):

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 
 from upath import UPath
 
-from actors.generators import decides_fit, fit_parts, fit_size, open_fit
+from actors.generators import GeneratorConfig, decides_fit, fit_parts, fit_size, open_fit
 from actors.generators.base import Fit, FitData, Worker
-from actors.generators.mixed import OneGeneratorConfig
 from actors.plain import dumps
 from actors.storage import write_bytes
 from loop.config import HostingConfig
@@ -36,7 +35,7 @@ class Fitted:
 class FitJob:
     """One fit, whole: equal jobs give equal checkpoints on one kind of hardware."""
 
-    generator: OneGeneratorConfig
+    generator: GeneratorConfig
     data: FitData
     start: Fitted | None = None  # what it goes on from; None: random or pretrained weights
     checkpoint: str  # URI of the checkpoint to write
@@ -53,7 +52,7 @@ class FitJob:
         return replace(self, start=start, checkpoint=place(self.checkpoint), storage=place(self.storage))
 
 
-def fit_fingerprint(generator: OneGeneratorConfig, data: FitData, start: Fitted | None) -> str:
+def fit_fingerprint(generator: GeneratorConfig, data: FitData, start: Fitted | None) -> str:
     """16 hex digits over all that decides what a fit of ``generator`` on ``data`` from ``start`` on results in.
 
     Images count by names, places, sizes and labels; their pixels are known by their places.

@@ -10,7 +10,7 @@ import torch
 from pycocotools import mask as coco
 
 from actors.checkpoint import read_checkpoint
-from actors.generators import build_generator, learner, open_fit
+from actors.generators import build_generator, learns, open_fit
 from actors.generators.base import FitData, Worker
 from actors.generators.copy_paste import CopyPasteConfig
 from actors.generators.inpaint import InpaintConfig
@@ -305,8 +305,8 @@ def test_a_checkpoint_of_other_classes_is_refused(fitted):
 
 
 def test_what_does_not_learn_is_not_fitted(data):
-    assert learner(CONFIG) == CONFIG
-    assert learner(CopyPasteConfig()) is None
+    assert learns(CONFIG)
+    assert not learns(CopyPasteConfig())
     with pytest.raises(ValueError, match="it does not learn"):
         open_fit(CopyPasteConfig(), data, Worker(device="cpu"))
 

@@ -15,7 +15,7 @@ from test_diffusers_painters import tiny_networks, tiny_text
 
 from actors import precision
 from actors.checkpoint import read_checkpoint
-from actors.generators import build_generator, decides_fit, fit_size, learner, open_fit
+from actors.generators import build_generator, decides_fit, fit_size, learns, open_fit
 from actors.generators.arrangement import ArrangementConfig
 from actors.generators.base import FitData, Worker
 from actors.generators.diffusion import target_of
@@ -462,7 +462,7 @@ def test_what_was_measured_is_in_the_checkpoint(checkpoint):
 
 
 def test_how_it_draws_needs_no_new_fit():
-    assert learner(CONFIG) == CONFIG
+    assert learns(CONFIG)
     assert fit_size(CONFIG) == (3, 4)
     drawn = {"strategy": "easy", "guidance": 1.0, "batch_size": 3, "sampling_steps": 9}
     assert decides_fit(config(**drawn, arrangement={"jitter": 0.5, "recombine": 0.5})) == decides_fit(CONFIG)

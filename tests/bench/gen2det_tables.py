@@ -36,13 +36,12 @@ ARMS = {
     "drop_image": "`restore`, but a rejected box costs the image",
     "copy_paste": "the loop, with copy-paste for a generator: each instance once",
     "copy_paste_full": "as many instances pasted as `restore` paints",
-    "mixed": "the loop, half of the candidates painted and half pasted",
     "mined": "the loop with fewer instances: the hardest",
     "unmined": "the loop with as few instances, taken at random",
     "real_4x": "real images alone, four times as many",
 }
 """What the arms are; others are known by their names."""
-LOOPS = ("restore", "mixed", "all")
+LOOPS = ("restore", "all")
 COMPONENTS = {
     ("naive", "real"): -0.0154,
     ("sampling", "naive"): 0.0274,
@@ -54,7 +53,7 @@ COMPONENTS = {
 """What a component adds to an arm, and what it adds to box AP in the paper (Table 5: LVIS whole, Mask R-CNN)."""
 OURS = (
     *(("restore", "ignore"), ("restore", "drop_image"), ("restore", "all"), ("restore", "sampling")),
-    *(("restore", "copy_paste_full"), ("mixed", "restore"), ("mixed", "copy_paste_full"), ("mined", "unmined")),
+    *(("restore", "copy_paste_full"), ("mined", "unmined")),
 )
 """The same of what is not the paper's."""
 SHARES, COPIES = "p=", "copies="

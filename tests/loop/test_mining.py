@@ -71,7 +71,9 @@ def test_shares_count_every_class_and_all_hard_or_all_easy_is_warned_of():
 
 
 def planned(taken, **changes):
-    return plan(taken, **{"copies": 2, "drawers": [("layout", "origin")], "round_index": 1, "seed": 7, **changes})
+    return plan(
+        taken, **{"copies": 2, "generator": "layout", "strategy": "origin", "round_index": 1, "seed": 7, **changes}
+    )
 
 
 def test_plan_draws_copies_of_each_image_with_all_its_selected_boxes():
@@ -91,18 +93,7 @@ def test_plan_seeds_do_not_change_when_other_images_come_or_go():
 
 def test_a_strategy_makes_other_candidates_of_the_same_chances():
     taken = [instance("a", 1)]
-    origin, hard = planned(taken), planned(taken, drawers=[("layout", "hard")])
+    origin, hard = planned(taken), planned(taken, strategy="hard")
     assert {one.strategy for one in hard} == {"hard"}
     assert [one.seed for one in hard] == [one.seed for one in origin]
     assert {one.id for one in hard}.isdisjoint(one.id for one in origin)
-
-
-def test_several_generators_take_turns_at_an_images_copies():
-    taken = [instance(name, 0) for name in "abcdefgh"]
-    drawers = [("inpaint", "hard"), ("copy_paste", "origin")]
-    one, two = planned(taken, drawers=drawers, copies=1), planned(taken, drawers=drawers, copies=4)
-    assert {(lineage.generator, lineage.strategy) for lineage in one} == set(drawers)  # not always the first
-    for name in "abcdefgh":
-        kinds = [lineage.generator for lineage in two if lineage.image_id == name]
-        assert kinds[:2] == kinds[2:] != kinds[1:3]
-    assert [lineage.seed for lineage in two] == [lineage.seed for lineage in planned(taken, copies=4)]

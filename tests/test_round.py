@@ -246,7 +246,7 @@ def test_that_all_candidates_were_dropped_is_told_before_the_training(easy_confi
     folder, said = start(easy_config, new_root(), **changes, filters=[{"kind": "agreement", "iou_threshold": 1.0}])
     (warning,) = [line for line in said.splitlines() if "candidates were kept" in line]
     (num_dropped,) = figures(folder)[0]["dropped"].values()
-    assert warning.startswith(f"warning: 0 of {num_dropped} candidates were kept,")
+    assert warning.startswith(f"warning: 0 of {num_dropped} candidates were kept;")
     assert f"dropped for chain: no_drawn_box_left ({num_dropped});" in warning
     assert said.index(warning) < said.index("\ntrain round 1")
 

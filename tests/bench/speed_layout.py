@@ -4,11 +4,10 @@ Both sides have the same network, batch, optimiser (AdamW), gradient clipping, m
 of sampling steps. The plain fit is diffusers' ``train_text_to_image``, with its pictures ready in memory and its
 prompts written beforehand; ours writes, shuffles and weights each layout anew. The plain sampling is the loop of
 ``StableDiffusionPipeline.__call__``, guided in one batch of double size, which ends at the network's pictures; ours
-ends at candidates. The small network is of its default size. Stable Diffusion is a tiny random one, as the tests
-build it, so its figures tell what a step costs beside the network, not what a foundation model does.
+ends at candidates. The small network is of its default size. Stable Diffusion is there with random weights and a
+quarter of its channels, and as the tests build it: tiny, so that its figures tell what a step costs beside the network.
 """
 
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -18,14 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from random_stable_diffusion import stable_diffusion
+from speed_sampling import dtypes
 from torch import Tensor
 from torch.nn import functional
 from turns import headline, in_turns, ratio_to_best
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "actors"))
-
-from speed_sampling import dtypes
-from test_diffusers_painters import tiny_networks, tiny_text
 
 from actors.generators import build_generator
 from actors.generators.base import FitData, Worker
@@ -41,6 +37,7 @@ CLASSES = ("disc", "square", "triangle")
 NUM_PICTURES, NUM_BOXES = 64, 6
 FIT_STEPS = 2  # a turn
 NUM_DRAWN = 16
+SAMPLING_STEPS = 10  # each costs the same
 
 Calls = dict[str, Callable[[], object]]
 Figures = dict[str, Any]
@@ -53,9 +50,12 @@ def measure_layout() -> Figures:
     stated beside. Both ratios are the small network's.
     """
     with tempfile.TemporaryDirectory() as folder:
-        data = layouts(Path(folder))
-        networks = {"small": {"kind": "small"}, "tiny_stable_diffusion": tiny_stable_diffusion(Path(folder))}
-        cases = {name: compare(network, data, Path(folder)) for name, network in networks.items()}
+        networks = {
+            "small": {"kind": "small", "size_px": 64},
+            "narrow_stable_diffusion": stable_diffusion(Path(folder) / "1.5", narrow=True),
+            "tiny_stable_diffusion": stable_diffusion(Path(folder) / "tiny", narrow=False),
+        }
+        cases = {name: compare(network, Path(folder) / name) for name, network in networks.items()}
     return {
         "layout_fit_ratio": headline(cases["small"]["fit"]),
         "layout_sampling_ratio": headline(cases["small"]["sampling"]),
@@ -63,9 +63,13 @@ def measure_layout() -> Figures:
     }
 
 
-def compare(network: dict[str, Any], data: FitData, folder: Path) -> dict[str, Figures]:
-    """Fitting and sampling of one network."""
-    config = LayoutConfig.model_validate({"network": network, "arrangement": {"flip": False}})
+def compare(network: dict[str, Any], folder: Path) -> dict[str, Figures]:
+    """Fitting and sampling of one network, with files in ``folder``."""
+    folder.mkdir()
+    data = layouts(folder, network["size_px"])
+    config = LayoutConfig.model_validate(
+        {"network": network, "sampling_steps": SAMPLING_STEPS, "arrangement": {"flip": False}}
+    )
     fit = in_turns(FIT_STEPS * config.fit.batch_size, fit_calls(config, data))
     at_defaults = fit.pop("ours_at_defaults")
     drawing = sampling_calls(config, data, folder)
@@ -237,34 +241,24 @@ def lineage(image: LabeledImage) -> Lineage:
     return Lineage(round=0, image_id=image.id, box_indices=(), generator="layout", seed=int(image.id))
 
 
-def layouts(folder: Path) -> FitData:
-    """Noise with boxes on it, 64 x 64 px."""
+def layouts(folder: Path, size_px: int) -> FitData:
+    """Noise with boxes on it, ``size_px`` square."""
     rng = np.random.default_rng(0)
-    images = tuple(write_layout(folder, number, rng) for number in range(NUM_PICTURES))
+    images = tuple(write_layout(folder, number, size_px, rng) for number in range(NUM_PICTURES))
     difficulties = tuple(tuple(Difficulty) * (NUM_BOXES // 2) for _ in images)
     return FitData(classes=CLASSES, images=images, difficulties=difficulties, seed=0)
 
 
-def write_layout(folder: Path, number: int, rng: np.random.Generator) -> LabeledImage:
+def write_layout(folder: Path, number: int, size_px: int, rng: np.random.Generator) -> LabeledImage:
     """One picture and its record."""
-    corners, sides = rng.integers(0, 44, (NUM_BOXES, 2)), rng.integers(8, 20, (NUM_BOXES, 2))
+    most = size_px // 3
+    corners, sides = (rng.integers(*span, (NUM_BOXES, 2)) for span in ((0, size_px - most), (most // 2, most)))
     labels = rng.integers(0, len(CLASSES), NUM_BOXES)
-    pixels = rng.integers(80, 140, (64, 64, 3), dtype=np.uint8)
+    pixels = rng.integers(80, 140, (size_px, size_px, 3), dtype=np.uint8)
     for (x, y), (w, h), label in zip(corners, sides, labels, strict=True):
         pixels[y : y + h, x : x + w] = label * 80
     path = folder / f"{number}.png"
     Image.fromarray(pixels).save(path)
     boxes = np.concatenate([corners, corners + sides], axis=1).astype(np.float32)
     annotation = Annotation(boxes=boxes, labels=labels.astype(np.int64), ignore=np.zeros(NUM_BOXES, np.bool_))
-    return LabeledImage(id=str(number), uri=str(path), width=64, height=64, annotation=annotation)
-
-
-def tiny_stable_diffusion(folder: Path) -> dict[str, Any]:
-    """The settings of a tiny random one, saved in ``folder``."""
-    from diffusers import StableDiffusionPipeline
-
-    torch.manual_seed(0)
-    bare = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    parts = {**tiny_text(folder / "text"), **tiny_networks(in_channels=4)}
-    StableDiffusionPipeline(**parts, **bare).save_pretrained(folder / "model")
-    return {"kind": "stable_diffusion", "model": str(folder / "model"), "size_px": 64}
+    return LabeledImage(id=str(number), uri=str(path), width=size_px, height=size_px, annotation=annotation)

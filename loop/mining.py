@@ -33,8 +33,11 @@ def difficulty_shares(instances: Iterable[Instance], classes: Sequence[str]) -> 
     return tuple(ClassDifficulty(name=name, num_easy=found, num_hard=missed) for name, found, missed in counts)
 
 
-def warnings(shares: Iterable[ClassDifficulty]) -> list[str]:
+def warnings(shares: Iterable[ClassDifficulty], config: MiningConfig) -> list[str]:
     """One line for each class that is all hard, or all easy: its tags say nothing."""
+    remedy = "raise mining.score_threshold"
+    if not config.cross_fit:
+        remedy = f"a detector finds most of what it was trained on, mining.cross_fit asks others; or {remedy}"
     all_hard = [
         f"class {share.name!r}: all {share.num_hard} instances are hard; the detector has not learnt it yet "
         "(train longer, or lower mining.score_threshold)"
@@ -42,8 +45,7 @@ def warnings(shares: Iterable[ClassDifficulty]) -> list[str]:
         if share.num_hard and not share.num_easy
     ]
     all_easy = [
-        f"class {share.name!r}: all {share.num_easy} instances are easy; a detector finds most of what it was trained "
-        "on (mining.cross_fit asks others; or raise mining.score_threshold)"
+        f"class {share.name!r}: all {share.num_easy} instances are easy ({remedy})"
         for share in shares
         if share.num_easy and not share.num_hard
     ]

@@ -103,7 +103,7 @@ def _mine(loop: Loop, state: State) -> Mined:
         taken = mining.select(instances, config.mining, derive_seed(config.seed, "mine", state.round))
         num_hard = sum(share.num_hard for share in shares)
         progress.reach(len(images), f"{num_hard} of {len(instances)} boxes hard, {len(taken)} taken")
-    for warning in mining.warnings(shares):
+    for warning in mining.warnings(shares, config.mining):
         loop.reporter.warn(warning)
     return Mined(instances=taken, found=tuple(instances), shares=shares, cost=cost)
 

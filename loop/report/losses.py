@@ -51,7 +51,7 @@ def _few_kept(samples: Sequence[Sample]) -> list[str]:
     num_kept = len(samples) - reasons.total()
     main = ", ".join(f"{shorten(reason, MAX_REASON_CHARS)} ({num})" for reason, num in reasons.most_common(NUM_REASONS))
     warning = (
-        f"{num_kept} of {len(samples)} candidates were kept; dropped for {main}; the round's contact sheet will show "
-        "some"
+        f"{num_kept} of {len(samples)} candidates were kept; dropped for {main}; "
+        "the round's contact sheet will show some"
     )
     return [warning] if num_kept < LEAST_KEPT * len(samples) else []

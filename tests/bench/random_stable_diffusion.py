@@ -12,9 +12,7 @@ from test_diffusers_painters import tiny_networks, tiny_text
 
 
 def stable_diffusion(folder: Path, *, narrow: bool) -> dict[str, Any]:
-    """The settings of one with random weights, saved in ``folder``: of version 1.5 with a quarter of its channels, or
-    the tests' tiny one.
-    """
+    """Settings of one saved in ``folder``: version 1.5 with a quarter of its channels, or the tests' tiny one."""
     from diffusers import StableDiffusionPipeline
 
     torch.manual_seed(0)

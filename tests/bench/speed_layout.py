@@ -227,8 +227,7 @@ def plain_sampling(network: LayoutNetwork, asked: Sequence[Order], dtype: torch.
 def seeded_network(config: LayoutConfig, data: FitData) -> LayoutNetwork:
     """The same weights each time."""
     torch.manual_seed(0)
-    difficulties = zip([image.id for image in data.images], data.difficulties, strict=True)
-    return LayoutNetwork(config, data.classes, dict(difficulties))
+    return LayoutNetwork(config, data.classes, data.attributes)
 
 
 def orders(generator: LayoutGenerator, data: FitData) -> list[Order]:

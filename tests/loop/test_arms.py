@@ -1,14 +1,19 @@
 """Which trainings are the same to the runs of one root, and which are not."""
 
 import shutil
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageOps
+from rich.console import Console
+from upath import UPath
 
 from actors.records import Difficulty
+from loop import arms
 from loop.arms import Trainings
-from loop.config import LoopConfig
+from loop.config import LoopConfig, MixingConfig
 from loop.cross_fit import Fold
 from loop.driver import import_real
 from loop.progress import Reporter
@@ -45,6 +50,21 @@ def test_controls_and_folds_of_more_workers_are_others(trainings):
     hostings = [{"engine": "ray", "train": {"num_workers": number}} for number in (1, 2, 4)]
     of_workers = [places(trainings(hosting=hosting)) for hosting in hostings]
     assert len({place for found in of_workers for place in found}) == 6
+
+
+def test_a_training_says_before_it_starts_that_synthetic_images_are_few(trainings, tmp_path, monkeypatch):
+    def started(*_):
+        raise InterruptedError
+
+    monkeypatch.setattr(arms, "train", started)
+    out = StringIO()
+    of_run = replace(trainings(), reporter=Reporter(Console(file=out, width=1000)))
+    pool = (None,)  # how many they are is all that counts
+    for mixing, told in ((MixingConfig(p=0.5, mode="share"), True), (MixingConfig(p=0.0), False)):
+        with pytest.raises(InterruptedError):
+            of_run.arm(UPath(tmp_path / f"{mixing.p}"), 1, label="a", mixing=mixing, pool=pool)
+        assert ("warning: 1 synthetic images make up 50% of the training" in out.getvalue()) == told
+        out.truncate(out.seek(0))
 
 
 @pytest.fixture

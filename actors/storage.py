@@ -39,18 +39,19 @@ def write_bytes(path: UPath, data: bytes) -> None:
 
 
 @contextmanager
-def exclusive(path: UPath) -> Iterator[None]:
+def exclusive(path: UPath, *, wait: bool = True) -> Iterator[None]:
     """While one process is in here with ``path``, no other is: what they share is made once, the others wait for it.
 
-    The lock lies in a file beside, and ends with its process, however that ends. On an object store, and where the
-    system has no such locks, nobody waits: what is shared may then be made twice, and the last writer stays.
+    Those that do not ``wait`` get a BlockingIOError. The lock lies in a file beside, and ends with its process, however
+    that ends. On an object store, and where the system has no such locks, nobody is kept out: what is shared may then
+    be made twice, and the last writer stays.
     """
     if path.protocol not in LOCAL or os.name != "posix":
         yield
         return
     beside = Path(path.path).with_name(f".{path.name}.lock")
     beside.parent.mkdir(parents=True, exist_ok=True)
-    held = _lock(beside)
+    held = _lock(beside, path, wait=wait)
     try:
         yield
     finally:
@@ -58,13 +59,17 @@ def exclusive(path: UPath) -> Iterator[None]:
         held.close()
 
 
-def _lock(file: Path) -> IO[bytes]:
+def _lock(file: Path, path: UPath, *, wait: bool) -> IO[bytes]:
     """The locked file. One that its last holder took away while we waited locks nobody out, so we try the next."""
     import fcntl
 
     while True:
         held = file.open("wb")
-        fcntl.flock(held, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            held.close()
+            raise BlockingIOError(f"another process is at {path}: wait until it ends") from None
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(held.fileno()), file.stat()):
                 return held

@@ -31,9 +31,9 @@ Result = TypeVar("Result")
 def run(config: LoopConfig, reporter: Reporter) -> UPath:
     """Run the loop, or what is left of it. Returns the run's folder, which then holds ``summary.json``.
 
-    Raises ConfigError where the folder holds another run; ValueError on data that cannot be used or have changed since
-    the run was started, on hosting that cannot be placed, and on weights that are not there; TooManyFailuresError
-    where a round could not make its candidates.
+    Raises ConfigError where the folder holds another run; BlockingIOError where another process is at this one;
+    ValueError on data that cannot be used or have changed since the run was started, on hosting that cannot be placed,
+    and on weights that are not there; TooManyFailuresError where a round could not make its candidates.
     """
     _look_for_weights(config, reporter)
     if "RAY_ADDRESS" in os.environ and not UPath(config.root).is_absolute():
@@ -42,6 +42,12 @@ def run(config: LoopConfig, reporter: Reporter) -> UPath:
         )
     config = anchored(config)
     folder = RunFolder.claim(config)
+    with exclusive(folder.path, wait=False):
+        _drive(config, folder, reporter)
+    return folder.path
+
+
+def _drive(config: LoopConfig, folder: RunFolder, reporter: Reporter) -> None:
     data = import_real(config)
     folder.claim_data(data.identity())
     reporter.say(f"{data.report}\n")
@@ -60,7 +66,6 @@ def run(config: LoopConfig, reporter: Reporter) -> UPath:
         loop = Loop(config=config, data=data, folder=folder, trainings=trainings, reporter=reporter)
         with _tracker(folder, config) as tracker:
             _rounds(loop, tracker)
-    return folder.path
 
 
 def _look_for_weights(config: LoopConfig, reporter: Reporter) -> None:

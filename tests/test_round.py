@@ -18,7 +18,9 @@ import psutil
 import pytest
 from PIL import Image
 from rich.console import Console
+from upath import UPath
 
+from actors.storage import exclusive
 from loop import arms, driver
 from loop.config import HostingConfig, LoopConfig
 from loop.driver import run
@@ -191,6 +193,13 @@ def test_a_finished_run_started_again_does_nothing_and_says_the_same(two_rounds,
     assert not [stage for stage in ("train control", "train round", "mine", "generate") if f"\n{stage} " in again]
     table = said[said.index("\n round ") :]
     assert again.endswith(table)
+
+
+def test_a_run_that_another_process_is_at_is_left_alone(folder, easy_config):
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob("*.*")}
+    with exclusive(UPath(folder)), pytest.raises(BlockingIOError, match=f"another process is at {folder}: wait"):
+        start(easy_config, folder.parent)
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob("*.*")} == before
 
 
 def test_a_run_grows_by_rounds_and_ends_as_if_all_had_been_asked_for_at_once(folder, easy_config, new_root):

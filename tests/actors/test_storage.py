@@ -201,6 +201,15 @@ def test_what_is_exclusive_is_entered_by_one_at_a_time_and_a_killed_one_does_not
     assert list(path.parent.iterdir()) == []
 
 
+def test_who_does_not_wait_is_told_what_is_taken(tmp_path):
+    told = pytest.raises(BlockingIOError, match=r"another process is at .*/run: wait until it ends")
+    with exclusive(UPath(tmp_path / "run")), told, exclusive(UPath(tmp_path / "run"), wait=False):
+        pass
+    with exclusive(UPath(tmp_path / "run"), wait=False):
+        assert (tmp_path / ".run.lock").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_counter_behind_exclusive_loses_no_step(tmp_path):
     """Eight threads, whose lock file is taken away by each that leaves: whoever waits must not hold a dead one."""
     file = tmp_path / "count"

@@ -54,8 +54,10 @@ class DataConfig(Config):
 
     @model_validator(mode="after")
     def _has_a_place(self) -> Self:
-        if (self.format == "world") == (self.root is not None):
-            raise ValueError("give root (a folder) for real data, and leave it out for format: world")
+        if self.root is None and self.format != "world":
+            raise ValueError("give root, the folder of the data set (--set data.root=FOLDER)")
+        if self.root is not None and self.format == "world":
+            raise ValueError("format: world is rendered and takes no root; for a folder give format: auto")
         return self
 
 

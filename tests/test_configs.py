@@ -31,7 +31,7 @@ def test_a_run_config_loads_alone(file):
 
 @pytest.mark.parametrize("name", sorted(REAL_DATA))
 def test_a_run_on_real_data_asks_for_its_folder(name):
-    with pytest.raises(ConfigError, match=r"data: give root \(a folder\)"):
+    with pytest.raises(ConfigError, match=r"data: give root, the folder of the data set"):
         load([CONFIGS / f"{name}.yaml"])
 
 
@@ -106,7 +106,7 @@ def test_the_fingerprint_of_a_section_does_not_see_the_others():
         ("training.steps=401", ["training: steps (401) is no multiple of epoch_steps (40)"]),
         ("training.start=weights", ["training.start: weights needs detector.weights"]),
         ("generator={kind: layout}", ["rejected_boxes: restore needs real pixels, layout has none: use ignore"]),
-        ("data.root=/somewhere", ["data: give root"]),
+        ("data.root=/somewhere", ["data: format: world is rendered and takes no root"]),
     ],
 )
 def test_an_error_names_the_key_the_value_and_the_choices(override, parts):

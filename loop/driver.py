@@ -41,13 +41,12 @@ def run(config: LoopConfig, reporter: Reporter) -> UPath:
             f"root: {config.root} is relative to where the driver runs; other nodes may not see it (--set root=)"
         )
     config = anchored(config)
+    with exclusive(UPath(config.root) / config.name, wait=False):
+        return _drive(config, reporter)
+
+
+def _drive(config: LoopConfig, reporter: Reporter) -> UPath:
     folder = RunFolder.claim(config)
-    with exclusive(folder.path, wait=False):
-        _drive(config, folder, reporter)
-    return folder.path
-
-
-def _drive(config: LoopConfig, folder: RunFolder, reporter: Reporter) -> None:
     data = import_real(config)
     folder.claim_data(data.identity())
     reporter.say(f"{data.report}\n")
@@ -66,6 +65,7 @@ def _drive(config: LoopConfig, folder: RunFolder, reporter: Reporter) -> None:
         loop = Loop(config=config, data=data, folder=folder, trainings=trainings, reporter=reporter)
         with _tracker(folder, config) as tracker:
             _rounds(loop, tracker)
+    return folder.path
 
 
 def _look_for_weights(config: LoopConfig, reporter: Reporter) -> None:

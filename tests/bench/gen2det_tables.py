@@ -43,8 +43,6 @@ ARMS = {
 }
 """What the arms are; others are known by their names."""
 LOOPS = ("restore", "all")
-YARDSTICKS = ("real_longer", "real_4x")
-"""Real images alone, for longer or four times as many."""
 COMPONENTS = {
     ("naive", "real"): -0.0154,
     ("sampling", "naive"): 0.0274,
@@ -121,8 +119,8 @@ def _peer(rows: Rows, arm: str) -> str:
 
 
 def _sentences(rows: Rows) -> str:
-    """What the intervals say of the loop, against its control, its peer and the yardsticks, which are real images."""
-    pairs = [(arm, reference) for arm in LOOPS for reference in ("real", "copy_paste", *YARDSTICKS)]
+    """What the intervals say of the loop, against its control, its peer, and more steps or images of the control's."""
+    pairs = [(arm, reference) for arm in LOOPS for reference in ("real", "copy_paste", "real_longer", "real_4x")]
     lines = [sentence(rows, *pair) for pair in [("real_longer", "real"), *pairs]]
     lines += [_efficiency(rows, arm) for arm in LOOPS]
     return "\n".join(dict.fromkeys(line for line in lines if line))  # what holds for both is said once

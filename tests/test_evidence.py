@@ -52,7 +52,9 @@ def test_the_readme_holds_what_the_rows_say():
     if not EVIDENCE.results_file.exists():
         pytest.skip("tests/bench/results/gen2det.json is not there yet: no evidence run has been taken in")
     stored = json.loads(EVIDENCE.results_file.read_text())
-    assert evidence_tables.between_marks(evidence.README.read_text(), "gen2det") == tables.section(stored)
+    readme = evidence.README.read_text()
+    shown = {marks: evidence_tables.between_marks(readme, marks) for marks in EVIDENCE.sections}
+    assert shown == {marks: section(stored) for marks, section in EVIDENCE.sections.items()}
 
 
 def test_a_readme_without_marks_is_refused():
@@ -92,6 +94,14 @@ def test_differences_are_over_the_seeds_that_both_arms_have():
     found = evidence_tables.difference(rows, "restore", "real")
     assert (found.seeds, round(found.mean, 6)) == (2, 0.02)
     assert evidence_tables.difference(rows, "restore", "copy_paste") is None
+
+
+def test_the_summary_takes_the_seeds_that_all_its_arms_have():
+    arms = {"real": [30, 31, 99], "restore": [33, 35], "copy_paste": [32, 34, 10], "real_4x": [40, 41]}
+    line = tables.summary(results(arms)).splitlines()[-1]
+    assert line.startswith("| Rendered scenes | 2 | 30.5 | +3.5 ")
+    assert "+1.0 [+1.0, +1.0]" in line
+    assert "Rendered" not in tables.summary(results({"real": [30], "restore": [33]}))
 
 
 def test_data_efficiency_is_the_share_of_the_gap_that_the_loop_closes():

@@ -39,7 +39,7 @@ def measure(folder: UPath) -> dict[str, float]:
     return {**drawn, **(means(of_run(folder)) if on_the_world else {})}
 
 
-EVIDENCE = Evidence(name=MARKS, questions=QUESTIONS, columns=COLUMNS, section=section, measure=measure)
+EVIDENCE = Evidence(name=MARKS, questions=QUESTIONS, columns=COLUMNS, sections={MARKS: section}, measure=measure)
 
 
 if __name__ == "__main__":

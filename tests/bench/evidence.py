@@ -55,10 +55,10 @@ class Question:
 class Evidence:
     """A script's questions, and what it makes of their answers."""
 
-    name: str  # of the script, of its results and of the README's marks
+    name: str  # of the script and of its results
     questions: Mapping[str, Question]
     columns: Mapping[str, str]  # of a row: what is stored of a run's metrics, by the name it is stored under
-    section: Callable[[Results], str]  # what stands between the README's marks
+    sections: Mapping[str, Callable[[Results], str]]  # what stands in the README, by the marks that it stands between
     measure: Callable[[UPath], Mapping[str, float]] = lambda _: {}  # further metrics of the run in this folder
 
     @property
@@ -160,7 +160,8 @@ class Evidence:
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps(results, indent=1) + "\n")
         print(f"{name}: {len(found)} finished runs, {num_new} of them new or changed: {file.name} has their rows")
-        write_section(README, self.name, self.section(results))
+        for marks, section in self.sections.items():
+            write_section(README, marks, section(results))
         print(f"{README.name} has the tables")
         return complete
 

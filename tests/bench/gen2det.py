@@ -6,7 +6,7 @@ and takes what is finished below the root, also while an ablation is going on th
 """
 
 from evidence import Evidence, Question
-from gen2det_tables import MARKS, section
+from gen2det_tables import MARKS, SECTIONS
 
 FRESH = ("data.world.seed=1",)
 """Scenes by which no setting of the quickstart was chosen."""
@@ -17,7 +17,7 @@ QUESTIONS = {
     "p": Question(data="fresh", base="quickstart.yaml", ablation="p.yaml", overrides=FRESH),
     "copies": Question(data="fresh", base="quickstart.yaml", ablation="copies.yaml", overrides=FRESH),
 }
-EVIDENCE = Evidence(name=MARKS, questions=QUESTIONS, columns={"ap": "AP", "ap50": "AP50"}, section=section)
+EVIDENCE = Evidence(name=MARKS, questions=QUESTIONS, columns={"ap": "AP", "ap50": "AP50"}, sections=SECTIONS)
 
 
 if __name__ == "__main__":

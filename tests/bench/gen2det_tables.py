@@ -43,6 +43,8 @@ ARMS = {
 }
 """What the arms are; others are known by their names."""
 LOOPS = ("restore", "all")
+SUMMED = ("real", "restore", "copy_paste", "real_4x")
+"""The arms that the summary is of."""
 COMPONENTS = {
     ("naive", "real"): -0.0154,
     ("sampling", "naive"): 0.0274,
@@ -67,6 +69,20 @@ Student's t over the seeds, 95 %."""
 def section(results: dict[str, Any]) -> str:
     """All that stands between the README's marks."""
     return sections(results, NOTE, ARMS, _data_set)
+
+
+def summary(results: dict[str, Any]) -> str:
+    """The loop on each data set, a line each, over the seeds that all arms of the line have."""
+    gains = [*((arm, "real") for arm in SUMMED[1:]), ("restore", "copy_paste")]
+    lines = []
+    for data in results["runs"]:
+        rows = [row for row in results["rows"] if row["data"] == data]
+        seeds = set.intersection(*(set(by_seed(rows, arm)) for arm in SUMMED))
+        shared = [row for row in rows if row["seed"] in seeds]
+        if shared:
+            figures = [str(len(seeds)), mean(shared, "real"), *(cell(shared, *pair) for pair in gains)]
+            lines.append([TITLES.get(data, data), *figures])
+    return table(["", "seeds", "`real`", *(f"`{arm}` less `{reference}`" for arm, reference in gains)], 1, lines)
 
 
 def _data_set(data: str, run: Mapping[str, Any], rows: Rows, arms: Sequence[str]) -> list[str]:
@@ -151,3 +167,7 @@ def _efficiency(rows: Rows, arm: str) -> str:
     share = f"{round(100 * gain.mean / gap.mean)}".replace("-", "\N{MINUS SIGN}")
     of = f"{points(gain.mean, sign=True)} of {points(gap.mean, sign=True)} points AP, seeds: {len(seeds)}"
     return f"- Data efficiency: `{arm}` closes {share} % of the gap from `real` to `real_4x` ({of})."
+
+
+SECTIONS = {MARKS: section, f"{MARKS}-summary": summary}
+"""By the marks in the README that they stand between."""

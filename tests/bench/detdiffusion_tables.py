@@ -23,15 +23,20 @@ from evidence_tables import (
 MARKS = "detdiffusion"
 ARMS = {
     "real": "real images alone",
-    "base": "told nothing of difficulty, and no perception-aware loss",
+    "base": "examples of any difficulty, and no perception-aware loss",
     "origin": "each box told as it was found",
     "easy": "all boxes told easy",
     "hard": "all boxes told hard",
-    "no_attribute": "told nothing of difficulty; the loss stays",
+    "no_attribute": "`hard` with examples of any difficulty; the loss stays",
     "no_mask_loss": "`hard` without the perception-aware loss",
     "other_detector": "`hard`, but another detector says what is easy",
 }
 """What the arms are; others are known by their names."""
+LAYOUT_ARMS = ARMS | {
+    "base": "no word for difficulty, and no perception-aware loss",
+    "no_attribute": "no word for difficulty; the loss stays",
+}
+"""The same where the layout model draws: it starts from no examples, and the word is all that it is told."""
 FIDELITY = (
     *(("easy", "origin"), ("origin", "hard"), ("easy", "hard")),
     *(("origin", "base"), ("origin", "no_attribute"), ("hard", "no_mask_loss"), ("hard", "other_detector")),
@@ -61,20 +66,20 @@ def section(results: dict[str, Any]) -> str:
 def _data_set(data: str, run: Mapping[str, Any], rows: Rows, arms: Sequence[str]) -> list[str]:
     return [
         heading(data, run["config"]),
-        _table(rows, arms),
+        _table(rows, arms, LAYOUT_ARMS if data == "layout" else ARMS),
         _sentences(rows),
         *_factors(data, rows),
         command(MARKS, data + folder_of(data), SEEDS.get(data, "")),
     ]
 
 
-def _table(rows: Rows, arms: Sequence[str]) -> str:
+def _table(rows: Rows, arms: Sequence[str], described: Mapping[str, str]) -> str:
     columns = ["arm", "what it is", "seeds", "AP", "less `real`", "less `base`"]
     columns += [part for name in SCORES.values() for part in (name, "less `origin`")]
     lines = [
         [
             f"`{arm}`",
-            ARMS.get(arm, arm),
+            described.get(arm, arm),
             str(len(by_seed(rows, arm))),
             mean(rows, arm),
             cell(rows, arm, "real"),

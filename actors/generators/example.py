@@ -5,31 +5,24 @@ fit in.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actors import boxes as geometry
-from actors.generators import placement
-from actors.generators.cutout import BORDER_PX, Cutout, Shape, bounds, cut, turned
+from actors.generators.clearing import CUT_SHARE, Floats, Ground, Part, ground, light, meet
+from actors.generators.cutout import BORDER_PX, Cutout, Shape, cut, turned
 from actors.generators.window import Mask, hole
 from actors.images import Pixels, read
 from actors.records import Attributes, Difficulty, LabeledImage
 from actors.seeds import derive_seed
 
-Floats = NDArray[np.float32]
-Part = tuple[slice, slice]  # rows and columns of an image
 Key = tuple[str, int]  # of an instance: its image's id, and its position there
 Kind = tuple[int, Difficulty | None]  # a class, and how hard the detector found it; None where that does not count
 
 _LEAST_FREE = 0.85  # of a box must be its own: what neighbours cover is theirs, and stays
-_SEAM_PX = 6  # width of the surroundings that a like place must have
 _MAX_SHIFT = 20.0  # grey levels
-_MOST_OFF = 30.0  # grey levels: pixels that differ by more show different things
-_GRAIN_PX = 1.5  # the standard deviation of the average that takes away a picture's grain
-_CUT_SHARE = {"object": 0.3, "box": 0.1}  # of a hole's edge where they may: along an outline that is hardly seen
 _LIKE = 1.5  # an example's sides and shape may differ from the box's by this factor
 _NUM_BOXES = 12  # whole boxes tried as an example
 _NUM_TOLD = 4  # outlines tried where all are hard: one that could not be found brings the ground it lies on along
@@ -67,7 +60,7 @@ class Instances:
         image = self.images[image_id]
         return cut(self.read(image.uri), image.annotation.boxes[index], self.shape)
 
-    def _ground(self, image_id: str, index: int) -> "Ground | None":
+    def _ground(self, image_id: str, index: int) -> Ground | None:
         image, chance = self.images[image_id], np.random.default_rng(derive_seed("ground", image_id, index))
         pixels, boxes = self.read(image.uri), image.annotation.boxes
         free = hole(pixels.shape[:2], boxes[index], self.margin, np.delete(boxes, index, axis=0))
@@ -164,73 +157,6 @@ def silhouette(cutout: Cutout, box: geometry.Boxes, shape: tuple[int, int]) -> M
     return np.asarray(cv2.dilate(there, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))) > 0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Ground:
-    """What an image shows where an object is taken away."""
-
-    part: Part  # of the image
-    pixels: Pixels  # [h, w, 3]
-    hole: Mask  # [h, w]
-
-    def lay(self, canvas: Pixels, mask: Mask) -> None:
-        """Put it into the image, in place, where ``mask`` ``[H, W]`` is."""
-        canvas[self.part][self.hole & mask[self.part]] = self.pixels[self.hole & mask[self.part]]
-
-
-def ground(image: Pixels, mask: Mask, occupied: geometry.Boxes, rng: np.random.Generator) -> Ground | None:
-    """What is to be in a hole ``[H, W]`` in place of what is there: what a like place of the same image shows.
-
-    Like is a place whose surroundings are those of the hole, clear of the ``occupied`` boxes ``[n, 4]``; its light is
-    brought to that of the hole. None where there is no such place, or the hole would cut off what reaches into it.
-    """
-    if not mask.any():
-        return None
-    left, top, right, bottom = (int(side) for side in bounds(mask))
-    x, y = max(left - _SEAM_PX, 0), max(top - _SEAM_PX, 0)
-    part = (slice(y, bottom + _SEAM_PX), slice(x, right + _SEAM_PX))
-    region, inside = np.ascontiguousarray(image[part]), np.ascontiguousarray(mask[part])
-    box = np.array([left - x, top - y, right - x, bottom - y], np.float32)
-    around = Cutout(pixels=region, core=inside, box=box, margin_px=_SEAM_PX, at_border=np.zeros((3, 3), np.bool_))
-    place = placement.find(image, around, occupied, placement.Overlap(most=0.0), rng)
-    if place is None:
-        return None
-    like = image[place.y : place.y + around.height, place.x : place.x + around.width].astype(np.float32)
-    like += _light(region - like, ~inside)
-    if not _meet(region, like, inside, ~inside, _CUT_SHARE["object"]):
-        return None
-    return Ground(part=part, pixels=np.clip(np.rint(like), 0, 255).astype(np.uint8), hole=inside)
-
-
-def _light(difference: Floats, known: Mask) -> Floats:
-    """``[h, w, 3]``: how the light of two pictures differs, everywhere, from their difference where it is ``known``.
-
-    It changes slowly; where the pictures are of different things does not count.
-    """
-    return _average(difference, known & (np.abs(difference).max(axis=2) <= _MOST_OFF), max(known.shape) / 4)
-
-
-def _meet(region: Pixels, other: Floats, inside: Mask, known: Mask, most_cut: float) -> bool:
-    """Whether ``other`` may stand ``inside`` a ``region``: at the edge, where ``known``, both show the same.
-
-    But for a share ``most_cut`` of it.
-    """
-    import cv2
-
-    outside = known & ~inside
-    edge = (cv2.dilate(inside.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0) & outside
-    off = np.abs(_average(region - other, outside, _GRAIN_PX)).max(axis=2) > _MOST_OFF
-    return not edge.any() or bool(off[edge].mean() <= most_cut)
-
-
-def _average(values: Floats, counts: Mask, sigma: float) -> Floats:
-    """``[h, w, 3]``: Gaussian averages of those of the values that count ``[h, w]``."""
-    import cv2
-
-    weight = counts.astype(np.float32)[..., None]
-    total, norm = (cv2.GaussianBlur(one, (0, 0), sigma) for one in (values * weight, weight))
-    return np.asarray(total / np.maximum(norm, 1e-6)[..., None], np.float32)
-
-
 def seam(canvas: Pixels, cutout: Cutout, box: geometry.Boxes) -> float:
     """Root mean square difference, grey levels, of a cutout's surroundings and the canvas's around ``box`` ``[4]``."""
     import cv2
@@ -249,8 +175,8 @@ def seam(canvas: Pixels, cutout: Cutout, box: geometry.Boxes) -> float:
 def goes_on(canvas: Pixels, cutout: Cutout, box: geometry.Boxes) -> bool:
     """Whether a cutout of a whole box goes on in the canvas's pixels around ``box`` ``[4]``."""
     part, pixels, alpha, around = _warped(canvas, cutout, box)
-    pixels += _light(canvas[part] - pixels, around)
-    return _meet(canvas[part], pixels, alpha >= cutout.opacity, around, _CUT_SHARE["box"])
+    pixels += light(canvas[part] - pixels, around)
+    return meet(canvas[part], pixels, alpha >= cutout.opacity, around, CUT_SHARE["box"])
 
 
 def compose(canvas: Pixels, cutout: Cutout, box: geometry.Boxes, mask: Mask) -> None:

@@ -6,8 +6,9 @@ from PIL import Image
 from pydantic import ValidationError
 
 from actors.boxes import intersections
+from actors.generators.clearing import ground
 from actors.generators.cutout import cut
-from actors.generators.example import alike, compose, goes_on, ground, seam, silhouette
+from actors.generators.example import alike, compose, goes_on, seam, silhouette
 from actors.generators.inpaint import Inpaint, InpaintConfig
 from actors.records import Annotation, Difficulty, LabeledImage, Lineage
 

@@ -40,7 +40,6 @@ ARMS = {
     "unmined": "the loop with as few instances, taken at random",
     "real_longer": "real images alone, for twice as many steps: have they more to give?",
     "real_4x": "real images alone, four times as many",
-    "restore_4x": "the loop on as many, with 2 copies and p = 0.3",
 }
 """What the arms are; others are known by their names."""
 LOOPS = ("restore", "all")
@@ -57,7 +56,7 @@ COMPONENTS = {
 """What a component adds to an arm, and what it adds to box AP in the paper (Table 5: LVIS whole, Mask R-CNN)."""
 OURS = (
     *(("restore", "ignore"), ("restore", "drop_image"), ("restore", "all"), ("restore", "sampling")),
-    *(("restore", "copy_paste_full"), ("restore_4x", "real_4x"), ("mined", "unmined")),
+    *(("restore", "copy_paste_full"), ("mined", "unmined")),
 )
 """The same of what is not the paper's."""
 SHARES, COPIES = "p=", "copies="

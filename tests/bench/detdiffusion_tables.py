@@ -41,10 +41,9 @@ FIDELITY = (
     *(("easy", "origin"), ("origin", "hard"), ("easy", "hard")),
     *(("origin", "base"), ("origin", "no_attribute"), ("hard", "no_mask_loss"), ("hard", "other_detector")),
 )
-TRAINABILITY = (("hard", "origin"), ("hard", "easy"))
-PARTS = (("hard", "no_attribute"), ("hard", "no_mask_loss"), ("hard", "other_detector"))
-"""What is held against what beside the table, whose columns have real and base: in the YOLO score, strategies, and else
-only what was drawn by one strategy; in AP."""
+TRAINABILITY = tuple(("hard", arm) for arm in ("origin", "easy", "no_attribute", "no_mask_loss", "other_detector"))
+"""What sentences hold against what: in the YOLO score, strategies, and else only what was drawn by one strategy; in AP,
+what the table does not, whose columns have real and base."""
 SCORES = {"yolo_score": "YOLO score", "yolo_score_unseen": "YOLO score, unseen"}
 NOTE = """\
 AP in points (x100) of the last round's detector on the real validation images. YOLO score: AP, in points, of the
@@ -94,7 +93,7 @@ def _table(rows: Rows, arms: Sequence[str], described: Mapping[str, str]) -> str
 def _sentences(rows: Rows) -> str:
     """What the intervals say of fidelity, of trainability, and of what the parts do for either."""
     lines = [sentence(rows, *pair, score, f"of {name}") for score, name in SCORES.items() for pair in FIDELITY]
-    lines += [sentence(rows, *pair) for pair in (*TRAINABILITY, *PARTS)]
+    lines += [sentence(rows, *pair) for pair in TRAINABILITY]
     return "\n".join(line for line in lines if line)
 
 

@@ -76,11 +76,9 @@ def summary(results: dict[str, Any]) -> str:
     gains = [*((arm, "real") for arm in SUMMED[1:]), ("restore", "copy_paste")]
     lines = []
     for data in results["runs"]:
-        rows = [row for row in results["rows"] if row["data"] == data]
-        seeds = set.intersection(*(set(by_seed(rows, arm)) for arm in SUMMED))
-        shared = [row for row in rows if row["seed"] in seeds]
+        shared, num_seeds = _shared([row for row in results["rows"] if row["data"] == data], SUMMED)
         if shared:
-            figures = [str(len(seeds)), mean(shared, "real"), *(cell(shared, *pair) for pair in gains)]
+            figures = [str(num_seeds), mean(shared, "real"), *(cell(shared, *pair) for pair in gains)]
             lines.append([TITLES.get(data, data), *figures])
     return table(["", "seeds", "`real`", *(f"`{arm}` less `{reference}`" for arm, reference in gains)], 1, lines)
 
@@ -157,16 +155,21 @@ def _components(rows: Rows) -> str:
 
 def _efficiency(rows: Rows, arm: str) -> str:
     """Share of the gap from real to real_4x that an arm closes, over the seeds that all three have."""
-    seeds = by_seed(rows, arm).keys() & by_seed(rows, "real").keys() & by_seed(rows, "real_4x").keys()
-    shared = [row for row in rows if row["seed"] in seeds]
+    shared, num_seeds = _shared(rows, (arm, "real", "real_4x"))
     gain, gap = difference(shared, arm, "real"), difference(shared, "real_4x", "real")
     if gain is None or gap is None:
         return ""
     if gap.verdict != "above zero":
         return f"- `real_4x` less `real`: {gap.text} points AP; {gap.verdict}. No share of it is given."
     share = f"{round(100 * gain.mean / gap.mean)}".replace("-", "\N{MINUS SIGN}")
-    of = f"{points(gain.mean, sign=True)} of {points(gap.mean, sign=True)} points AP, seeds: {len(seeds)}"
+    of = f"{points(gain.mean, sign=True)} of {points(gap.mean, sign=True)} points AP, seeds: {num_seeds}"
     return f"- Data efficiency: `{arm}` closes {share} % of the gap from `real` to `real_4x` ({of})."
+
+
+def _shared(rows: Rows, arms: Sequence[str]) -> tuple[Rows, int]:
+    """The rows of the seeds that all these arms have, and how many seeds these are."""
+    seeds = set.intersection(*(set(by_seed(rows, arm)) for arm in arms))
+    return [row for row in rows if row["seed"] in seeds], len(seeds)
 
 
 SECTIONS = {MARKS: section, f"{MARKS}-summary": summary}

@@ -131,3 +131,8 @@ def read_detections(path: UPath) -> dict[str, Detections]:
             boxes=arrays["boxes"][part], labels=arrays["labels"][part], scores=arrays["scores"][part]
         )
     return found
+
+
+def is_local(path: UPath) -> bool:
+    """Whether ``path`` lies in this machine's file system."""
+    return path.protocol in {"", "file", "local"}

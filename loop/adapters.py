@@ -6,7 +6,7 @@ An adapter is opened inside its actor from plain arguments: configs, and URIs of
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -19,10 +19,9 @@ from actors.filters.chain import judge
 from actors.filters.crops import window
 from actors.filters.rejected import RejectedBoxes, restore
 from actors.generators import GeneratorConfig, build_generator
-from actors.hosting import Component, OpenComponent
 from actors.records import Annotation, Detections, Judged, LabeledImage, Sample
 from actors.rows import Row
-from actors.storage import exclusive, read_arrays, read_record, write_arrays, write_bytes, write_record
+from actors.storage import read_record, write_bytes, write_record
 from loop.state import Fate
 
 if TYPE_CHECKING:
@@ -66,44 +65,6 @@ class Inspect:
     def blank(self) -> Row:
         """Nothing is seen."""
         return rows.detections_columns(NOTHING_SEEN)
-
-
-class Remembered:
-    """Another component, whose columns are kept by row id: what one run has computed, others take from there.
-
-    A row's columns must depend on nothing but its id and the folder. The component is opened when it is first needed.
-    """
-
-    def __init__(self, open_component: OpenComponent, folder: str) -> None:
-        """``folder`` is a path or an fsspec URI."""
-        self.open_component = open_component
-        self.folder = UPath(folder)
-
-    def __call__(self, batch: Sequence[Row]) -> list[Row]:
-        """The component's columns, as they were computed first."""
-        if missing := self._missing(batch):
-            with exclusive(self._file(missing[0])):
-                self._compute(self._missing(missing))
-        return [read_arrays(self._file(row)) for row in batch]
-
-    def blank(self) -> Row:
-        """As the component has it."""
-        return self._component.blank()
-
-    @cached_property
-    def _component(self) -> Component:
-        return self.open_component()
-
-    def _compute(self, batch: Sequence[Row]) -> None:
-        columns = self._component(batch) if batch else []
-        for row, added in zip(batch, columns, strict=True):
-            write_arrays(self._file(row), added)
-
-    def _missing(self, batch: Sequence[Row]) -> list[Row]:
-        return [row for row in batch if not self._file(row).exists()]
-
-    def _file(self, row: Row) -> UPath:
-        return self.folder / f"{row['id']}.npz"
 
 
 def open_detector_embed(config: DetectorConfig, checkpoint: str, size_px: int) -> "Features":

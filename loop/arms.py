@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from upath import UPath
 
+from actors.attributes import attributes
 from actors.generators import fit_size
-from actors.generators.base import FitData
-from actors.perception.attributes import attributes
+from actors.generators.base import FitData, Fitted
 from actors.plain import dumps
 from actors.records import Detections, Difficulty, LabeledImage, Sample
 from actors.seeds import derive_seed
@@ -25,9 +25,9 @@ from loop.config import LoopConfig, MiningConfig, MixingConfig
 from loop.data.importing import Dataset
 from loop.progress import Reporter
 from loop.state import Cost, once
-from loop.training.fit import FitJob, FitResult, Fitted, fit, fit_fingerprint
+from loop.training.fit import FitJob, FitResult, fit, fit_fingerprint
 from loop.training.job import TrainJob, TrainResult
-from loop.training.trainer import train
+from loop.training.train import train
 
 REAL_ONLY = MixingConfig(p=0.0)
 

@@ -45,11 +45,11 @@ def ablate(
 
     Exit status 1 where a run failed.
     """
-    from loop.ablation_config import load_ablation
+    from loop.ablation.config import load_ablation
 
     ablation = load_ablation(configs, overrides)
 
-    from loop.ablation import ablate as run_ablation
+    from loop.ablation.run import ablate as run_ablation
     from loop.progress import Reporter
 
     raise typer.Exit(1 if run_ablation(ablation, Reporter()).failed else 0)
@@ -58,8 +58,8 @@ def ablate(
 @app.command()
 def check(configs: Configs, overrides: Overrides = []) -> None:  # noqa: B006 - typer copies it
     """Show the resolved config, the plan, counts, and what it will take. Starts nothing."""
+    from loop.check import describe
     from loop.config_files import load
-    from loop.plan import describe
 
     typer.echo(describe(load(configs, overrides)))
 
@@ -72,7 +72,7 @@ def init(
     """Look at a folder of data, and write a commented config that runs on it."""
     from upath import UPath
 
-    from loop.data.starter import starter_config
+    from loop.data.init_config import starter_config
 
     if out.exists():
         raise FileExistsError(f"{out} exists already; name another file with --out")
@@ -114,7 +114,7 @@ def validate(configs: Configs, overrides: Overrides = []) -> None:  # noqa: B006
     Exit status 1 where a picture cannot be used.
     """
     from loop.config_files import load
-    from loop.data.pictures import validate_images
+    from loop.data.validate import validate_images
     from loop.driver import import_real
 
     data = import_real(load(configs, overrides))

@@ -10,14 +10,14 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from actors.attributes import AttributeRule
 from actors.config import Config, Share
 from actors.detectors import DetectorConfig
 from actors.filters import FilterConfig
 from actors.filters.rejected import RejectedBoxes
 from actors.generators import GeneratorConfig
-from actors.generators.inpaint import InpaintConfig
-from actors.generators.layout_config import LayoutConfig
-from actors.perception.attributes import AttributeRule
+from actors.generators.inpaint.config import InpaintConfig
+from actors.generators.layout.config import LayoutConfig
 
 
 class WorldConfig(Config):
@@ -91,7 +91,7 @@ class MiningConfig(Config):
         return num_folds
 
     def attribute(self) -> AttributeRule:
-        """The rule alone, as keyword arguments of ``actors.perception.attributes``."""
+        """The rule alone, as keyword arguments of ``actors.attributes``."""
         return {
             "score_threshold": self.score_threshold,
             "iou_threshold": self.iou_threshold,

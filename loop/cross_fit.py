@@ -19,10 +19,10 @@ from actors.records import Detections, LabeledImage
 from actors.seeds import derive_seed
 from actors.storage import exclusive
 from loop.arms import Arm, Trainings
+from loop.hosting.launch import POLL_S, OnProgress, num_at_once
 from loop.state import Cost, once
-from loop.training.gang import POLL_S, OnProgress, num_at_once
 from loop.training.job import TrainResult
-from loop.training.trainer import train
+from loop.training.train import train
 
 Images = tuple[LabeledImage, ...]
 

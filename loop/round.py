@@ -4,49 +4,24 @@ Every step leaves its record in the round's folder, and is skipped where the rec
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from upath import UPath
 
+from actors.attributes import attributes, difficulties
 from actors.generators import learns, strategy
-from actors.perception.attributes import attributes, difficulties
+from actors.generators.base import Fitted
 from actors.records import Lineage
 from actors.rows import Row
 from actors.seeds import derive_seed
 from actors.storage import exclusive, write_record
 from loop import mining, stages
 from loop.adapters import failed_sample
-from loop.arms import Arm, Trainings
-from loop.config import LoopConfig
+from loop.cache import shared_place
+from loop.context import Loop, RoundResult
 from loop.cross_fit import detect_unseen
-from loop.data.importing import Dataset
-from loop.progress import Reporter, StageProgress
+from loop.progress import StageProgress
 from loop.report import losses
-from loop.sharing import shared_place
-from loop.state import Fate, Mined, Pooled, RunFolder, State, once
-from loop.training.fit import Fitted
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loop:
-    """What stays the same over the rounds of a run."""
-
-    config: LoopConfig
-    data: Dataset
-    folder: RunFolder
-    trainings: Trainings
-    reporter: Reporter
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoundResult:
-    """A finished round: what it left for the next, and what it is reported by."""
-
-    state: State
-    mined: Mined
-    pooled: Pooled
-    arm: Arm
-    control: Arm
+from loop.state import Fate, Mined, Pooled, State, once
 
 
 class TooManyFailuresError(ValueError):

@@ -22,7 +22,8 @@ from actors.detectors import DetectorConfig
 from actors.hosting import Host, OpenComponent
 from actors.records import Detections, LabeledImage, Lineage
 from actors.rows import Row, lineage_row, read_detections
-from loop.adapters import Embed, Generate, Inspect, Judge, Remembered, open_detector_embed
+from loop.adapters import Embed, Generate, Inspect, Judge, open_detector_embed
+from loop.cache import Remembered
 from loop.config import HostingConfig, LoopConfig, RoleConfig
 from loop.state import Cost
 

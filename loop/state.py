@@ -18,12 +18,12 @@ from typing import Any, TypeVar
 
 from upath import UPath
 
+from actors.generators.base import Fitted
 from actors.plain import differences
 from actors.records import Instance, Sample
 from actors.storage import read_record, write_record
 from loop.config import ConfigError, LoopConfig
 from loop.mining import ClassDifficulty
-from loop.training.fit import Fitted
 
 Record = TypeVar("Record")
 

@@ -171,7 +171,7 @@ def new_root(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
 @pytest.fixture(scope="module")
 def ray_session() -> Iterator[None]:
     """Ray as a run starts it, with four logical CPUs."""
-    from loop.driver import started_ray
+    from loop.hosting.engine import started_ray
 
     with started_ray(4):
         yield

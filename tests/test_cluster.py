@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from loop.config_files import load
-from loop.placement import Node, unplaced
+from loop.hosting.placement import Node, unplaced
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "cluster.yaml"

@@ -1,7 +1,6 @@
 """A shrunken copy of configs/detdiffusion.yaml, with a tiny random Stable Diffusion, runs a whole round."""
 
 import json
-import sys
 from io import StringIO
 from pathlib import Path
 
@@ -9,14 +8,11 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from tiny_pipelines import tiny_networks, tiny_text
 
 from loop.config_files import load
 from loop.driver import run
 from loop.progress import Reporter
-
-sys.path.insert(0, str(Path(__file__).parent / "actors"))
-
-from test_diffusers_painters import tiny_networks, tiny_text
 
 CONFIG = Path(__file__).parents[1] / "configs/detdiffusion.yaml"
 SHRUNKEN = (

@@ -2,13 +2,11 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "bench"))
 
 import evidence
 import evidence_tables
@@ -16,9 +14,9 @@ import gen2det
 import gen2det_tables as tables
 
 from actors.storage import write_record
-from loop.ablation import claim
+from loop.ablation.run import claim
+from loop.ablation.table import TrialResult
 from loop.config import ConfigError
-from loop.report.ablation import TrialResult
 
 EVIDENCE = gen2det.EVIDENCE
 BEGIN, END = evidence_tables.marks("gen2det")

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +12,6 @@ from PIL import Image
 from upath import UPath
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "bench"))
 
 import detdiffusion
 import detdiffusion_tables as tables
@@ -24,10 +22,10 @@ from evidence_tables import MissingMarksError, between_marks, marks
 from actors.generators import decides_fit, strategy
 from actors.records import Annotation, Detections, Difficulty, Instance, LabeledImage, Lineage, Sample
 from actors.storage import write_record
-from loop.ablation import claim
+from loop.ablation.run import claim
+from loop.ablation.table import TrialResult
 from loop.data.world.scene import render_scene
 from loop.report import fit_sheet
-from loop.report.ablation import TrialResult
 from loop.state import Cost, Mined
 
 EVIDENCE = detdiffusion.EVIDENCE

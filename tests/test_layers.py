@@ -20,15 +20,15 @@ HEAVY = {
     *("diffusers", "transformers", "accelerate", "peft", "open_clip", "skimage", "pandas", "pyarrow"),
 }
 HOMES = {  # the only places that may name a library, even for types
-    "ray": ("actors/hosting.py", "loop/stages.py", "loop/driver.py", "loop/training/", "loop/ablation.py"),
+    "ray": ("actors/hosting.py", "loop/stages.py", "loop/hosting/", "loop/training/", "loop/ablation/"),
     "mlflow": ("loop/tracking.py",),
-    "ultralytics": ("actors/detectors/ultralytics.py", "loop/training/"),
+    "ultralytics": ("actors/detectors/ultralytics/", "loop/training/ultralytics/"),
 }
 WORKERS = {  # subclass heavy libraries, or stand on what does; opened in workers alone
-    *("loop.training.ultralytics", "loop.training.batches", "actors.perception.mask_loss"),
-    *("actors.generators.diffusion", "actors.generators.layout_network", "actors.generators.layout_fit"),
-    "actors.generators.layout",
-    *("actors.generators.painters.crop_fit", "actors.generators.painters.crop_perception"),
+    *("loop.training.ultralytics.trainer", "loop.training.ultralytics.batches"),
+    *("actors.generators.diffusion.learner", "actors.generators.diffusion.mask_loss"),
+    *("actors.generators.layout.network", "actors.generators.layout.fit", "actors.generators.layout.generator"),
+    *("actors.generators.inpaint.painters.crop_fit", "actors.generators.inpaint.painters.crop_perception"),
 }
 MAX_FUNCTION_LINES, MAX_MEDIAN_LINES, MAX_FILE_LINES = 60, 10, 300
 
@@ -75,7 +75,7 @@ def test_heavy_libraries_wait_inside_functions(file):
         assert not loaded & WORKERS
 
 
-@pytest.mark.parametrize("module", ["loop.config", "loop.placement", "loop.cli"])
+@pytest.mark.parametrize("module", ["loop.config", "loop.hosting.placement", "loop.cli"])
 def test_importing_a_config_or_the_command_line_loads_nothing_heavy(module):
     code = f"import sys, {module}; print(*sys.modules)"
     command = [sys.executable, "-c", code]

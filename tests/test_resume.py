@@ -19,7 +19,7 @@ from loop.state import RunFolder
 SERVER = """\
 import json, os, sys
 import matplotlib.pyplot, mlflow, pycocotools.cocoeval, scipy.ndimage
-from actors.detectors.ultralytics import import_ultralytics
+from actors.detectors.ultralytics.weights import import_ultralytics
 from loop import driver
 from loop.cli import main
 

@@ -24,7 +24,7 @@ from actors.storage import exclusive
 from loop import arms, driver
 from loop.config import HostingConfig, LoopConfig
 from loop.driver import run
-from loop.placement import Node, unplaced
+from loop.hosting.placement import Node, unplaced
 from loop.progress import Reporter
 
 STAGES = {"mine", "generate", "inspect", "judge", "train", "evaluate"}
@@ -425,7 +425,7 @@ def test_ray_with_two_actors_and_killed_ones_gives_the_bytes_of_this_process(fol
 
 def test_a_run_that_leaves_gpus_alone_says_so(easy_config, new_root, monkeypatch):
     """All that needs Ray is left out."""
-    for name, stand_in in {"engine": nullcontext(), "_tracker": nullcontext(), "_in_an_actor": {}}.items():
+    for name, stand_in in {"engine": nullcontext(), "_tracker": nullcontext(), "in_an_actor": {}}.items():
         monkeypatch.setattr(driver, name, lambda *_, stand_in=stand_in: stand_in)
     monkeypatch.setattr(driver, "_rounds", lambda *_: None)
     monkeypatch.setattr(driver, "nodes", lambda: [Node(cpus=8.0, gpus=1.0)])

@@ -1,7 +1,7 @@
 """Detectors behind one protocol, and the union of their configs."""
 
 from actors.detectors.base import Detector
-from actors.detectors.ultralytics import UltralyticsConfig
+from actors.detectors.ultralytics.config import UltralyticsConfig
 
 DetectorConfig = UltralyticsConfig
 
@@ -11,6 +11,6 @@ def load_detector(config: DetectorConfig, checkpoint: str, device: str | None = 
 
     ``device`` is a torch device; by default the GPU that this process was given, else the CPU.
     """
-    from actors.detectors.ultralytics_detector import UltralyticsDetector
+    from actors.detectors.ultralytics.detector import UltralyticsDetector
 
     return UltralyticsDetector(config, checkpoint, device)

@@ -8,9 +8,9 @@ from pydantic import Field
 from actors.config import Config
 from actors.generators.base import Fit, FitData, Generator, Worker
 from actors.generators.copy_paste import CopyPasteConfig
-from actors.generators.inpaint import InpaintConfig
-from actors.generators.layout_config import LayoutConfig
-from actors.generators.painters.crop import CropConfig
+from actors.generators.inpaint.config import InpaintConfig
+from actors.generators.inpaint.painters.crop import CropConfig
+from actors.generators.layout.config import LayoutConfig
 from actors.records import LabeledImage
 
 GeneratorConfig = Annotated[CopyPasteConfig | InpaintConfig | LayoutConfig, Field(discriminator="kind")]
@@ -26,13 +26,13 @@ def build_generator(
 
             return CopyPaste(config, real)
         case InpaintConfig():
-            from actors.generators.inpaint import Inpaint
-            from actors.generators.painters import build_painter
+            from actors.generators.inpaint.generator import Inpaint
+            from actors.generators.inpaint.painters import build_painter
 
             return Inpaint(config, real, build_painter(config.painter, classes, fitted))
         case LayoutConfig():
-            from actors.generators.layout import LayoutGenerator
-            from actors.generators.layout_network import load_network
+            from actors.generators.layout.generator import LayoutGenerator
+            from actors.generators.layout.network import load_network
 
             return LayoutGenerator(config, real, load_network(config, classes, fitted))
 
@@ -84,12 +84,12 @@ def open_fit(config: GeneratorConfig, data: FitData, worker: Worker) -> Fit:
     """The fit of a generator that learns. Raises ValueError where there is nothing to fit it on."""
     match config:
         case InpaintConfig(painter=CropConfig() as painter):
-            from actors.generators.painters.crop_fit import CropFit
+            from actors.generators.inpaint.painters.crop_fit import CropFit
 
             options = {"context": config.context, "margin": config.margin}
             return CropFit(painter, data, worker, **options, flip=config.flip, rotate=config.rotate)
         case LayoutConfig():
-            from actors.generators.layout_fit import LayoutFit
+            from actors.generators.layout.fit import LayoutFit
 
             return LayoutFit(config, data, worker)
         case _:

@@ -132,3 +132,12 @@ class Fit(Protocol):
     def save(self, uri: str) -> None:
         """Put the checkpoint that the generator is built with at ``uri``, whole or not at all."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """A generator as a fit has left it."""
+
+    checkpoint: str  # URI
+    fingerprint: str  # of that fit: over all that decides the weights
+    boxes_cut: int = 0  # of the real images, that it left out, as prompts have no room for them

@@ -15,10 +15,10 @@ from pydantic import Field
 
 from actors import boxes as geometry
 from actors.config import Share
-from actors.generators import placement
 from actors.generators.base import one_box, source_of
-from actors.generators.cutout import Box, Cutout, Mask, Shape, bounds, cut, turned
-from actors.generators.hardening import HardeningConfig, Mode, ShareRange
+from actors.generators.cutouts import positions
+from actors.generators.cutouts.cutout import Box, Cutout, Mask, Shape, bounds, cut, turned
+from actors.generators.cutouts.hardening import HardeningConfig, Mode, ShareRange
 from actors.images import Pixels, read
 from actors.records import Annotation, Candidate, LabeledImage, Lineage
 
@@ -161,10 +161,10 @@ class CopyPaste:
         ``painted`` ``[H, W]`` gets the position of the box where it is pasted.
         """
         hardened, overlap = self._harden(original, rng)
-        found: tuple[placement.Place, Cutout] | None = None
+        found: tuple[positions.Place, Cutout] | None = None
         for _ in range(self.config.tries):
             cutout = self._turn(hardened, rng)
-            place = placement.find(canvas, cutout, annotation.boxes, overlap, rng)
+            place = positions.find(canvas, cutout, annotation.boxes, overlap, rng)
             if place and (found is None or place.seam < found[0].seam):
                 found = place, cutout
         if found is None:
@@ -182,13 +182,13 @@ class CopyPaste:
         image = self.images[image_id]
         return cut(self.read(image.uri), image.annotation.boxes[index], self.config.cutout)
 
-    def _harden(self, cutout: Cutout, rng: np.random.Generator) -> tuple[Cutout, placement.Overlap]:
+    def _harden(self, cutout: Cutout, rng: np.random.Generator) -> tuple[Cutout, positions.Overlap]:
         """One of the configured modes, drawn at random, and how much of what is there the cutout may share then."""
         mode = self.config.modes[rng.integers(len(self.config.modes))]
         if mode == "occlusion":
             least, most = self.config.occlusion
-            return cutout, placement.Overlap(least=least, most=most, hidden=True)
-        return self.config.harden(cutout, mode, rng), placement.Overlap(most=self.config.max_overlap)
+            return cutout, positions.Overlap(least=least, most=most, hidden=True)
+        return self.config.harden(cutout, mode, rng), positions.Overlap(most=self.config.max_overlap)
 
     def _turn(self, cutout: Cutout, rng: np.random.Generator) -> Cutout:
         flip, quarter_turns = bool(rng.integers(2)), int(rng.integers(4))
@@ -199,7 +199,7 @@ class CopyPaste:
         canvas: Pixels,
         target: LabeledImage,
         annotation: Annotation,
-        place: placement.Place,
+        place: positions.Place,
         cutout: Cutout,
     ) -> Mask:
         """``[h, w]`` of the cutout: where an object that is there lies on top of it."""
@@ -215,7 +215,7 @@ class CopyPaste:
         return above[place.y : place.y + cutout.height, place.x : place.x + cutout.width]
 
 
-def blend(canvas: Pixels, cutout: Cutout, place: placement.Place, above: Mask) -> Box | None:
+def blend(canvas: Pixels, cutout: Cutout, place: positions.Place, above: Mask) -> Box | None:
     """Blend a cutout into the canvas at its place, below what lies ``above`` ``[h, w]`` it; the visible object's box.
 
     The cutout's colours are moved by the median difference of the surroundings. The box ``[4]`` keeps the distance

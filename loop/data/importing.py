@@ -21,14 +21,15 @@ from upath import UPath
 from actors import boxes as geometry
 from actors.plain import dumps
 from actors.records import Annotation, LabeledImage
+from actors.storage import is_local
 from loop.config import DataConfig
 from loop.data.formats import FORMATS, detect
-from loop.data.formats.base import RawBox, RawDataset, RawImage, inside, is_local, pictures
+from loop.data.formats.base import RawBox, RawDataset, RawImage, inside, pictures
 from loop.data.ledger import ImportReport, Ledger, count
-from loop.data.pictures import PictureError, probe
 from loop.data.provenance import Provenance
 from loop.data.segmentation import Sound, masks_of
 from loop.data.splits import hold_out, subset
+from loop.data.validate import PictureError, probe
 
 IMAGE_FOLDERS = ("images", "JPEGImages")
 HELD_OUT_FIRST = ("test", "val", "train")

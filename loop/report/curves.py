@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from loop.evaluation.coco import RECALLS, Evaluation
 from loop.report.summary import RoundSummary
-from loop.training.evaluate import RECALLS, Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,27 +8,18 @@ from dataclasses import dataclass, replace
 from upath import UPath
 
 from actors.generators import GeneratorConfig, decides_fit, fit_parts, fit_size, open_fit
-from actors.generators.base import Fit, FitData, Worker
+from actors.generators.base import Fit, FitData, Fitted, Worker
 from actors.plain import dumps
 from actors.storage import write_bytes
 from loop.config import HostingConfig
+from loop.hosting.launch import OnProgress, launch
+from loop.hosting.records import Outcome, Place, Progress
+from loop.hosting.resume import Memory
 from loop.report.fit_sheet import fit_sheet
-from loop.training.gang import OnProgress, launch
-from loop.training.job import Outcome, Place, Progress
-from loop.training.memory import Memory
 
 NUM_SHEETS = 4  # of samples, evenly over a fit; the last at its end
 SHEETS = "sheets"  # folder of theirs, beside the checkpoint
 EPOCH_STEPS = 50  # steps whose losses are noted as one figure, and after which the state may be kept
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fitted:
-    """A generator as a fit has left it."""
-
-    checkpoint: str  # URI
-    fingerprint: str  # of that fit: over all that decides the weights
-    boxes_cut: int = 0  # of the real images, that it left out, as prompts have no room for them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

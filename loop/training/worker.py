@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from actors.seeds import derive_seed
-from loop.training.job import Outcome, Place, Progress, TrainJob
-from loop.training.memory import Memory
+from loop.hosting.records import Outcome, Place, Progress
+from loop.hosting.resume import Memory
+from loop.training.job import TrainJob
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,12 +19,12 @@ def run_training(
 
     Raises ValueError or FileNotFoundError where the job cannot be done as it is.
     """
-    from actors.detectors.ultralytics import import_ultralytics, save_checkpoint
+    from actors.detectors.ultralytics.weights import import_ultralytics, save_checkpoint
 
     import_ultralytics()
     import torch
 
-    from loop.training.ultralytics import Training
+    from loop.training.ultralytics.trainer import Training
 
     torch.set_num_threads(num_threads)
     model, weights = start_model(job)
@@ -47,7 +48,7 @@ def start_model(job: TrainJob) -> tuple["nn.Module", dict[str, int]]:
     """
     import torch
 
-    from actors.detectors.ultralytics import architecture, load_checkpoint, load_weights
+    from actors.detectors.ultralytics.weights import architecture, load_checkpoint, load_weights
 
     if job.start is not None:
         known: Any = load_checkpoint(job.detector, job.start)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from actors import boxes as geometry
-from actors.perception.attributes import attributes
+from actors.attributes import attributes
 from actors.records import Annotation, Detections, Difficulty, LabeledImage
 
 

@@ -31,10 +31,10 @@ from evidence_tables import Difference, mean_of, table
 from numpy.typing import NDArray
 from upath import UPath
 
+from actors.attributes import difficulties
 from actors.boxes import Boxes
 from actors.generators.base import Preview
 from actors.images import Pixels, read
-from actors.perception.attributes import difficulties
 from actors.records import Difficulty, LabeledImage, Sample
 from actors.storage import read_record
 from loop.data.world import HARD

@@ -28,10 +28,10 @@ from upath import UPath
 
 from actors.plain import differences
 from actors.storage import read_record
-from loop.ablation_config import Ablation, load_ablation
+from loop.ablation.config import Ablation, load_ablation
+from loop.ablation.table import TrialResult
 from loop.config import ConfigError, LoopConfig
 from loop.config_files import validate
-from loop.report.ablation import TrialResult
 
 README = ROOT / "README.md"
 CONFIGS = ROOT / "configs"
@@ -222,7 +222,7 @@ def _rounded(value: float | None) -> float | None:
 
 def run(ablation: Ablation) -> bool:
     """Run what is missing; whether all of it has a result now."""
-    from loop.ablation import ablate
+    from loop.ablation.run import ablate
     from loop.progress import Reporter
 
     return not ablate(ablation, Reporter()).failed

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
 
-from loop.report.ablation import t_interval
+from loop.ablation.table import t_interval
 from loop.report.summary import points
 
 WORLDS = {"world", "fresh", "layout"}

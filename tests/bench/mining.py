@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from upath import UPath
 
-from actors.perception.attributes import attributes
+from actors.attributes import attributes
 from actors.records import Detections, Difficulty, Instance, LabeledImage
 from loop import stages
 from loop.arms import Trainings
@@ -40,7 +40,7 @@ from loop.data.importing import Dataset, import_data
 from loop.data.world import HARD, Factors, write_world
 from loop.progress import Reporter
 from loop.training.job import TrainJob
-from loop.training.trainer import train
+from loop.training.train import train
 
 RESULTS = Path(__file__).parent / "results" / "mining.json"
 INLINE = HostingConfig(engine="inline")

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "actors"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from test_diffusers_painters import tiny_networks, tiny_text
+from tiny_pipelines import tiny_networks, tiny_text
 
 
 def stable_diffusion(folder: Path, *, narrow: bool) -> dict[str, Any]:

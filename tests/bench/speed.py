@@ -29,7 +29,8 @@ from speed_train import measure_train
 from turns import headline, in_turns, ratio_to_best
 
 from actors.detectors import load_detector
-from actors.detectors.ultralytics import UltralyticsConfig, architecture, import_ultralytics, save_checkpoint
+from actors.detectors.ultralytics.config import UltralyticsConfig
+from actors.detectors.ultralytics.weights import architecture, import_ultralytics, save_checkpoint
 from actors.images import Pixels
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"

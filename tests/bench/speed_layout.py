@@ -25,11 +25,11 @@ from turns import headline, in_turns, ratio_to_best
 
 from actors.generators import build_generator
 from actors.generators.base import FitData, Worker
-from actors.generators.diffusion import noise_of, sampling_timesteps
-from actors.generators.layout import LayoutGenerator
-from actors.generators.layout_config import LayoutConfig
-from actors.generators.layout_fit import LayoutFit
-from actors.generators.layout_network import LayoutNetwork, Order
+from actors.generators.diffusion.learner import noise_of, sampling_timesteps
+from actors.generators.layout.config import LayoutConfig
+from actors.generators.layout.fit import LayoutFit
+from actors.generators.layout.generator import LayoutGenerator
+from actors.generators.layout.network import LayoutNetwork, Order
 from actors.images import Pixels
 from actors.records import Annotation, Difficulty, LabeledImage, Lineage
 

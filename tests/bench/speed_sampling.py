@@ -16,21 +16,21 @@ import torch
 from PIL import Image
 from turns import headline, in_turns, ratio_to_best
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "actors"))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from test_diffusers_painters import CLASSES, SIZE_PX, open_gates, tiny_networks, tiny_text, window
+from tiny_pipelines import CLASSES, SIZE_PX, open_gates, tiny_networks, tiny_text, window
 
-from actors.generators.diffusion import noise_scheduler, sampling_timesteps
-from actors.generators.painters.base import Window
-from actors.generators.painters.crop import (
+from actors.generators.diffusion.learner import noise_scheduler, sampling_timesteps
+from actors.generators.inpaint.painters.base import Window
+from actors.generators.inpaint.painters.crop import (
     CropConfig,
     CropPainter,
     build_network,
     condition_index,
     known_input,
 )
-from actors.generators.painters.diffusers_inpaint import DiffusersConfig, DiffusersPainter
-from actors.generators.painters.gligen import GligenConfig, GligenPainter
+from actors.generators.inpaint.painters.diffusers_inpaint import DiffusersConfig, DiffusersPainter
+from actors.generators.inpaint.painters.gligen import GligenConfig, GligenPainter
 from actors.images import Pixels, scaled
 from actors.precision import native_dtypes
 from actors.records import Difficulty

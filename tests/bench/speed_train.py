@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from actors.detectors.ultralytics import UltralyticsConfig
+from actors.detectors.ultralytics.config import UltralyticsConfig
 from actors.records import Annotation, LabeledImage
 from loop.config import MixingConfig, TrainingConfig
-from loop.training.job import Place, TrainJob
-from loop.training.memory import NoMemory
+from loop.hosting.records import Place
+from loop.hosting.resume import NoMemory
+from loop.training.job import TrainJob
 from loop.training.worker import start_model
 
 MODEL = "yolo11n.yaml"
@@ -108,7 +109,7 @@ def summary(speeds: list[float]) -> dict[str, float]:
 
 def ours(records: tuple[LabeledImage, ...], size_px: int, after_step: AfterStep, overrides: dict[str, Any]) -> None:
     """Our trainer on real images alone."""
-    from loop.training.ultralytics import Training
+    from loop.training.ultralytics.trainer import Training
 
     with tempfile.TemporaryDirectory() as folder:
         job = TrainJob(

@@ -12,15 +12,15 @@ from pydantic import ValidationError
 from rich.console import Console
 from upath import UPath
 
-from actors.perception.attributes import attributes
+from actors.attributes import attributes
 from actors.records import Annotation, Detections, LabeledImage
 from loop import cross_fit, stages
 from loop.arms import Trainings
+from loop.check import describe
 from loop.config import LoopConfig, MiningConfig
 from loop.cross_fit import detect_unseen, fold_arms, folds
 from loop.driver import import_real, run
-from loop.likeness import unseen_yolo_scores
-from loop.plan import describe
+from loop.evaluation.compare import unseen_yolo_scores
 from loop.progress import Reporter
 from loop.state import RunFolder
 

@@ -9,7 +9,8 @@ import torch
 from upath import UPath
 
 from actors import rows
-from actors.detectors.ultralytics import UltralyticsConfig, architecture, save_checkpoint
+from actors.detectors.ultralytics.config import UltralyticsConfig
+from actors.detectors.ultralytics.weights import architecture, save_checkpoint
 from actors.filters import fit_filters
 from actors.filters.agreement import AgreementConfig
 from actors.filters.alignment import AlignmentConfig
@@ -17,9 +18,9 @@ from actors.images import encode_png, read
 from actors.records import Annotation, Candidate, Detections, LabeledImage, Lineage, Sample
 from actors.storage import read_record, write_record
 from loop.adapters import NOTHING_SEEN, Judge, open_detector_embed
+from loop.check import describe
 from loop.config import DataConfig, LoopConfig
 from loop.data.importing import import_data
-from loop.plan import describe
 
 SOURCE = np.random.default_rng(0).integers(0, 200, (16, 16, 3), np.uint8)
 OWN, ADDED = [1, 1, 7, 7], [9, 9, 15, 15]

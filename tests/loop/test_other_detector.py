@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from actors.perception.attributes import attributes
+from actors.attributes import attributes
 from loop import stages
 from loop.arms import Trainings
+from loop.check import describe
 from loop.config import LoopConfig
 from loop.driver import import_real, run
-from loop.plan import describe
 from loop.progress import Reporter
 
 OTHER_PX = 96

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from loop.config import HostingConfig, RoleConfig
-from loop.driver import engine
+from loop.hosting.engine import engine
 from loop.stages import Stage, Stream, collect
 
 NUM_ROWS = 23

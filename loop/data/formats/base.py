@@ -12,6 +12,7 @@ from typing import TypeVar
 from upath import UPath
 
 from actors.records import LabeledImage
+from actors.storage import is_local
 from loop.config import DataConfig
 from loop.data.ledger import Ledger
 from loop.data.provenance import Provenance
@@ -116,11 +117,6 @@ def check_name(name: str, said_by: str) -> str:
     if not name or absolute or ".." in windows.parts or "\0" in name:
         raise ValueError(f"{said_by}: file name {name!r} leaves the image folder; names must be relative, without '..'")
     return windows.as_posix()
-
-
-def is_local(path: UPath) -> bool:
-    """Whether ``path`` lies in this machine's file system."""
-    return path.protocol in {"", "file", "local"}
 
 
 def inside(root: UPath, relative: str, said_by: str) -> UPath:

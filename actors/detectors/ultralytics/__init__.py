@@ -1,0 +1,1 @@
+"""Ultralytics' detectors, YOLO and RT-DETR. The package is AGPL-3.0."""

@@ -1,0 +1,153 @@
+"""Ultralytics models as detectors: what is in a picture, what it is like, and what is lost on it.
+
+A YOLO with two heads (YOLO26, YOLOv10) is asked through its one-to-many head, with suppression, like every other
+YOLO. That is ultralytics' default, it is the head that the body learns from, and it gives ``nms_iou`` one meaning.
+RT-DETR needs no suppression and ignores ``nms_iou``.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from actors.detectors.letterbox import Letterbox, MicroBatch
+from actors.detectors.suppression import strongest, suppress
+from actors.detectors.ultralytics.config import UltralyticsConfig
+from actors.detectors.ultralytics.onednn import pack_convolutions
+from actors.detectors.ultralytics.weights import attend_one_by_one, load_checkpoint, stride_px
+from actors.images import Pixels
+from actors.precision import reproducible
+from actors.records import Annotation, Detections
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CPU_BATCH = MicroBatch(max_images=8, max_px=640 * 640)
+ALONE = MicroBatch(max_images=1, max_px=1)  # in a transformer's products of matrices the place in the batch does count
+GPU_BATCH = MicroBatch(max_images=16, max_px=16 * 640 * 640)
+
+
+class UltralyticsDetector:
+    """A trained model on one device; see ``actors.detectors.base.Detector``.
+
+    A class is reported once a place: the best of a YOLO's location. Suppression is within a class.
+    """
+
+    def __init__(self, config: UltralyticsConfig, checkpoint: str, device: str | None = None) -> None:
+        import torch
+
+        self.config, self.checkpoint = config, checkpoint
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model = self._load()
+        self.classes: tuple[str, ...] = tuple(model.names.values())
+        self._stride_px, self._is_detr = stride_px(model), not hasattr(model.model[-1], "one2many")
+        self._micro_batch = self._choose_batch()
+        model.end2end = False  # see the top of this file
+        self._fused = model.fuse(verbose=False).to(memory_format=torch.channels_last)
+        self._fused.model[-1].xyxy = True
+        if self.device.type == "cpu":
+            pack_convolutions(self._fused)
+            attend_one_by_one(self._fused)
+
+    def _choose_batch(self) -> MicroBatch:
+        if self.device.type != "cpu":
+            return GPU_BATCH
+        return ALONE if self._is_detr else CPU_BATCH
+
+    def _load(self) -> Any:  # noqa: ANN401 - a torch module with attributes of ultralytics
+        return load_checkpoint(self.config, self.checkpoint).eval().requires_grad_(False).to(self.device)
+
+    def detect(self, images: Sequence[Pixels]) -> list[Detections]:
+        """What is in each image ``[H, W, 3]`` uint8 RGB, boxes in its own pixels, by falling score."""
+        found = {}
+        places = [self._place(pixels) for pixels in images]
+        with reproducible():
+            for part, batch in self._micro_batch.batches(images, places):
+                candidates = self._candidates(self._fused(self._tensor(batch))[0], places[part[0]].canvas)
+                for index, boxes, scores, labels in zip(part, *candidates, strict=False):
+                    found[index] = self._detections(boxes, scores, labels, places[index])
+        return [found[index] for index in range(len(images))]
+
+    def features(self, images: Sequence[Pixels]) -> "Tensor":
+        """Embeddings ``[n, d]`` float32 on the CPU: the head's deepest input, averaged over the canvas."""
+        import torch
+
+        rows: dict[int, Tensor] = {}
+        deepest = [self._fused.model[-1].f[-1]]
+        with reproducible():
+            for part, batch in self._micro_batch.batches(images, [self._place(pixels) for pixels in images]):
+                rows.update(zip(part, self._fused.predict(self._tensor(batch), embed=deepest), strict=False))
+            return torch.stack([rows[index] for index in range(len(images))]).cpu() if rows else torch.empty(0, 0)
+
+    def loss(self, images: "Tensor", annotations: Sequence[Annotation]) -> "Tensor":
+        """The model's own training loss, normalised over the batch's objects; weights and statistics are frozen.
+
+        Ultralytics' factor of batch size is left out. RT-DETR's is that of its last decoder layer, without the
+        denoising queries, which are random. Raises ValueError where sizes do not fit.
+        """
+        num_images, _, height, width = images.shape
+        if len(annotations) != num_images or height % self._stride_px or width % self._stride_px:
+            raise ValueError(
+                f"loss: {len(annotations)} annotations for images {tuple(images.shape)}; "
+                f"one for each is needed, and sides that are multiples of {self._stride_px}"
+            )
+        batch = {"img": images.to(self.device), **_targets(annotations, height, width)}
+        loss, _ = self._differentiable.loss(batch)
+        scalar: Tensor = loss if self._is_detr else loss.sum() / num_images
+        return scalar
+
+    @cached_property
+    def _differentiable(self) -> Any:  # noqa: ANN401
+        model = self._load()
+        model.model[-1].training = not self._is_detr  # the head's raw maps, with its normalisation left in eval
+        model.criterion = model.init_criterion()
+        return model
+
+    def _place(self, pixels: Pixels) -> Letterbox:
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+            raise ValueError(f"an image must be [H, W, 3] uint8 RGB, not {pixels.shape} {pixels.dtype}")
+        source, size_px = pixels.shape[:2], self.config.image_size_px
+        if self._is_detr:  # trained on stretched pictures, so shown stretched pictures
+            return Letterbox.stretch(source, size_px)
+        return Letterbox.fit(source, size_px, self._stride_px)
+
+    def _tensor(self, batch: Pixels) -> "Tensor":
+        """``[m, H, W, 3]`` uint8 as ``[m, 3, H, W]`` float32 in [0, 1], channels last in memory."""
+        import torch
+
+        return torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2).float().div_(255)
+
+    def _candidates(self, output: "Tensor", canvas: tuple[int, int]) -> tuple["Tensor", "Tensor", "Tensor"]:
+        """Boxes ``[m, k, 4]`` xyxy in px of the canvas, scores ``[m, k]`` and labels ``[m, k]`` of a raw output."""
+        import torch
+
+        if not self._is_detr:
+            scores, labels = output[:, 4:].max(dim=1)
+            return output[:, :4].transpose(1, 2), scores, labels
+        middle, size = output[..., :2], output[..., 2:4]
+        sides = output.new_tensor([canvas[1], canvas[0]]).repeat(2)
+        boxes = torch.cat([middle - size / 2, middle + size / 2], dim=-1) * sides
+        return boxes, output[..., 4], output[..., 5].long()
+
+    def _detections(self, boxes: "Tensor", scores: "Tensor", labels: "Tensor", place: Letterbox) -> Detections:
+        kept = scores >= self.config.min_score
+        boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
+        if not self._is_detr:
+            kept = suppress(boxes, scores, labels, self.config.nms_iou)
+            boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
+        in_source = place.to_source(boxes.cpu().numpy())
+        return strongest(in_source, scores.cpu().numpy(), labels.cpu().numpy(), self.config.max_detections)
+
+
+def _targets(annotations: Sequence[Annotation], height: int, width: int) -> dict[str, "Tensor"]:
+    """Boxes that are not ignored, as ultralytics' losses take them: centre and size in shares of the image."""
+    import torch
+
+    kept = [annotation.take(~annotation.ignore) for annotation in annotations]
+    boxes = np.concatenate([annotation.boxes for annotation in kept]) / np.array([width, height] * 2, np.float32)
+    centred = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], axis=1)
+    image = np.repeat(np.arange(len(kept)), [len(annotation) for annotation in kept])
+    labels = np.concatenate([annotation.labels for annotation in kept])
+    arrays = {"batch_idx": image, "cls": labels, "bboxes": centred}
+    return {name: torch.from_numpy(values.astype(np.float32)) for name, values in arrays.items()}

@@ -1,0 +1,1 @@
+"""Building blocks shared by the generators that reuse pixels of real instances."""

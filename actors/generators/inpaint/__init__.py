@@ -1,0 +1,1 @@
+"""Inpainting: mined boxes of real images painted anew."""

@@ -1,0 +1,212 @@
+"""Inpainting: mined boxes of a real image painted anew (Gen2Det, arXiv 2312.04566, Sec. 3.1).
+
+The labels are the image's own; only the inside of the boxes changes, pixel for pixel. The paper paints the whole image
+at once with a grounded diffusion model; here each box is painted in a window around it at the painter's own resolution,
+so that a small object is not lost in latent space. Beyond the paper, an instance may be painted at a new place.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+
+from actors import boxes as geometry
+from actors.generators.base import one_box, source_of
+from actors.generators.cutouts import positions
+from actors.generators.cutouts.cutout import Cutout, rotated, turned
+from actors.generators.cutouts.hardening import Mode
+from actors.generators.cutouts.window import Frame, Mask, feathered, frame, hole
+from actors.generators.inpaint import example as examples
+from actors.generators.inpaint.config import InpaintConfig
+from actors.generators.inpaint.painters.base import Painter, Window
+from actors.images import Pixels
+from actors.records import Annotation, Candidate, Difficulty, LabeledImage, Lineage
+from actors.seeds import derive_seed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Site:
+    """One box that is to be painted, and its place in the candidate."""
+
+    example: Cutout  # what the painter starts from
+    box: geometry.Boxes  # [4]
+    label: int
+    difficulty: Difficulty  # that is asked for
+    index: int  # in the candidate's annotation
+    mask: Mask  # [H, W]
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Draft:
+    """A candidate before it is painted."""
+
+    lineage: Lineage
+    canvas: Pixels  # [H, W, 3]
+    start: Pixels  # [H, W, 3]: the canvas, for a painter that varies with the examples in its holes
+    annotation: Annotation
+    sites: tuple[_Site, ...]
+
+
+class Inpaint:
+    """Paints a lineage's mined instances anew, in their own boxes or at new places of their image.
+
+    Pixels outside the holes stay the image's. A box keeps out of its neighbours' pixels; one that shares more than 15 %
+    of its own with them is left as it is. So is, where the painter starts from an example, one whose old object cannot
+    be taken away, or whose example cannot be set in, without cutting off what is around it. The annotation is the
+    image's, then one box for each inserted instance.
+    """
+
+    def __init__(self, config: InpaintConfig, real: Sequence[LabeledImage], painter: Painter) -> None:
+        self.config, self.painter = config, painter
+        if config.asks_what_was_hard:
+            examples.check_known(painter.attributes, real)
+        attributes = painter.attributes if config.examples == "told" else None
+        turn = {"flip": config.flip, "rotate": config.rotate}
+        self.instances = examples.Instances(real, config.cutout, config.margin, attributes, **turn)
+
+    def generate(self, lineages: Sequence[Lineage]) -> list[Candidate]:
+        """One candidate per lineage, in order; the windows of all of them are painted together.
+
+        Raises ValueError where a lineage names an image or box that is not there.
+        """
+        drafts = [self._draft(lineage) for lineage in lineages]
+        windows = [self._window(draft, site) for draft in drafts for site in draft.sites]
+        painted = iter(self.painter.paint(windows))
+        return [self._finish(draft, [next(painted) for _ in draft.sites]) for draft in drafts]
+
+    def _draft(self, lineage: Lineage) -> _Draft:
+        """Where each instance is painted: in its own box, or, by the candidate's own chance, elsewhere."""
+        image = source_of(self.instances.images, lineage)
+        canvas, rng = self.instances.read(image.uri), np.random.default_rng(lineage.seed)
+        annotation, painted = image.annotation, []
+        for turn, index in product(range(1 + self.config.further), lineage.box_indices):
+            told, key = self._told(image, index), (image.id, index)
+            moves = turn > 0 or self._moves(image, index, rng)
+            new = self._new_place(canvas, annotation, key, told, rng) if moves else None
+            if new:
+                annotation = annotation.join(one_box(new[0], image.annotation.labels[index]))
+                painted.append((len(annotation) - 1, new[1], told))
+            elif turn == 0:
+                example = self.instances.alike(canvas, key, told, rng)
+                mode = self._mode(rng)
+                example = example if mode == "scale" else self.config.harden(example, mode, rng)
+                painted.append((index, example, told))
+        sites = [self._site(canvas, annotation, *one) for one in painted]
+        sites = [site for site in sites if examples.is_free(site.mask, site.box)]
+        start, sites = self._start(canvas, sites, image) if self.painter.varies else (canvas, sites)
+        annotation, sites = _painted(annotation, len(image.annotation), sites)
+        return _Draft(lineage=lineage, canvas=canvas, start=start, annotation=annotation, sites=tuple(sites))
+
+    def _moves(self, image: LabeledImage, index: int, rng: np.random.Generator) -> bool:
+        return rng.random() < self.config.insert or (self.config.insert > 0 and not self._can_stay(image, index))
+
+    def _can_stay(self, image: LabeledImage, index: int) -> bool:
+        """Whether another instance may take its place: it is whole, and can be taken away where it must be."""
+        replaced = self.painter.varies and self.config.cutout == "object"
+        return bool(self.instances.whole[image.id][index]) and not (
+            replaced and self.instances.ground(image.id, index) is None
+        )
+
+    def _new_place(
+        self, canvas: Pixels, annotation: Annotation, key: examples.Key, told: Difficulty, rng: np.random.Generator
+    ) -> tuple[geometry.Boxes, Cutout] | None:
+        """A box ``[4]`` for an instance, clear of the others, where the surroundings are like its own; its example."""
+        cutout = self.instances.itself_or_alike(canvas, key, told, rng)
+        turns = int(rng.integers(4)) * self.config.rotate
+        cutout = turned(cutout, flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns)
+        if self.config.turn_deg:
+            cutout = rotated(cutout, rng.uniform(-self.config.turn_deg, self.config.turn_deg))
+        cutout = self.config.harden(cutout, self._mode(rng), rng)
+        place = positions.find(canvas, cutout, annotation.boxes, positions.Overlap(most=0.0), rng)
+        if place is None:
+            return None
+        box = cutout.box + np.array([place.x, place.y] * 2, np.float32)
+        return geometry.clip(box, canvas.shape[1], canvas.shape[0]), cutout
+
+    def _told(self, image: LabeledImage, index: int) -> Difficulty:
+        """How hard an instance is to be."""
+        asked = self.config.difficulty
+        return self.painter.attributes[image.id][index] if asked == "origin" else Difficulty(asked)
+
+    def _mode(self, rng: np.random.Generator) -> Mode:
+        return self.config.modes[rng.integers(len(self.config.modes))]
+
+    def _site(
+        self, canvas: Pixels, annotation: Annotation, index: int, example: Cutout, difficulty: Difficulty
+    ) -> _Site:
+        config, box = self.config, annotation.boxes[index]
+        others = np.delete(annotation.boxes, index, axis=0)
+        least_px = round(self.painter.size_px / self.painter.max_zoom)
+        return _Site(
+            box=box,
+            label=int(annotation.labels[index]),
+            difficulty=difficulty,
+            index=index,
+            mask=hole(canvas.shape[:2], box, config.margin, others),
+            frame=frame(box, config.context, least_px),
+            example=example,
+        )
+
+    def _start(self, canvas: Pixels, sites: Sequence[_Site], image: LabeledImage) -> tuple[Pixels, list[_Site]]:
+        """The canvas with an example in every hole, and the sites that have room for one."""
+        start = canvas.copy()
+        ready = [site for site in sites if self._make_room(start, site, image)]
+        for site in ready:
+            examples.compose(start, site.example, site.box, site.mask)
+        return start, ready
+
+    def _make_room(self, start: Pixels, site: _Site, image: LabeledImage) -> bool:
+        """Take away what is in one of the image's own boxes, in place; False where that, or the example, would show."""
+        if site.index >= len(image.annotation):  # a new place was chosen by its ground
+            return True
+        if self.config.cutout == "box":  # the example covers what is there
+            return examples.goes_on(start, site.example, site.box)
+        ground = self.instances.ground(image.id, site.index)
+        if ground:
+            ground.lay(start, site.mask)
+        return ground is not None
+
+    def _window(self, draft: _Draft, site: _Site) -> Window:
+        size_px = self.painter.size_px
+        return Window(
+            pixels=site.frame.cut(draft.start, size_px),
+            mask=site.frame.cut_mask(site.mask, size_px),
+            box=site.frame.to_window(site.box, size_px),
+            label=site.label,
+            difficulty=site.difficulty,
+            seed=derive_seed(draft.lineage.seed, site.index),
+        )
+
+    def _finish(self, draft: _Draft, painted: Sequence[Pixels | None]) -> Candidate:
+        canvas = draft.canvas.copy()
+        drawn = np.zeros(len(draft.annotation), np.bool_)
+        touched = np.full(canvas.shape[:2], -1, np.int16)
+        for site, pixels in zip(draft.sites, painted, strict=True):
+            if pixels is not None:
+                if self.painter.varies:
+                    pixels = site.frame.sharpened(pixels, draft.start)  # noqa: PLW2901
+                site.frame.paste(canvas, pixels, feathered(site.mask, self.config.feather_px))
+                drawn[site.index] = True
+                touched[site.mask] = site.index
+        refused = "generator: safety_checker" if any(pixels is None for pixels in painted) else ""
+        if not painted:
+            refused = "generator: too_crowded"
+        return Candidate(
+            pixels=canvas,
+            annotation=draft.annotation,
+            drawn=drawn,
+            painted=touched,
+            canvas=draft.lineage.image_id,
+            lineage=draft.lineage,
+            refused=refused,
+        )
+
+
+def _painted(annotation: Annotation, num_own: int, sites: Sequence[_Site]) -> tuple[Annotation, list[_Site]]:
+    """The annotation without the boxes that were added to the image's ``num_own`` and have no site; the sites in it."""
+    keep = np.arange(len(annotation)) < num_own
+    keep[[site.index for site in sites]] = True
+    position = np.cumsum(keep) - 1
+    return annotation.take(keep), [replace(site, index=int(position[site.index])) for site in sites]

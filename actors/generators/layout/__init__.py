@@ -1,0 +1,1 @@
+"""Layout-to-image generation conditioned on difficulty."""

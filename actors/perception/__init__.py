@@ -1,1 +1,0 @@
-"""What the detector perceives of an instance."""

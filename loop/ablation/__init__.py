@@ -1,0 +1,1 @@
+"""Ablations: arms and seeds run by Ray Tune, and their table."""

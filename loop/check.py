@@ -1,0 +1,189 @@
+"""What a run will do, before it does anything: counts, disk, time, and the resolved config."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import yaml
+from upath import UPath
+
+from actors.config import Config, Need
+from actors.filters.agreement import AgreementConfig
+from actors.filters.alignment import AlignmentConfig
+from actors.generators import fit_size
+from actors.storage import is_local, read_record
+from loop.config import LoopConfig
+from loop.cross_fit import check_num_folds
+from loop.data.importing import import_data
+from loop.state import RunFolder
+from loop.training.job import TrainResult
+
+BYTES_A_PIXEL = 2.0
+"""Of a lossless picture, on the safe side: candidates of BCCD take 1.0, of the world 1.3, of DeepPCB 0.2."""
+FEW_VAL = 20
+"""With fewer validation images the bootstrap draws the same few again and again."""
+JUDGE_BOXES = (AgreementConfig, AlignmentConfig)
+"""Filters that reject boxes; the others reject images."""
+
+
+_MISSING = "MISSING"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How many real images there are, and how large."""
+
+    images: Mapping[str, int]  # by split
+    pixels: float  # of an image, mean
+    boxes: int | None = None  # in the training images, ignored ones left out; None before the world is rendered
+    note: str = ""  # what the import left out
+
+
+def describe(config: LoopConfig) -> str:
+    """The plan of ``config`` as text. Raises ValueError where its data cannot be used."""
+    counts = _count(config)
+    training, mining = config.training, config.mining
+    num_candidates = min(mining.budget, counts.images["train"]) * config.generation.copies
+    num_folds = mining.cross_fit if config.rounds else 0
+    check_num_folds(num_folds, counts.images["train"])
+    num_others = num_folds or int(mining.detector is not None and config.rounds > 0)
+    num_trainings = config.rounds + (config.rounds + 1 if training.start == "previous" else 1) + num_others
+    disk_mb = config.rounds * num_candidates * counts.pixels * BYTES_A_PIXEL / 1e6
+    folder = RunFolder(UPath(config.root) / config.name)
+    state = f"{folder.num_finished()} of {config.rounds} rounds finished" if folder.path.exists() else "new"
+    rows = {
+        "run": f"{folder.path} ({state}), fingerprint {config.fingerprint()}",
+        "real images": ", ".join(f"{number} {split}" for split, number in counts.images.items()) + counts.note,
+        "a round": f"mine {counts.images['train']} images, take up to {mining.budget} instances ({mining.policy})",
+        "": f"draw up to {num_candidates} candidates ({config.generator.kind}) for {len(config.filters)} filters; "
+        f"rejected boxes: {config.rejected_boxes}",
+        " ": f"train {training.steps} steps of {training.batch_size} images at {config.detector.image_size_px} px, "
+        f"p = {config.mixing.p:g}; evaluate on {counts.images['val']} images",
+        **_asked(config),
+        **_cross_fit(config, counts, num_folds),
+        **_fit(config, counts),
+        "trainings": f"{num_trainings} of {training.steps} steps, {'controls and folds' if num_folds else 'controls'} "
+        "counted in (those trained before are kept)",
+        **_listed("note", _advice(config, counts) if config.rounds else ()),
+        "disk": f"up to {disk_mb:.0f} MB of candidates",
+        "time": _time(config, num_trainings),
+        **_needs(config),
+    }
+    text = "\n".join(f"{key:<12} {value}" for key, value in rows.items())
+    return f"{text}\n\n{yaml.safe_dump(config.model_dump(mode='json'), sort_keys=False)}"
+
+
+def _advice(config: LoopConfig, counts: Counts) -> Iterator[str]:
+    """What the config allows and is rarely meant."""
+    training, num_val = config.training, counts.images["val"]
+    if config.rejected_boxes == "restore" and training.background_ignore:
+        yield "training.background_ignore is not needed with rejected_boxes: restore, which leaves no object unlabelled"
+    judges_boxes = any(isinstance(one, JUDGE_BOXES) for one in config.filters)
+    if config.rejected_boxes == "ignore" and judges_boxes and not training.background_ignore:
+        yield (
+            "rejected_boxes: ignore takes labels from objects that stay in the picture, and they are trained as "
+            "background; set rejected_boxes: restore, or training.background_ignore: true"
+        )
+    if num_val < FEW_VAL:
+        yield (
+            f"with {num_val} validation images the interval of the gain says little; give {FEW_VAL} at least, better "
+            "100 (data.val_frac holds out more where the data has no validation split)"
+        )
+    if config.detector.weights is not None and training.start != "weights":
+        yield f"training.start: {training.start} does not use detector.weights; set it to weights to start from them"
+
+
+def _listed(key: str, lines: Iterable[str]) -> dict[str, str]:
+    """A row of several lines, below each other; none where there are no lines."""
+    text = f"\n{'':<13}".join(lines)
+    return {key: text} if text else {}
+
+
+def _asked(config: LoopConfig) -> dict[str, str]:
+    other = config.mining.detector
+    if other is None or not config.rounds:
+        return {}
+    return {"attributes": f"{other.model} at {other.image_size_px} px, trained as the control is, says what is easy"}
+
+
+def _cross_fit(config: LoopConfig, counts: Counts, num_folds: int) -> dict[str, str]:
+    if not num_folds:
+        return {}
+    num_seen = counts.images["train"] * (num_folds - 1) / num_folds
+    return {
+        "cross-fit": f"{num_folds} detectors, each trained on {num_seen:.0f} images, say what is easy in the others: "
+        f"{num_folds * config.training.steps} steps more, once, as many detectors at a time as have a place"
+    }
+
+
+def _fit(config: LoopConfig, counts: Counts) -> dict[str, str]:
+    size = fit_size(config.generator)
+    if size is None or not config.rounds:
+        return {}
+    steps, batch_size = size
+    boxes = "the real boxes" if counts.boxes is None else f"{counts.boxes} real boxes"
+    num_fits = sum(config.fit.is_due(number) for number in range(1, config.rounds + 1))
+    when = "first" if num_fits == 1 else f"in {num_fits} of {config.rounds} rounds, each time from the weights it has"
+    return {"fit": f"the generator {when}, {steps} steps of {batch_size} on {boxes} (a fit done before is kept)"}
+
+
+def _needs(config: LoopConfig) -> dict[str, str]:
+    """What has to be there, or to be downloaded, before a run of ``config`` can do all its stages."""
+    asked = _asked_for(config)
+    if config.rounds and config.evaluation.inception is not None:
+        asked.append(Need(what="InceptionV3's weights", place=config.evaluation.inception, is_release=False))
+    needs = {f"{need.what}: {need.place}": _whereabouts(need) for need in asked}
+    return _listed("needs", [f"{need} ({whereabouts})" for need, whereabouts in needs.items()])
+
+
+def missing(config: LoopConfig) -> list[str]:
+    """Weights without which no round of ``config`` comes to its end, to be on this machine, and not there."""
+    return [f"{need.what}: {need.place}" for need in _asked_for(config) if _whereabouts(need) == _MISSING]
+
+
+def _asked_for(config: LoopConfig) -> list[Need]:
+    """By components: what they cannot be opened without."""
+    parts: list[Config] = [config.detector] if config.training.start == "weights" else []
+    if config.rounds:
+        parts += [config.mining.detector] if parts and config.mining.detector else []
+        parts += [config.generator, *config.filters]
+    return [need for part in parts for need in part.needs()]
+
+
+def _whereabouts(need: Need) -> str:
+    if need.is_release:
+        return "downloaded on first use, where no cache has it"
+    if not is_local(UPath(need.place)):
+        return "remote, not looked at"
+    return "is there" if UPath(need.place).exists() else _MISSING
+
+
+def _count(config: LoopConfig) -> Counts:
+    if config.data.format == "world":
+        from loop.data.world import HEIGHT_PX, WIDTH_PX
+
+        world = config.data.world
+        num_train = min(world.train, config.data.subset or world.train)
+        return Counts(images={"train": num_train, "val": world.val}, pixels=WIDTH_PX * HEIGHT_PX, note=" (rendered)")
+    data = import_data(config.data, UPath(config.data.root or ""), config.seed)
+    images = {split: len(members) for split, members in data.splits.items()}
+    train = data.splits["train"]
+    pixels = sum(image.width * image.height for image in train) / max(len(train), 1)
+    boxes = sum(int((~image.annotation.ignore).sum()) for image in train)
+    dropped = f"; {len(data.report.dropped)} boxes or images left out (detloop data validate says which)"
+    return Counts(images=images, pixels=pixels, boxes=boxes, note=dropped if data.report.dropped else "")
+
+
+def _time(config: LoopConfig, num_trainings: int) -> str:
+    """From what rounds of runs with the same detector took at this root; without one, nothing is made up."""
+    rates = [
+        read_record(file, TrainResult).images_per_s
+        for run in UPath(config.root).glob("*/config.json")
+        if RunFolder(run.parent).config().detector == config.detector
+        for file in run.parent.glob("rounds/*/train.json")
+    ]
+    if not rates:
+        return "unknown: no round with this detector was trained at this root yet; a run shows its images/s as it goes"
+    training_s = num_trainings * config.training.steps * config.training.batch_size / max(rates)
+    return (
+        f"about {training_s / 60:.0f} min of training at {max(rates):.0f} images/s, seen in earlier runs at this root"
+    )

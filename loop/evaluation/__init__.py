@@ -1,0 +1,1 @@
+"""Metrics of detectors and of generated images."""

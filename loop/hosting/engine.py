@@ -1,0 +1,108 @@
+"""Starts Ray, or connects to a cluster, for the length of a run, and waits until every role can be placed."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from loop.config import HostingConfig
+from loop.hosting.launch import nodes
+from loop.hosting.placement import gangs, unplaced
+
+Result = TypeVar("Result")
+
+
+@contextmanager
+def engine(hosting: HostingConfig) -> Iterator[None]:
+    """Ray, for as long as the run lasts, if ``hosting`` asks for it.
+
+    Raises ValueError, before anything runs, where a role of ``hosting`` cannot be placed.
+    """
+    if hosting.engine == "inline":
+        yield
+        return
+    with started_ray(hosting.num_cpus or max(os.cpu_count() or 1, 4)):
+        _wait_for_places(hosting)
+        yield
+
+
+@contextmanager
+def started_ray(num_cpus: int) -> Iterator[None]:
+    """Ray: one that is running in this process already, else the cluster that RAY_ADDRESS names, else one of our own.
+
+    ``num_cpus`` are the logical CPUs of our own.
+    """
+    _before_ray_is_imported()
+    import ray
+
+    if ray.is_initialized():  # a run that is a trial of an ablation
+        yield
+        return
+    local = {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
+    with _without_stderr():  # its C++ side announces the log level that it was told to keep
+        ray.init(**({} if "RAY_ADDRESS" in os.environ else local), log_to_driver=False, logging_level="ERROR")
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """What is written to file descriptor 2 meanwhile is lost; exceptions are not."""
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
+def _wait_for_places(hosting: HostingConfig) -> None:
+    """Ask an autoscaler for what is missing, and wait for it; a cluster that cannot grow is told at once."""
+    from ray.autoscaler.sdk import request_resources
+
+    deadline = time.monotonic() + hosting.scale_up_timeout_s
+    try:
+        while missing := unplaced(hosting, nodes()):
+            if time.monotonic() >= deadline:
+                raise ValueError(missing)
+            actors = max(
+                gangs(hosting).values(), key=lambda gang: (sum(a.gpus for a in gang), sum(a.cpus for a in gang))
+            )
+            request_resources(bundles=[{"CPU": actor.cpus, "GPU": actor.gpus} for actor in actors])
+            time.sleep(min(5.0, hosting.scale_up_timeout_s))
+    finally:
+        request_resources(bundles=[])  # a request outlives its run, and would keep idle nodes for ever
+
+
+def _before_ray_is_imported() -> None:
+    """Settings that Ray reads from the environment; one that the user has made stands."""
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a thread that outlives a run would start a Ray of its own
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its errors on this terminal are remarks on every pool
+    if "RAY_ADDRESS" not in os.environ:  # workers of a local Ray use this very environment
+        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # every worker would compile torch anew, for seconds
+
+
+def in_an_actor(function: Callable[[], Result], hosting: HostingConfig) -> Result:
+    """The result of ``function``, computed where actors run: the driver itself never touches a pixel."""
+    if hosting.engine == "inline":
+        return function()
+    import ray
+
+    needs = {"num_cpus": hosting.judge.num_cpus, "num_gpus": hosting.judge.num_gpus}
+    options = {**needs, "scheduling_strategy": "DEFAULT"}  # not within a trial's own CPUs
+    result: Result = ray.get(ray.remote(_call).options(**options).remote(function))
+    return result
+
+
+def _call(function: Callable[[], Result]) -> Result:
+    """A partial as a plain function, which is all that Ray takes."""
+    return function()

@@ -1,0 +1,1 @@
+"""Training of Ultralytics' detectors. The package is AGPL-3.0."""

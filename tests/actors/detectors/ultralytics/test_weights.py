@@ -1,0 +1,236 @@
+"""Architectures, checkpoints, weights to start from: what a file says is checked, what it brings is not run."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from actors.checkpoint import Header, read_checkpoint, write_checkpoint
+from actors.detectors.ultralytics.config import UltralyticsConfig
+from actors.detectors.ultralytics.weights import (
+    architecture,
+    import_ultralytics,
+    load_checkpoint,
+    load_weights,
+    releases_folder,
+    save_checkpoint,
+)
+
+CLASSES = ("bolt", "crack", "dent")
+CONFIG = UltralyticsConfig(image_size_px=96)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> str:
+    torch.manual_seed(0)
+    uri = str(tmp_path_factory.mktemp("weights") / "model.safetensors")
+    save_checkpoint(architecture(CONFIG, len(CLASSES)), CONFIG, CLASSES, uri)
+    return uri
+
+
+# Architecture and checkpoints
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "words"),
+    [
+        ({"model": "yolo11n.pt"}, ValueError, "detector.weights"),
+        ({"model": "yolo99n.yaml"}, FileNotFoundError, "yolo99n.yaml"),
+        ({"model": "yolo11n-seg.yaml"}, ValueError, "no detector"),
+        ({"model": "yolov8n-p6.yaml", "image_size_px": 96}, ValueError, "multiple of 64"),
+    ],
+)
+def test_an_architecture_that_cannot_be_is_said(settings, error, words):
+    with pytest.raises(error, match=words):
+        architecture(UltralyticsConfig(**settings), 3)
+
+
+def test_a_local_yaml_is_an_architecture(tmp_path):
+    import_ultralytics()
+    from ultralytics.nn.tasks import yaml_model_load
+    from ultralytics.utils import YAML
+
+    layers = yaml_model_load("yolo11n.yaml") | {"scales": {"n": [0.33, 0.125, 256]}}
+    YAML.save(tmp_path / "tiny.yaml", layers)
+    model = architecture(UltralyticsConfig(model=str(tmp_path / "tiny.yaml")), 3)
+    assert sum(weight.numel() for weight in model.parameters()) < 400_000
+
+
+def test_checkpoints_come_back_and_are_the_same_bytes_twice(checkpoint, tmp_path):
+    model = load_checkpoint(CONFIG, checkpoint)
+    save_checkpoint(model, CONFIG, CLASSES, str(tmp_path / "again.safetensors"))
+    assert (tmp_path / "again.safetensors").read_bytes() == Path(checkpoint).read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["again.safetensors"]
+    assert tuple(model.names.values()) == CLASSES
+
+
+def test_checkpoints_go_through_a_uri_and_hold_float32():
+    header = Header(family="f", model="m", classes=("a",), image_size_px=32)
+    write_checkpoint("memory://weights/a.safetensors", header, {"w": torch.ones(2, dtype=torch.float16)})
+    found, tensors = read_checkpoint("memory://weights/a.safetensors")
+    assert found == header
+    assert tensors["w"].dtype == torch.float32
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(checkpoint):
+    with pytest.raises(ValueError, match=r"yolo11n\.yaml.*yolov8n\.yaml"):
+        load_checkpoint(UltralyticsConfig(model="yolov8n.yaml"), checkpoint)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04pickle", b"\xff" * 64])
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        load_checkpoint(UltralyticsConfig(), str(tmp_path / "a.safetensors"))
+
+
+def test_plain_safetensors_without_our_header_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.ones(1)}, tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match="not a checkpoint of detloop"):
+        read_checkpoint(str(tmp_path / "a.safetensors"))
+
+
+# Weights to start from
+
+
+def test_weights_of_another_class_count_give_the_body_and_leave_the_rest_of_the_head_fresh(checkpoint):
+    torch.manual_seed(1)
+    config = CONFIG.model_copy(update={"weights": checkpoint})
+    model = architecture(config, 7)
+    fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    report = load_weights(model, config)
+    _, given = read_checkpoint(checkpoint)
+    assert report.counts == {"loaded": len(fresh) - 6, "other_shape": 6}  # three levels: weight and bias of a row each
+    left = {name for name, _ in report.left_fresh}
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, fresh[name] if name in left else given[name])
+
+
+def test_rows_of_classes_are_taken_over_for_the_same_classes_alone(checkpoint):
+    config = CONFIG.model_copy(update={"weights": checkpoint})
+    model = architecture(config, 3)
+    model.names = dict(enumerate(["bolt", "dent", "crack"]))
+    assert load_weights(model, config).counts["other_classes"] == 6
+    model.names = dict(enumerate(CLASSES))
+    assert load_weights(model, config).left_fresh == ()
+
+
+def test_weights_of_another_architecture_are_refused_and_change_nothing(checkpoint):
+    config = UltralyticsConfig(model="yolo11s.yaml", weights=checkpoint)
+    model = architecture(config, 3)
+    fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match="another architecture"):
+        load_weights(model, config)
+    assert all(torch.equal(tensor, fresh[name]) for name, tensor in model.state_dict().items())
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def pickled_release(folder: Path, name: str) -> Path:
+    """A file as ultralytics writes it."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model = architecture(UltralyticsConfig(), 80)
+    model.args = dict(vars(model.args))
+    torch.save({"model": model.half(), "ema": None, "train_args": {}}, path)
+    return path
+
+
+def test_a_pickled_file_needs_trust(tmp_path):
+    path = pickled_release(tmp_path, "mine.pt")
+    config = UltralyticsConfig(weights=str(path))
+    model = architecture(config, 3)
+    with pytest.raises(ValueError, match=r"runs code.*trust_pickle: true"):
+        load_weights(model, config)
+    assert load_weights(model, config.model_copy(update={"trust_pickle": True})).num_loaded > 400
+
+
+def test_a_release_is_taken_by_its_name_from_its_folder_and_never_from_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pickled_release(releases_folder(), "yolo11n.pt")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "yolo11n.pt").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
+    config = UltralyticsConfig(weights="yolo11n.pt")
+    model = architecture(config, 3)
+    report = load_weights(model, config)
+    assert report.counts["loaded"] > 400
+    assert all(weight.dtype == torch.float32 for weight in model.parameters())
+    with pytest.raises(ValueError, match="trust_pickle"):
+        load_weights(model, UltralyticsConfig(weights="./yolo11n.pt"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_file_under_a_releases_name_runs_no_code(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    releases_folder().mkdir(parents=True)
+    torch.save({"model": Bomb(tmp_path / "ran")}, releases_folder() / "yolo11n.pt")
+    config = UltralyticsConfig(weights="yolo11n.pt")
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_weights(architecture(config, 3), config)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_without_a_network_a_missing_release_says_where_to_put_the_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    import_ultralytics()
+    from ultralytics.utils import downloads
+
+    def offline(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(downloads, "safe_download", offline)
+    config = UltralyticsConfig(weights="yolo11n.pt")
+    with pytest.raises(FileNotFoundError, match=str(releases_folder())):
+        load_weights(architecture(config, 3), config)
+
+
+def test_needs_tell_releases_from_files_without_the_package(tmp_path, monkeypatch):
+    import_ultralytics()
+    from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
+
+    monkeypatch.chdir(tmp_path)
+    releases = {name for name in GITHUB_ASSETS_NAMES if name.startswith(("yolo", "rtdetr")) and name.endswith(".pt")}
+    assert {"yolo11n.pt", "rtdetr-l.pt"} <= releases
+    files = {"mine.pt", "./yolo11n.pt", "runs/yolo11n.pt", "s3://bucket/yolo11n.pt", "yolo11n.safetensors"}
+    needs = [need for name in releases | files for need in UltralyticsConfig(weights=name).needs()]
+    assert {need.place for need in needs if need.is_release} == releases
+    assert {need.place for need in needs if not need.is_release} == files
+    assert UltralyticsConfig().needs() == ()
+    (tmp_path / "yolo-mine.pt").touch()
+    (need,) = UltralyticsConfig(weights="yolo-mine.pt", trust_pickle=True).needs()
+    assert not need.is_release
+
+
+# The import
+
+
+def test_the_import_leaves_the_users_settings_and_environment_alone(tmp_path):
+    script = """
+import json, os
+from actors.detectors.ultralytics.weights import import_ultralytics
+import_ultralytics()
+from ultralytics.utils import ONLINE, SETTINGS
+from ultralytics.utils.events import Events
+on = [name for name in ("sync", "mlflow", "raytune", "comet", "clearml", "dvc", "wandb") if SETTINGS[name]]
+exists = os.path.exists(os.environ["YOLO_CONFIG_DIR"])
+print(json.dumps([on, ONLINE, Events().enabled, os.environ.get("OMP_NUM_THREADS"), exists]))
+"""
+    environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[4])}
+    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)  # noqa: S603
+    on, online, events, threads, exists = json.loads(run.stdout)
+    assert (on, online, events, threads) == ([], False, False, None)
+    assert not exists  # a worker that Ray kills leaves nothing behind
+    assert not (tmp_path / ".config").exists()

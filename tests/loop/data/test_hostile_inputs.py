@@ -1,0 +1,391 @@
+"""Broken and hostile data: each a clear error that names the file, or a counted drop."""
+
+import json
+import math
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from upath import UPath
+
+from actors.images import decode
+from loop.config import DataConfig
+from loop.data.importing import Dataset, import_data
+from loop.data.validate import PictureError, probe, validate_images
+
+GOOD = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 1, 5, 5]}
+
+
+def noise(path: Path, width: int = 64, height: int = 48) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.effect_noise((width, height), 80).convert("RGB").save(path)
+
+
+def coco_set(
+    root: Path, images: list | None = None, annotations: list | None = None, changes: dict | None = None
+) -> Path:
+    """A sound training image ``good.png`` (id 0) and validation image, and whatever a test adds to train."""
+    for split in ("train", "val"):
+        noise(root / "images" / split / "good.png")
+        tree = {
+            "images": [{"id": 0, "file_name": "good.png"}],
+            "annotations": [GOOD],
+            "categories": [{"id": 1, "name": "thing"}],
+        }
+        if split == "train":
+            tree["images"] = tree["images"] + (images or [])
+            tree["annotations"] = tree["annotations"] + (annotations or [])
+            tree |= changes or {}
+        (root / "annotations").mkdir(exist_ok=True)
+        (root / f"annotations/{split}.json").write_text(json.dumps(tree))
+    return root
+
+
+def voc_set(root: Path, **files: bytes) -> Path:
+    """Two sound images, and the given XML files, each with a picture."""
+    for stem in ("good1", "good2", *files):
+        noise(root / f"JPEGImages/{stem}.png")
+        (root / "Annotations").mkdir(exist_ok=True)
+        (root / f"Annotations/{stem}.xml").write_bytes(files.get(stem, voc_xml()))
+    return root
+
+
+def voc_xml(corners: tuple = (2, 2, 9, 9), name: str = "thing", head: str = "", filename: str = "x.png") -> bytes:
+    tags = "".join(
+        f"<{key}>{value}</{key}>" for key, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+    )
+    return (
+        f"{head}<annotation><filename>{filename}</filename><object><name>{name}</name><bndbox>{tags}</bndbox></object>"
+        "</annotation>"
+    ).encode()
+
+
+def yolo_set(root: Path, label: bytes) -> Path:
+    (root / "data.yaml").write_text("names: [thing]\ntrain: images/train\nval: images/val\n")
+    for split, stem, text in (
+        ("train", "good", b"0 .5 .5 .5 .5"),
+        ("train", "bad", label),
+        ("val", "v", b"0 .5 .5 1 1"),
+    ):
+        noise(root / f"images/{split}/{stem}.png")
+        (root / f"labels/{split}").mkdir(parents=True, exist_ok=True)
+        (root / f"labels/{split}/{stem}.txt").write_bytes(text)
+    return root
+
+
+def read(root: Path, **config) -> Dataset:
+    return import_data(DataConfig(root=str(root), **config), UPath(root), 0)
+
+
+def drops(data: Dataset) -> list[tuple[str, str, str]]:
+    return [(drop.file, drop.what, drop.reason) for drop in data.report.dropped]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"bbox": [1, 1, 0, 5]}, "zero area"),
+        ({"bbox": [1, 1, 5, -5]}, "negative size"),
+        ({"bbox": [64, 1, 5, 5]}, "outside the image"),
+        ({"bbox": [-9, -9, 5, 5]}, "outside the image"),
+        ({"bbox": [1, math.nan, 5, 5]}, "not a number"),
+        ({"bbox": [1, 1, math.inf, 5]}, "not a number"),
+        ({"bbox": [1, 1, 10**400, 5]}, "not a number"),
+        ({"bbox": [1, 1, 5]}, "not a number"),
+        ({"bbox": None}, "not a number"),
+        ({"bbox": [1, 1, "wide", 5]}, "not a number"),
+        ({"category_id": 9}, "unknown class"),
+        ({"category_id": [1]}, "unknown class"),
+        ({"image_id": 77}, "unknown image"),
+        ({"image_id": [0]}, "unknown image"),
+    ],
+)
+def test_bad_coco_boxes_are_counted_drops(tmp_path, change, reason):
+    data = read(coco_set(tmp_path, annotations=[GOOD | {"id": 2} | change]))
+    assert drops(data) == [("annotations/train.json", "box", reason)]
+    assert data.report.splits["train"].boxes == 1
+    assert f"1 x box: {reason}" in str(data.report)
+    assert data.report.to_dict()["dropped"] == {f"box: {reason}": 1}
+    json.dumps(data.report.to_dict())
+
+
+def test_boxes_that_stick_out_are_cut_and_counted(tmp_path):
+    data = read(coco_set(tmp_path, annotations=[GOOD | {"id": 2, "bbox": [60, -4, 10, 10]}]))
+    assert data.splits["train"][0].annotation.boxes.tolist()[1] == [60, 0, 64, 6]
+    assert [note.reason for note in data.report.noted] == ["clipped at the image border"]
+    assert drops(data) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "unreadable file"),
+        (b"this is no picture", "unreadable file"),
+        ("cut jpeg", "unreadable file"),
+        ("cut png", "unreadable file"),
+        ("bomb", "too many pixels"),
+        ("giant bomb", "too many pixels"),
+        (None, "missing image"),
+    ],
+)
+def test_bad_pictures_are_counted_drops(tmp_path, content, reason):
+    coco_set(tmp_path, images=[{"id": 1, "file_name": "bad.jpg"}], annotations=[GOOD | {"id": 2, "image_id": 1}])
+    if content is not None:
+        data = made(content, tmp_path) if isinstance(content, str) else content
+        (tmp_path / "images/train/bad.jpg").write_bytes(data)
+    data = read(tmp_path)
+    file = "annotations/train.json" if content is None else "images/train/bad.jpg"
+    assert drops(data) == [(file, "image", reason)]
+    assert [image.id for image in data.splits["train"]] == ["train/good.png"]
+
+
+def test_pictures_are_refused_alike_after_ultralytics_replaced_image_open(tmp_path):
+    import ultralytics  # noqa: F401 - its import puts an Image.open in place that asks for HEIF support
+
+    assert Image.open.__module__.startswith("ultralytics")
+    (tmp_path / "bad.jpg").write_bytes(b"this is no picture")
+    with pytest.raises(PictureError, match="unreadable file"):
+        probe(UPath(tmp_path / "bad.jpg"))
+    with pytest.raises(ValueError, match="not a readable picture"):
+        decode(b"this is no picture", "bad.jpg")
+
+
+def made(what: str, folder: Path) -> bytes:
+    if what.startswith("cut"):
+        path = folder / f"whole.{what.split()[1]}"
+        noise(path)
+        return path.read_bytes()[:-200]
+    side = 8000 if what == "bomb" else 40_000  # 64 megapixels; PIL itself refuses the 1600
+    header = b"IHDR" + side.to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
+    chunk = (13).to_bytes(4, "big") + header + zlib.crc32(header).to_bytes(4, "big")
+    return b"\x89PNG\r\n\x1a\n" + chunk + b"\x00\x00\x00\x00IDAT" + b"\x00" * 4 + b"\x00\x00\x00\x00IEND"
+
+
+def test_broken_pixels_behind_a_sound_header_and_end_are_found_by_validation(tmp_path):
+    coco_set(tmp_path, images=[{"id": 1, "file_name": "bad.png"}])
+    bad = tmp_path / "images/train/bad.png"
+    noise(bad)
+    data = bad.read_bytes()
+    bad.write_bytes(data[:100] + bytes(200) + data[300:])
+    images = read(tmp_path).splits["train"]
+    assert [finding.file for finding in validate_images(images)] == [images[1].uri]
+
+
+def test_sizes_that_lie_are_noted_and_the_picture_is_believed(tmp_path):
+    coco_set(tmp_path, images=[{"id": 1, "file_name": "b.png", "width": 640, "height": 480}])
+    noise(tmp_path / "images/train/b.png", 20, 10)
+    data = read(tmp_path)
+    assert (data.splits["train"][1].width, data.splits["train"][1].height) == (20, 10)
+    assert [note.reason for note in data.report.noted] == ["size mismatch"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../secret.png",
+        "/etc/passwd",
+        "a/../../../b.png",
+        "..\\secret.png",
+        "C:\\secret.png",
+        "\\\\host\\x.png",
+        "a\0b",
+    ],
+)
+def test_file_names_that_leave_the_folder_are_refused(tmp_path, name):
+    noise(tmp_path / "secret.png")
+    coco_set(tmp_path / "data", images=[{"id": 1, "file_name": name}])
+    with pytest.raises(ValueError, match=r"train\.json, image 1: file name .* leaves the image folder"):
+        read(tmp_path / "data")
+
+
+def test_links_out_of_the_root_are_refused_and_links_within_are_not(tmp_path):
+    noise(tmp_path / "secret.png")
+    root = coco_set(tmp_path / "data", images=[{"id": 1, "file_name": "link.png"}])
+    link = root / "images/train/link.png"
+    link.symlink_to(root / "images/val/good.png")
+    assert len(read(root).splits["train"]) == 2
+    link.unlink()
+    link.symlink_to(tmp_path / "secret.png")
+    with pytest.raises(ValueError, match=r"images/train/link\.png is a link to .*secret\.png, outside"):
+        read(root)
+
+
+@pytest.mark.parametrize("name", ["../x.png", "/home/somebody/x.png"])
+def test_voc_file_names_that_leave_the_folder_are_refused(tmp_path, name):
+    with pytest.raises(ValueError, match=r"Annotations/bad\.xml: file name .* leaves the image folder"):
+        read(voc_set(tmp_path, bad=voc_xml(filename=name)))
+
+
+def test_voc_set_files_and_yolo_lists_that_leave_the_folder_are_refused(tmp_path):
+    voc_set(tmp_path / "voc")
+    (tmp_path / "voc/ImageSets/Main").mkdir(parents=True)
+    (tmp_path / "voc/ImageSets/Main/train.txt").write_text("../../../secret\n")
+    with pytest.raises(ValueError, match=r"train\.txt: file name '../../../secret' leaves"):
+        read(tmp_path / "voc")
+    (tmp_path / "yolo").mkdir()
+    yolo_set(tmp_path / "yolo", b"")
+    (tmp_path / "yolo/data.yaml").write_text("names: [thing]\ntrain: list.txt\nval: images/val\n")
+    (tmp_path / "yolo/list.txt").write_text("images/train/good.png\n/etc/passwd\n")
+    with pytest.raises(ValueError, match=r"list\.txt: file name '/etc/passwd' leaves"):
+        read(tmp_path / "yolo")
+    (tmp_path / "yolo/data.yaml").write_text("names: [thing]\ntrain: /etc\nval: images/val\n")
+    with pytest.raises(ValueError, match=r"data\.yaml, train: file name '/etc' leaves"):
+        read(tmp_path / "yolo")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": [{"id": 0, "file_name": "good.png"}, {"id": 0, "file_name": "b.png"}]}, "two images have the id 0"),
+        (
+            {"images": [{"id": 0, "file_name": "good.png"}, {"id": 1, "file_name": "good.png"}]},
+            "have the file name 'good.png'",
+        ),
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "two categories have the id 1"),
+        ({"categories": [{"name": "a"}]}, "needs an integer 'id'"),
+        ({"annotations": None}, "no list 'annotations'"),
+        ({"images": "many"}, "no list 'images'"),
+        ({"images": []}, "no usable image is left in train"),
+        ({"annotations": []}, "no usable box is left in train"),
+    ],
+)
+def test_coco_files_that_contradict_themselves_are_refused(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        read(coco_set(tmp_path, changes=change))
+
+
+def test_repeated_annotation_ids_lose_no_box(tmp_path):
+    data = read(coco_set(tmp_path, annotations=[GOOD]))
+    assert data.report.splits["train"].boxes == 2
+    assert any("1 annotation ids are used again" in remark for remark in data.report.remarks)
+
+
+def test_categories_of_one_name_are_joined(tmp_path):
+    twice = [{"id": 1, "name": "thing"}, {"id": 2, "name": "thing"}]
+    data = read(coco_set(tmp_path, annotations=[GOOD | {"category_id": 2}], changes={"categories": twice}))
+    assert data.classes == ("thing",)
+    assert any("2 categories are called 'thing'" in remark for remark in data.report.remarks)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"images": [', b"\xff\xfe\xfa", b"[" * 100_000, b"[1, 2]"])
+def test_broken_json_names_the_file(tmp_path, content):
+    coco_set(tmp_path)
+    (tmp_path / "annotations/train.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"annotations/train\.json"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "xml",
+    [
+        b"",
+        b"<annotation><object>",
+        b"no xml",
+        b"\xff\xfe\x00",
+        voc_xml(head='<?xml version="1.0" encoding="no-such-encoding"?>'),
+        voc_xml(head='<!DOCTYPE a [<!ENTITY x "boom">]>', name="&x;"),
+        voc_xml(head='<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>', name="&x;"),
+        ('<?xml version="1.0" encoding="utf-16"?><!DOCTYPE a [<!ENTITY x "y">]><annotation/>').encode("utf-16"),
+    ],
+)
+def test_xml_that_is_broken_or_defines_entities_drops_its_image(tmp_path, xml):
+    data = read(voc_set(tmp_path, bad=xml))
+    assert drops(data) == [("Annotations/bad.xml", "image", "unreadable annotation")]
+    assert data.classes == ("thing",)
+
+
+@pytest.mark.parametrize(
+    ("xml", "reason"),
+    [
+        (voc_xml((5, 5, 5, 5)), "zero area"),
+        (voc_xml((9, 5, 5, 9)), "negative size"),
+        (voc_xml(("nan", 2, 9, 9)), "not a number"),
+        (voc_xml(("", 2, 9, 9)), "not a number"),
+        (voc_xml((70, 2, 90, 9)), "outside the image"),
+        (voc_xml(name=""), "unknown class"),
+    ],
+)
+def test_bad_voc_boxes_are_counted_drops(tmp_path, xml, reason):
+    assert drops(read(voc_set(tmp_path, bad=xml))) == [("Annotations/bad.xml", "box", reason)]
+
+
+def test_voc_images_and_annotations_without_their_other_half_are_counted(tmp_path):
+    voc_set(tmp_path, alone=voc_xml(filename="alone.png"))
+    (tmp_path / "JPEGImages/alone.png").unlink()
+    noise(tmp_path / "JPEGImages/unlabelled.png")
+    assert set(drops(read(tmp_path))) == {
+        ("Annotations/alone.xml", "image", "missing image"),
+        ("Annotations/unlabelled.xml", "image", "missing annotation"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("label", "reason"),
+    [
+        (b"1 .5 .5 .5 .5", "unknown class"),
+        (b"-1 .5 .5 .5 .5", "unknown class"),
+        (b"0.5 .5 .5 .5 .5", "unknown class"),
+        (b"thing .5 .5 .5 .5", "unknown class"),
+        (b"0 .5 .5 nan .5", "not a number"),
+        (b"0 .5 .5 .5", "not a number"),
+        (b"0 .5 .5 .5 .5 .5", "not a number"),
+        (b"0 .5 .5 0 .5", "zero area"),
+        (b"0 .5 .5 -.5 .5", "negative size"),
+        (b"0 1.5 .5 .5 .5", "outside the image"),
+    ],
+)
+def test_bad_yolo_boxes_are_counted_drops(tmp_path, label, reason):
+    assert drops(read(yolo_set(tmp_path, label))) == [("labels/train/bad.txt", "box", reason)]
+
+
+def test_label_files_that_are_no_text_drop_their_image(tmp_path):
+    data = read(yolo_set(tmp_path, b"0 .5 .5 .5 .5 \xff\xfe"))
+    assert drops(data) == [("labels/train/bad.txt", "image", "unreadable annotation")]
+
+
+def test_label_files_without_a_picture_are_counted(tmp_path):
+    yolo_set(tmp_path, b"")
+    (tmp_path / "labels/train/orphan.txt").write_text("0 .5 .5 .5 .5")
+    assert drops(read(tmp_path)) == [("labels/train/orphan.txt", "image", "missing image")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("names: [a", "not readable as YAML"),
+        ("just text", "holds str"),
+        ("train: images/train\nval: images/val", "'names' must list the classes"),
+        ("names: {1: a, 2: b}\ntrain: images/train", "the keys of 'names' must be 0 to 1"),
+        ("names: [a, a]\ntrain: images/train", "a class is named twice"),
+        ("names: [a]\nval: images/val\ntest: images/val", "no training split"),
+    ],
+)
+def test_data_yaml_that_cannot_be_used_is_refused(tmp_path, text, message):
+    yolo_set(tmp_path, b"")
+    (tmp_path / "data.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path)
+
+
+def test_splits_that_are_not_there_are_refused(tmp_path):
+    yolo_set(tmp_path, b"")
+    (tmp_path / "data.yaml").write_text("names: [thing]\ntrain: images/nowhere\n")
+    with pytest.raises(FileNotFoundError, match="'images/nowhere' is not there"):
+        read(tmp_path)
+
+
+def test_pictures_without_any_label_file_are_no_data_set_of_empty_images(tmp_path):
+    yolo_set(tmp_path, b"")
+    for file in (tmp_path / "labels/train").iterdir():
+        file.unlink()
+    with pytest.raises(FileNotFoundError, match="none of 2 pictures has a label file"):
+        read(tmp_path)
+
+
+def test_an_image_in_two_splits_stays_held_out(tmp_path):
+    yolo_set(tmp_path, b"0 .5 .5 .5 .5")
+    (tmp_path / "data.yaml").write_text("names: [thing]\ntrain: images\nval: images/val\n")
+    data = read(tmp_path)
+    assert drops(data) == [("images/val/v.png", "image", "also in val")]
+    assert [image.id for image in data.splits["val"]] == ["val/v.png"]

@@ -1,0 +1,349 @@
+"""What a run shows: the figures as they stand, pictures that hold what they should, and a page that loads nothing."""
+
+import json
+from dataclasses import replace
+from html.parser import HTMLParser
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from actors.images import encode_png
+from actors.plain import dumps, loads
+from actors.records import WHOLE_IMAGE, Annotation, Detections, LabeledImage, Lineage, Sample, Verdict
+from loop.evaluation.coco import RECALLS, Evaluation
+from loop.report import (
+    Figure,
+    RoundSummary,
+    ap_curve,
+    choose,
+    conclusion,
+    contact_sheet,
+    count_drawn,
+    count_dropped,
+    html_summary,
+    pr_curve,
+    rounds_table,
+    summary,
+)
+from loop.report.contact_sheet import DRAWN, DROPPED, KEPT, MINED, RESTORED, SEEN
+from loop.report.losses import warnings
+from loop.report.marks import Mark, marked
+
+
+def annotation(*boxes) -> Annotation:
+    number = len(boxes)
+    values = np.array(boxes, np.float32).reshape(-1, 4)
+    return Annotation(boxes=values, labels=np.zeros(number, np.int64), ignore=np.zeros(number, bool))
+
+
+def round_summary(number=1, gain=0.012, low=-0.004, high=0.031, **other) -> RoundSummary:
+    fields = {
+        "round": number,
+        "ap": 0.312 + gain,
+        "control_ap": 0.312,
+        "gain": gain,
+        "gain_ci95": (low, high),
+        "mined": 40,
+        "candidates": 80,
+        "kept": 50,
+        "dropped": {"naturalness: unnatural": 12, "chain: no_drawn_box_left": 18},
+        "dropped_boxes": {"agreement: not_detected": 33},
+        "restored_boxes": 0,
+        "asked": 90,
+        "drawn": 90,
+        "seconds": {"mine": 10.0, "train": 300.0},
+        "wall_s": 1325.0,
+        "engine_s": 25.0,
+    }
+    return RoundSummary(**{**fields, **other})
+
+
+def verdict(name="agreement", box=WHOLE_IMAGE, score=0.5, threshold=0.1, reason="") -> Verdict:
+    return Verdict(filter=name, box=box, keep=not reason, score=score, threshold=threshold, reason=reason)
+
+
+def sample(
+    number, dropped="", verdicts=(), uri="there", size=(320, 240), box=(200, 100, 280, 180), restored=False
+) -> Sample:
+    lineage = Lineage(round=1, image_id="real.png", box_indices=(0,), generator="copy_paste", seed=number)
+    proposed = annotation([10, 10, 60, 60], box)
+    seen = Detections(boxes=proposed.boxes[1:], labels=np.zeros(1, np.int64), scores=np.array([0.66], np.float32))
+    return Sample(
+        id=lineage.id,
+        uri=uri,
+        sha256="",
+        width=size[0],
+        height=size[1],
+        annotation=proposed,
+        proposed=proposed,
+        drawn=np.array([False, True]),
+        restored=np.array([False, restored]),
+        seen=seen,
+        verdicts=tuple(verdicts),
+        dropped=dropped,
+        lineage=lineage,
+    )
+
+
+@pytest.fixture
+def grey(tmp_path):
+    """Writes a grey picture, gives its path."""
+
+    def write(width=320, height=240) -> str:
+        path = tmp_path / f"{width}x{height}.png"
+        path.write_bytes(encode_png(np.full((height, width, 3), 128, np.uint8)))
+        return str(path)
+
+    return write
+
+
+def real(uri, width=320, height=240) -> dict[str, LabeledImage]:
+    boxes = annotation([10, 10, 60, 60], [100, 100, 160, 160])
+    return {"real.png": LabeledImage(id="real.png", uri=uri, width=width, height=height, annotation=boxes)}
+
+
+def pixels_of(png) -> np.ndarray:
+    return np.asarray(Image.open(BytesIO(png)))
+
+
+def count(pixels, colour) -> int:
+    return int((pixels == np.array(colour)).all(axis=-1).sum())
+
+
+def test_the_table_shows_points_and_the_summary_fractions():
+    rounds = [round_summary(1), round_summary(2, gain=0.034, low=0.011, high=0.056)]
+    table = rounds_table(rounds)
+    row = next(line for line in table.splitlines() if line.strip().startswith("2 "))
+    assert row.split() == ["2", "34.6", "31.2", "+3.4", "[+1.1,", "+5.6]", "40", "50/80", "1,325", "25"]
+    assert "points" in table
+    assert max(map(len, table.splitlines()[:4])) <= 100
+    plain = json.loads(json.dumps(summary(rounds, name="bccd", fingerprint="f0", seed=3, steps=600)))
+    assert {key: plain[key] for key in ("name", "fingerprint", "seed", "steps")} == {
+        "name": "bccd",
+        "fingerprint": "f0",
+        "seed": 3,
+        "steps": 600,
+    }
+    assert plain["rounds"][1]["gain_ci95"] == [0.011, 0.056]
+    assert plain["rounds"][0]["ap"] == pytest.approx(0.324)
+    assert plain["rounds"][0]["dropped"] == {"naturalness: unnatural": 12, "chain: no_drawn_box_left": 18}
+
+
+@pytest.mark.parametrize(
+    ("gain", "low", "high", "said"),
+    [(0.03, 0.01, 0.05, "a gain"), (0.01, -0.01, 0.03, "not a clear difference"), (-0.03, -0.05, -0.01, "a loss")],
+)
+def test_the_conclusion_follows_the_interval(gain, low, high, said):
+    assert f"; {said}: " in conclusion([round_summary(gain=gain, low=low, high=high)])
+
+
+def test_a_gain_that_rounds_to_nothing_has_no_sign():
+    assert " 0.0 points" in conclusion([round_summary(gain=-0.0002)])
+
+
+def test_that_there_are_no_rounds_is_said():
+    assert rounds_table([]) == "no rounds: the control alone"
+
+
+def test_a_round_has_its_names_in_mlflow():
+    metrics = round_summary().metrics()
+    assert metrics["dropped/chain/no_drawn_box_left"] == 18
+    assert metrics["dropped_boxes/agreement/not_detected"] == 33
+    assert (metrics["gain_low"], metrics["gain_high"]) == (-0.004, 0.031)
+    assert (metrics["seconds/train"], metrics["seconds/engine"]) == (300, 25)
+    assert (metrics["asked"], metrics["drawn"]) == (90, 90)
+
+
+def test_a_round_of_an_earlier_version_is_read_as_one_that_does_not_know_what_was_drawn():
+    plain = json.loads(dumps(round_summary()))
+    for younger in ("asked", "drawn"):
+        del plain[younger]
+    assert loads(RoundSummary, json.dumps(plain).encode()) == round_summary(asked=0, drawn=0)
+
+
+def test_dropped_images_and_boxes_are_counted_apart():
+    missed = verdict(box=1, score=0.02, reason="not_detected")
+    samples = [
+        sample(1, verdicts=[verdict("blank"), verdict(box=1)]),
+        sample(2, verdicts=[missed, verdict(box=0)]),
+        sample(3, dropped="chain: no_drawn_box_left", verdicts=[missed]),
+        sample(4, dropped="naturalness: unnatural", verdicts=[verdict("naturalness", reason="unnatural")]),
+    ]
+    assert count_dropped(samples) == (
+        {"chain: no_drawn_box_left": 1, "naturalness: unnatural": 1},
+        {"agreement: not_detected": 2},
+    )
+
+
+def drawing(number, asked, drawn, dropped=""):
+    """A candidate that was to show so many instances, and has so many drawn boxes."""
+    one = sample(number, dropped=dropped)
+    lineage = replace(one.lineage, box_indices=tuple(range(asked)))
+    return replace(one, lineage=lineage, drawn=np.ones(drawn, bool))
+
+
+def test_further_places_of_one_candidate_do_not_stand_for_what_another_lacks():
+    samples = [drawing(1, asked=2, drawn=6), drawing(2, asked=3, drawn=1), drawing(3, asked=1, drawn=0, dropped="a: x")]
+    assert count_drawn(samples) == (6, 3)
+    assert count_drawn([]) == (0, 0)
+
+
+@pytest.mark.parametrize(("num_drawn", "warned"), [(0, True), (3, True), (4, False), (8, False)])
+def test_that_fewer_than_half_of_the_instances_were_drawn_is_told(num_drawn, warned):
+    said = warnings([drawing(number, asked=1, drawn=int(number < num_drawn)) for number in range(8)])
+    assert [line.startswith(f"only {num_drawn} of 8 mined instances were drawn;") for line in said] == [True] * warned
+
+
+@pytest.mark.parametrize(("num_kept", "warned"), [(0, True), (1, True), (2, False), (20, False)])
+def test_that_less_than_a_tenth_was_kept_is_told_with_the_main_reasons(num_kept, warned):
+    reasons = ["a: x"] * 9 + ["b: y"] * 5 + ["c: z"] * 3 + ["d: w"] * 3
+    samples = [drawing(n, 1, 1, dropped="" if n < num_kept else reasons[n - num_kept]) for n in range(20)]
+    said = warnings(samples)
+    told = f"{num_kept} of 20 candidates were kept"
+    assert [line.startswith(told) and "dropped for a: x (9), b: y (5), c: z (3);" in line for line in said] == [
+        True
+    ] * warned
+
+
+def test_that_nothing_was_mined_is_told():
+    assert warnings([]) == ["nothing was mined, so there are no candidates, and the pool stays as it was"]
+
+
+def test_the_choice_shows_both_fates_and_every_reason_and_does_not_depend_on_order():
+    samples = [sample(n) for n in range(20)] + [sample(n, dropped="a: x") for n in range(20, 40)]
+    samples += [sample(40, dropped="b: y"), sample(41, uri="")]
+    chosen = choose(samples, 8)
+    assert [bool(one.dropped) for one in chosen] == [False] * 4 + [True] * 4
+    assert "b: y" in {one.dropped for one in chosen}
+    assert [one.id for one in choose(samples[::-1], 8)] == [one.id for one in chosen]
+
+
+@pytest.mark.parametrize(("num_kept", "num_dropped", "shown"), [(20, 1, (7, 1)), (1, 20, (1, 7)), (2, 3, (2, 3))])
+def test_the_choice_fills_the_rows_with_what_there_is(num_kept, num_dropped, shown):
+    samples = [sample(n) for n in range(num_kept)] + [sample(100 + n, dropped="a: x") for n in range(num_dropped)]
+    chosen = choose(samples, 8)
+    num_shown_dropped = sum(bool(one.dropped) for one in chosen)
+    assert (len(chosen) - num_shown_dropped, num_shown_dropped) == shown
+
+
+def test_a_sheet_marks_the_mined_the_drawn_and_the_seen_boxes_and_the_verdict(grey):
+    uri = grey()
+    png = contact_sheet([sample(1, uri=uri, verdicts=[verdict(box=1)])], real(uri), ["cell"], "a title")
+    sheet = pixels_of(png)
+    thirds = [sheet[100:, 26 + column * 334 : 346 + column * 334] for column in range(3)]
+    for picture, colour in zip(thirds, (MINED, DRAWN, SEEN), strict=True):
+        assert count(picture, colour) > 300
+        assert all(count(picture, other) == 0 for other in {MINED, DRAWN, SEEN} - {colour})
+    verdict_column = sheet[100:, 1028:]
+    assert count(verdict_column, KEPT) > 300
+    assert count(verdict_column, DROPPED) == 0
+    assert tuple(thirds[1][14 + 8 + 92, 199]) == DRAWN  # the box's left side: x 200 px less the line, y 100..180
+
+
+def test_a_dropped_sample_is_shown_in_red(grey):
+    uri = grey()
+    verdicts = [verdict(box=1, score=0.01, reason="not_detected")]
+    dropped = sample(1, dropped="chain: no_drawn_box_left", uri=uri, verdicts=verdicts)
+    sheet = pixels_of(contact_sheet([dropped], real(uri), ["cell"], "t"))
+    assert count(sheet[100:, 360:680], DROPPED) > 300
+    assert count(sheet[100:, 1028:], KEPT) == 0
+
+
+def test_a_restored_box_has_a_colour_of_its_own_and_no_detection(grey):
+    uri = grey()
+    verdicts = [verdict(box=1, score=0.01, reason="not_detected")]
+    undone = sample(1, uri=uri, verdicts=verdicts, restored=True)
+    sheet = pixels_of(contact_sheet([undone], real(uri), ["cell"], "t"))
+    assert count(sheet[100:, 360:680], RESTORED) > 300
+    assert count(sheet[100:, 360:680], DROPPED) == 0
+    assert count(sheet[100:, 694:1014], SEEN) == 0
+    assert count(sheet[100:, 1028:], RESTORED) > 20
+    assert count(sheet[:100], RESTORED) > 0
+
+
+@pytest.mark.parametrize("size", [(320, 240), (640, 640), (240, 320), (1600, 100)])
+def test_sheets_hold_pictures_of_any_shape(grey, size):
+    uri = grey(*size)
+    png = contact_sheet([sample(1, uri=uri, size=size), sample(2, uri=uri, size=size)], real(uri, *size), ["c"], "t")
+    assert pixels_of(png).shape[1] == 1384
+
+
+def test_equal_samples_give_equal_bytes(grey):
+    uri = grey()
+    sheets = {contact_sheet([sample(1, uri=uri)], real(uri), ["cell"], "t") for _ in range(2)}
+    assert len(sheets) == 1
+
+
+def test_a_sheet_without_a_picture_is_an_error():
+    with pytest.raises(ValueError, match="needs a candidate with a picture"):
+        contact_sheet([sample(1, uri="")], {}, ["cell"], "t")
+
+
+def test_a_small_box_is_magnified_and_a_large_one_is_not():
+    pixels = np.full((640, 640, 3), 128, np.uint8)
+    small = Mark(box=np.array([20, 20, 40, 40], np.float32), colour=(250, 0, 0))
+    large = Mark(box=np.array([20, 20, 300, 300], np.float32), colour=(250, 0, 0))
+    corner = (slice(200, 320), slice(200, 320))  # bottom right, away from the box
+    assert count(np.asarray(marked(pixels, [small], 320, small))[corner], small.colour) > 100
+    assert count(np.asarray(marked(pixels, [large], 320, large))[corner], large.colour) == 0
+
+
+def test_the_magnifier_covers_no_other_bold_box():
+    pixels = np.full((640, 640, 3), 128, np.uint8)
+    small = Mark(box=np.array([20, 20, 40, 40], np.float32), colour=(250, 0, 0))
+    other = Mark(box=np.array([500, 500, 620, 620], np.float32), colour=(0, 0, 250))
+    picture = np.asarray(marked(pixels, [small, other], 320, small))
+    assert count(picture[240:, 240:], other.colour) == 63**2 - 59**2  # a ring two px wide round 250..310
+
+
+def evaluation(level) -> Evaluation:
+    curves = {name: np.clip(level - RECALLS, 0, 1) for name in ("bolt", "nut", "washer", "a class with a long name")}
+    return Evaluation(metrics={"AP": level}, curves=curves, image_ids=(), matches=())
+
+
+def test_curves_are_pictures():
+    pr = pixels_of(pr_curve(evaluation(1.2), evaluation(1.0)))
+    ap = pixels_of(ap_curve([round_summary(1), round_summary(2)]))
+    one = pixels_of(ap_curve([round_summary(1)]))
+    assert pr.shape[1] == round(4 * 2.6 * 150)
+    assert all(picture.std() > 10 for picture in (pr, ap, one))
+
+
+class Page(HTMLParser):
+    """What a page holds, and whether each tag that opens closes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open, self.sources, self.text = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.sources += [value for key, value in attrs if key in {"src", "href"}]
+        if tag not in {"meta", "img"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_page_is_whole_and_loads_nothing():
+    figure = Figure(png=ap_curve([round_summary()]), caption="AP <over> rounds", width_px=500)
+    page = Page()
+    page.feed(html_summary([round_summary()], {"seed": "3"}, "<b>name", {"Curves": [figure], "Nothing": []}))
+    text = " ".join(page.text)
+    assert page.open == []
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert len(page.sources) == 1
+    assert "<b>name" in text
+    assert "boxes, agreement: not detected" in text
+    assert "restored" not in text
+    assert "instances, not drawn" not in text
+    page.feed(html_summary([round_summary(restored_boxes=21, drawn=70)], {}, "name", {}))
+    assert page.text[page.text.index("boxes restored, of these") + 1] == "21"
+    assert page.text[page.text.index("instances, not drawn") + 1] == "20 of 90"
+    assert "not a clear difference" in text
+    assert "Nothing" not in text

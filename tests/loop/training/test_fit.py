@@ -1,0 +1,243 @@
+"""Fitting a generator: the same weights wherever it runs and whoever dies, made once for all runs that would agree."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from actors.generators.base import FitData, Fitted
+from actors.generators.inpaint.config import InpaintConfig
+from actors.generators.layout.config import LayoutConfig
+from actors.images import encode_png
+from actors.records import Annotation, Difficulty, LabeledImage
+from loop import arms
+from loop.arms import Trainings
+from loop.config import HostingConfig, LoopConfig
+from loop.driver import import_real
+from loop.hosting import launch
+from loop.hosting.records import Place, Progress
+from loop.progress import Reporter
+from loop.training.fit import EPOCH_STEPS, FitJob, fit
+
+INLINE = HostingConfig(engine="inline")
+PAINTER = {"kind": "crop", "size_px": 16, "channels": (8, 16), "fit_batch_size": 4, "strength": 0.5}
+LAYOUT = {
+    "network": {"kind": "small", "size_px": 16, "channels": (8, 16), "text_width": 16, "text_layers": 1},
+    "prompt": {"grid": (8, 8), "max_tokens": 24},
+    "sampling_steps": 2,
+}
+CLASSES = ("blue", "red")
+
+
+def picture(file: Path, seed: int, *, ignore: bool = False) -> LabeledImage:
+    """A blue and a red box on grey noise."""
+    pixels = np.random.default_rng(seed).normal(110, 8, (40, 60, 3))
+    boxes = np.array([[6, 8, 18, 22], [36, 12, 50, 24]], np.float32) + seed
+    for (left, top, right, bottom), colour in zip(boxes.astype(int), ((30, 40, 230), (235, 50, 50)), strict=True):
+        pixels[top:bottom, left:right] = colour
+    file.write_bytes(encode_png(pixels.clip(0, 255).astype(np.uint8)))
+    annotation = Annotation(boxes=boxes, labels=np.arange(2), ignore=np.full(2, ignore))
+    return LabeledImage(id=file.name, uri=str(file), width=60, height=40, annotation=annotation)
+
+
+@pytest.fixture
+def job(tmp_path) -> Callable[..., FitJob]:
+    """A fit on two images, with settings of the painter by name."""
+
+    def make(*, ignore: bool = False, **settings: Any) -> FitJob:
+        images = tuple(picture(tmp_path / f"{seed}.png", seed, ignore=ignore) for seed in range(2))
+        difficulties = ((Difficulty.EASY, Difficulty.HARD),) * 2
+        return FitJob(
+            generator=InpaintConfig.model_validate({"painter": PAINTER | settings}),
+            data=FitData(classes=CLASSES, images=images, difficulties=difficulties, seed=3),
+            checkpoint=str(tmp_path / "generator.safetensors"),
+            name="fit",
+            storage=str(tmp_path / "fit"),
+        )
+
+    return make
+
+
+def layout_job(job: Callable[..., FitJob], prompt: dict[str, Any] | None = None, **settings: Any) -> FitJob:
+    """A fit of the layout model, with settings of its prompt and of its fit by name."""
+    changes = {"prompt": LAYOUT["prompt"] | (prompt or {}), "fit": {"batch_size": 4, "learning_rate": 3e-3} | settings}
+    return replace(job(), generator=LayoutConfig.model_validate(LAYOUT | changes))
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_ray_gives_the_bytes_of_this_process_even_when_a_worker_is_killed(job, kill_a_worker, monkeypatch):
+    monkeypatch.setattr(launch, "POLL_S", 0.1)  # to hear of the fit before it is over
+    long = job(fit_steps=4 * EPOCH_STEPS)
+    alone = fit(long, INLINE)
+    expected = Path(long.checkpoint).read_bytes()
+    Path(long.checkpoint).unlink()
+    killed = []
+
+    def interfere(progress: Progress) -> None:
+        if not killed and progress.step > EPOCH_STEPS:
+            killed.append(kill_a_worker())
+
+    result = fit(long, HostingConfig(fit={"num_workers": 1, "keep_every_s": 0.0}), interfere)
+    assert killed == [True]
+    assert Path(long.checkpoint).read_bytes() == expected
+    assert result.losses == alone.losses
+    assert [entry["step"] for entry in result.losses] == [EPOCH_STEPS * part for part in range(1, 5)]
+    shown = [round(one.images_per_s * one.training_s) for one in (alone, result)]  # in the last attempt
+    assert shown[0] == 4 * EPOCH_STEPS * 4
+    assert 0 < shown[1] < shown[0]  # it went on from the state that was kept
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_two_workers_make_the_steps_of_one(job, tmp_path):
+    """Each takes every other place of a batch; loss and gradients are over both. Sums round otherwise: 1 %."""
+    one = job(fit_steps=2 * EPOCH_STEPS)
+    two = replace(one, name="two", checkpoint=str(tmp_path / "two.safetensors"))
+    curves = [fit(one, INLINE), fit(two, HostingConfig(fit={"num_workers": 2}))]
+    first, second = ([entry["loss"] for entry in curve.losses] for curve in curves)
+    assert len(first) == 2
+    assert second == pytest.approx(first, rel=0.01)
+    assert first[1] < 0.8 * first[0]  # there was something to learn
+    assert Path(two.checkpoint).exists()
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_two_workers_fit_the_layout_model_as_one_even_when_one_is_killed(job, tmp_path, kill_a_worker, monkeypatch):
+    """Losses of fifty steps each agree to 1 %; sums round otherwise, and with them bfloat16."""
+    monkeypatch.setattr(launch, "POLL_S", 0.1)  # to hear of the fit before it is over
+    one = layout_job(job, steps=3 * EPOCH_STEPS)
+    two = replace(one, name="two", checkpoint=str(tmp_path / "two.safetensors"))
+    killed = []
+
+    def interfere(progress: Progress) -> None:
+        if not killed and progress.step > EPOCH_STEPS:
+            killed.append(kill_a_worker())
+
+    alone = fit(one, INLINE)
+    together = fit(two, HostingConfig(fit={"num_workers": 2, "keep_every_s": 0.0}), interfere)
+    assert killed == [True]
+    assert together.images_per_s * together.training_s < 3 * EPOCH_STEPS * 4  # it went on from the state that was kept
+    first, second = ([entry["loss"] for entry in fitted.losses] for fitted in (alone, together))
+    assert len(first) == 3
+    assert second == pytest.approx(first, rel=0.01)
+    assert first[-1] < 0.8 * first[0]  # there was something to learn
+    assert Path(two.checkpoint).exists()
+
+
+@pytest.mark.parametrize("hosting", [INLINE, HostingConfig(fit={"num_workers": 2})], ids=["inline", "ray"])
+def test_a_fit_without_a_box_is_told_and_not_tried(hosting, job):
+    with pytest.raises(ValueError, match="nothing to fit on: 2 training images, and no box that is not ignored"):
+        fit(job(ignore=True), hosting)
+
+
+def test_workers_that_cannot_share_a_batch_are_refused(job):
+    with pytest.raises(ValueError, match=r"batch size \(4\), hosting.fit.num_workers \(3\)"):
+        fit(job(), HostingConfig(fit={"num_workers": 3}))
+    in_parts = layout_job(job, steps=3, accumulate=4)
+    with pytest.raises(ValueError, match=r"num_workers \(2\) times fit.accumulate \(4\)"):
+        fit(in_parts, HostingConfig(fit={"num_workers": 2}))
+    assert fit(in_parts, INLINE).steps == 3
+
+
+@pytest.mark.usefixtures("ray_session")
+def test_what_workers_cannot_do_is_said_in_their_words_and_tried_once(job, tmp_path):
+    tried = tmp_path / "tried"
+
+    def work(_: FitJob, place: Place, *__: Any) -> Any:
+        with tried.open("a") as file:
+            file.write(f"{place.rank}\n")
+        raise FileNotFoundError("no such weights; name others")
+
+    role = HostingConfig(fit={"num_workers": 2, "max_failures": 2}).fit
+    with pytest.raises(FileNotFoundError, match=r"^no such weights; name others$"):
+        launch.launch(work, job(), role, HostingConfig(), None)
+    ranks = tried.read_text().split()
+    assert len(set(ranks)) == len(ranks)
+
+
+def test_boxes_without_room_in_their_prompts_are_told_at_every_start(easy_config, tmp_path):
+    """Ten tokens have room for one of the two boxes of each of eight images."""
+    generator = {"kind": "layout", **LAYOUT, "prompt": {"grid": (8, 8), "max_tokens": 10}, "fit": {"steps": 1}}
+    config = LoopConfig.model_validate(easy_config | {"root": str(tmp_path), "generator": generator})
+    data, said = import_real(config), StringIO()
+    trainings = Trainings(config=config, data=data, reporter=Reporter(Console(file=said, width=300)))
+    difficulties = tuple((Difficulty.HARD,) * len(image.annotation) for image in data.splits["train"])
+    assert [trainings.fit(difficulties).boxes_cut for _ in range(2)] == [8, 8]
+    assert said.getvalue().count("8 of 16 boxes have no room in their prompts, and the fit leaves them out") == 2
+
+
+def test_the_fingerprint_is_over_what_decides_the_weights(job):
+    one = job(fit_steps=6)
+    same = replace(one, checkpoint="elsewhere", name="other", storage="elsewhere")
+    hard = ((Difficulty.HARD, Difficulty.HARD),) * 2
+    others = [
+        job(fit_steps=7),
+        replace(one, data=replace(one.data, seed=4)),
+        replace(one, data=replace(one.data, difficulties=hard)),
+        replace(one, data=replace(one.data, images=one.data.images[:1], difficulties=hard[:1])),
+        replace(one, data=replace(one.data, classes=("red", "blue"))),
+    ]
+    prints = [other.fingerprint() for other in others]
+    drawn_otherwise = one.generator.model_copy(update={"insert": 0.9, "difficulty": Difficulty.EASY})
+    assert same.fingerprint() == one.fingerprint()
+    assert replace(one, generator=drawn_otherwise).fingerprint() == job(fit_steps=6, sampling_steps=9).fingerprint()
+    assert job(fit_steps=6, sampling_steps=9).fingerprint() == one.fingerprint()
+    assert len({one.fingerprint(), *prints}) == 1 + len(others)
+
+
+def test_a_fit_that_goes_on_is_known_by_what_it_starts_from_and_not_by_where_that_lies(job, tmp_path):
+    first = Fitted(checkpoint=str(tmp_path / "first.safetensors"), fingerprint=job().fingerprint())
+    again = replace(job(), start=first)
+    moved, other = (replace(first, **change) for change in ({"checkpoint": "elsewhere"}, {"fingerprint": "f" * 16}))
+    assert again.fingerprint() == replace(again, start=moved).fingerprint()
+    prints = {job().fingerprint(), again.fingerprint(), replace(again, start=other).fingerprint()}
+    assert len(prints) == 3
+    assert again.located(lambda uri: f"/here/{Path(uri).name}").start.checkpoint == "/here/first.safetensors"
+
+
+def test_a_fit_goes_on_from_the_weights_of_the_one_before(job, tmp_path):
+    first = job(fit_steps=40)
+    from_nothing = fit(first, INLINE)
+    start = Fitted(checkpoint=str(tmp_path / "first.safetensors"), fingerprint=first.fingerprint())
+    Path(first.checkpoint).rename(start.checkpoint)
+    from_there = fit(replace(job(fit_steps=40), start=start), INLINE)
+    assert from_there.losses[0]["loss"] < 0.8 * from_nothing.losses[0]["loss"]
+    with pytest.raises(ValueError, match="holds crop unet-8-16"):
+        fit(replace(job(channels=(8, 8)), start=start), INLINE)
+
+
+def test_runs_of_one_root_share_a_fit_and_others_do_not(easy_config, tmp_path, monkeypatch):
+    jobs: list[FitJob] = []
+
+    def spy(job: FitJob, *rest: Any) -> Any:
+        jobs.append(job)
+        return fit(job, *rest)
+
+    monkeypatch.setattr(arms, "fit", spy)
+
+    def fitted(name: str, hardness: Difficulty = Difficulty.HARD, seed: int = 0, **settings: Any) -> Path:
+        painter = PAINTER | {"fit_steps": 3} | settings
+        changes = {
+            "name": name,
+            "root": str(tmp_path),
+            "seed": seed,
+            "generator": {"kind": "inpaint", "painter": painter},
+        }
+        config = LoopConfig.model_validate(easy_config | changes)
+        data = import_real(config)
+        difficulties = tuple((hardness,) * len(image.annotation) for image in data.splits["train"])
+        return Path(Trainings(config=config, data=data, reporter=Reporter()).fit(difficulties).checkpoint)
+
+    first = fitted("first")
+    content = first.read_bytes()
+    assert fitted("second") == first
+    assert len(jobs) == 1
+    others = [fitted("easy", Difficulty.EASY), fitted("seed", seed=1), fitted("longer", fit_steps=4)]
+    assert len(jobs) == len({first, *others}) == 4
+    assert len({one.read_bytes() for one in others} | {content}) == 4
+    assert first.read_bytes() == content
+    assert first.parent.parent == tmp_path / "fits"

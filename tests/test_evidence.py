@@ -1,4 +1,4 @@
-"""The README's tables of evidence: they are the committed rows', and the script that makes them mixes no configs."""
+"""The tables of evidence: they show the committed rows, and the script that makes them never mixes configs."""
 
 import json
 import re
@@ -46,28 +46,31 @@ def settled(name="world", stored=None):
     return stored, said
 
 
-def test_the_readme_holds_what_the_rows_say():
-    if not EVIDENCE.results_file.exists():
-        pytest.skip("tests/bench/results/gen2det.json is not there yet: no evidence run has been taken in")
-    stored = json.loads(EVIDENCE.results_file.read_text())
-    readme = evidence.README.read_text()
-    shown = {marks: evidence_tables.between_marks(readme, marks) for marks in EVIDENCE.sections}
-    assert shown == {marks: section(stored) for marks, section in EVIDENCE.sections.items()}
+@pytest.mark.parametrize("file", EVIDENCE.documents(), ids=lambda file: file.name)
+def test_the_documents_show_the_stored_rows(file):
+    stored, sections = json.loads(EVIDENCE.results_file.read_text()), EVIDENCE.documents()[file]
+    shown = {marks: evidence_tables.between_marks(file.read_text(), marks) for marks in sections}
+    assert shown == {marks: section(stored) for marks, section in sections.items()}
 
 
-def test_a_readme_without_marks_is_refused():
+def test_the_summary_is_in_the_readme_and_the_tables_are_in_the_docs():
+    tables_of = {file.name: list(sections) for file, sections in EVIDENCE.documents().items()}
+    assert tables_of == {"evidence.md": ["gen2det"], "README.md": ["gen2det-summary"]}
+
+
+def test_a_document_without_marks_is_refused():
     with pytest.raises(evidence_tables.MissingMarksError, match="gen2det:begin"):
         evidence_tables.between_marks("# detloop", "gen2det")
 
 
 def test_the_tables_go_between_the_marks_and_nowhere_else(tmp_path):
     readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    readme.write_text(f"before\n{BEGIN}\noutdated\n{END}\nafter\n")
     evidence_tables.write_section(readme, "gen2det", tables.section(results({"real": [30, 31]})))
     text = readme.read_text()
     assert text.startswith(f"before\n{BEGIN}\n")
     assert text.endswith(f"{END}\nafter\n")
-    assert "old" not in text
+    assert "outdated" not in text
     assert evidence_tables.between_marks(text, "gen2det") == tables.section(results({"real": [30, 31]}))
 
 
@@ -76,15 +79,16 @@ def test_the_tables_go_between_the_marks_and_nowhere_else(tmp_path):
     [
         ([2, 3, 4], "+3.0 [+0.5, +5.5]", "above zero"),  # sd 1, three pairs: 4.303 * 1 / sqrt(3) = 2.48
         ([-2, -3, -4], "−3.0 [−5.5, −0.5]", "below zero"),  # noqa: RUF001
-        ([0, 1, 2], "+1.0 [−1.5, +3.5]", "undecided: the interval holds zero"),  # noqa: RUF001
-        ([2], "+2.0", "undecided: one seed has no interval"),
+        ([0, 1, 2], "+1.0 [−1.5, +3.5]", "undecided: the interval contains zero"),  # noqa: RUF001
+        ([2], "+2.0", "undecided: a single seed has no interval"),
     ],
 )
 def test_the_sentence_follows_from_the_interval(gains, text, verdict):
     real = [30, 40, 35][: len(gains)]
     restore = [before + gain for before, gain in zip(real, gains, strict=True)]
     said = tables.section(results({"real": real, "restore": restore}))
-    assert f"- `restore` less `real`: {text} points AP, seeds: {len(gains)}; {verdict}." in said
+    seeds = "1 seed" if len(gains) == 1 else f"{len(gains)} seeds"
+    assert f"- `restore` vs `real`: {text} points AP, {seeds}; {verdict}." in said
 
 
 def test_differences_are_over_the_seeds_that_both_arms_have():
@@ -97,22 +101,22 @@ def test_differences_are_over_the_seeds_that_both_arms_have():
 def test_the_summary_takes_the_seeds_that_all_its_arms_have():
     arms = {"real": [30, 31, 99], "restore": [33, 35], "copy_paste": [32, 34, 10], "real_4x": [40, 41]}
     line = tables.summary(results(arms)).splitlines()[-1]
-    assert line.startswith("| Rendered scenes | 2 | 30.5 | +3.5 ")
+    assert line.startswith("| Rendered scenes, first set | 2 | 30.5 | +3.5 ")
     assert "+1.0 [+1.0, +1.0]" in line
     assert "Rendered" not in tables.summary(results({"real": [30], "restore": [33]}))
 
 
 def test_data_efficiency_is_the_share_of_the_gap_that_the_loop_closes():
     arms = {"real": [30, 31, 32], "restore": [33, 35, 34], "real_4x": [40, 41, 42]}
-    closes = "`restore` closes 30 % of the gap from `real` to `real_4x` (+3.0 of +10.0 points AP, seeds: 3)"
+    closes = "`restore` closes 30 % of the gap from `real` to `real_4x` (+3.0 of +10.0 points AP, 3 seeds)"
     assert closes in tables.section(results(arms))
 
 
 def test_what_a_component_adds_stands_beside_the_paper():
     said = tables.section(results({"sampling": [30, 31, 32], "naive": [28, 29, 30], "unmined": [29], "mined": [30]}))
-    assert "| `sampling` less `naive` | 3 | +2.0 [+2.0, +2.0] | +2.7 |" in said  # 23.49 - 20.75
-    assert "| `mined` less `unmined` | 1 | +1.0 |  |" in said
-    assert "`all` less" not in said
+    assert "| `sampling` vs `naive` | 3 | +2.0 [+2.0, +2.0] | +2.7 |" in said  # 23.49 - 20.75
+    assert "| `mined` vs `unmined` | 1 | +1.0 |  |" in said
+    assert "`all` vs" not in said
 
 
 def test_no_share_is_given_of_a_gap_that_is_not_there():
@@ -128,9 +132,10 @@ def test_an_arm_that_has_no_description_goes_by_its_name():
 
 
 def test_shares_and_copies_have_tables_of_their_own():
-    said = tables.section(results({"real": [30, 31], "p=0": [30, 31], "p=0.1": [31, 32], "copies=2": [32, 33]}))
-    assert "the share p of synthetic batches**\n\n| arm | seeds |" in said
-    assert re.search(r"^\| `p=0.1` \| 2 \| 31.5 \| 31.5 \| \+1.0 ", said, re.MULTILINE)
+    arms = {"real": [30, 31], "restore": [33, 34], "p=0": [30, 31], "p=0.1": [31, 32], "copies=2": [32, 33]}
+    said = tables.section(results(arms))
+    assert "share p of synthetic images**\n\n| arm | seeds |" in said
+    assert re.search(r"^\| `p=0.1` \| 2 \| 31.5 \| 31.5 \| \+1.0 \[\+1.0, \+1.0\] \| \+2.0 ", said, re.MULTILINE)
     assert re.search(r"^\| `copies=2` \| 2 \|", said, re.MULTILINE)
     assert "`p=0`" not in said  # the same training as real
     assert said.count("| p=0: `real` |") == said.count("| copies=0: `real` |") == 1

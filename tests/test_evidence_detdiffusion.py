@@ -1,4 +1,4 @@
-"""The evidence for being told what is hard: its arms, its rows, its tables, and what is measured in drawn pictures."""
+"""The evidence for difficulty conditioning: its arms, rows and tables, and the factors measured in drawn pictures."""
 
 import argparse
 import json
@@ -36,19 +36,17 @@ def trial(arm, seed=0, **metrics):
     return TrialResult(arm=arm, seed=seed, steps=800, metrics={"AP": 0.3, **metrics})
 
 
-def results(*trials):
-    """What is stored of these runs on the world."""
+def results(*trials, question="world"):
+    """The stored results of these runs."""
     stored = {"runs": {}, "rows": []}
-    EVIDENCE.settle(stored, "world", EVIDENCE.load("world", "runs"), lambda _: None)
-    EVIDENCE.merge(stored, "world", trials, HERE)
+    EVIDENCE.settle(stored, question, EVIDENCE.load(question, "runs"), lambda _: None)
+    EVIDENCE.merge(stored, question, trials, HERE)
     return stored
 
 
-def test_the_readme_holds_what_the_rows_say():
-    if not EVIDENCE.results_file.exists():
-        pytest.skip("tests/bench/results/detdiffusion.json is not there yet: no evidence run has been taken in")
+def test_the_document_shows_the_stored_rows():
     stored = json.loads(EVIDENCE.results_file.read_text())
-    assert between_marks(evidence.README.read_text(), tables.MARKS) == tables.section(stored)
+    assert between_marks(evidence.DOCUMENT.read_text(), tables.MARKS) == tables.section(stored)
 
 
 def is_told(generator):
@@ -125,38 +123,57 @@ def test_the_yolo_score_is_taken_from_the_runs_summary(tmp_path):
     assert found == {"real": {"AP": 0.3}, "hard": {"AP": 0.3, "yolo_score": 0.4}}
 
 
-def test_rows_are_stored_though_the_readme_has_no_marks_and_the_script_says_so(tmp_path, monkeypatch, capsys):
-    file, readme = tmp_path / "rows.json", tmp_path / "README.md"
-    readme.write_text("# detloop\n")
+def test_rows_are_stored_though_the_document_has_no_marks_and_the_script_says_so(tmp_path, monkeypatch, capsys):
+    file, document = tmp_path / "rows.json", tmp_path / "evidence.md"
+    document.write_text("# Evidence\n")
     monkeypatch.setattr(evidence.Evidence, "results_file", file)
-    monkeypatch.setattr(evidence, "README", readme)
+    monkeypatch.setattr(evidence, "DOCUMENT", document)
     begun(tmp_path, trial("real"), trial("hard", yolo_score=0.4))
     given = argparse.Namespace(question="world", root=str(tmp_path), data=None, seeds=[], rows_only=True)
-    with pytest.raises(MissingMarksError, match=r"no <!-- detdiffusion:begin --> and, after it, <!-- detdiffusion:end"):
+    with pytest.raises(MissingMarksError, match=r"evidence.md has no <!-- detdiffusion:begin --> followed by <!-- det"):
         EVIDENCE.answer(given)
     assert [row["arm"] for row in json.loads(file.read_text())["rows"]] == ["hard", "real"]
     assert "2 finished runs, 2 of them new" in capsys.readouterr().out
-    readme.write_text("before\n{}\n{}\nafter\n".format(*marks("detdiffusion")))
+    document.write_text("before\n{}\n{}\nafter\n".format(*marks("detdiffusion")))
     assert EVIDENCE.answer(given)
-    assert "| `hard` | all boxes told hard | 1 | 30.0 | 0.0 |" in readme.read_text()
+    assert "| `hard` | every box is requested as hard | 1 | 30.0 | 0.0 |" in document.read_text()
 
 
-def test_the_tables_say_how_the_scores_fall_and_what_the_parts_do():
+def scored():
+    """Runs of three seeds with YOLO scores and a measured factor."""
     scores = {"base": [40, 41, 43], "easy": [52, 54, 56], "origin": [50, 51, 52], "hard": [40, 45, 44]}
-    trials = [
-        trial(arm, seed, yolo_score=points / 100, contrast=points / 1000)
+    drawn = [
+        trial(arm, seed, yolo_score=points / 100, yolo_score_unseen=0.7, contrast=points / 1000)
         for arm, by_seed in scores.items()
         for seed, points in enumerate(by_seed)
     ]
-    said = tables.section(results(*trials, *(trial("real", seed) for seed in range(3))))
+    return [*drawn, *(trial("real", seed) for seed in range(3))]
+
+
+def test_the_tables_say_how_the_scores_fall_and_what_the_parts_do():
+    said = tables.section(results(*scored()))
     gain = "+3.0 [+0.5, +5.5]"  # of 2, 3, 4: sd 1, three pairs: 4.303 * 1 / sqrt(3) = 2.48
-    assert f"- `easy` less `origin`: {gain} points of YOLO score, seeds: 3; above zero." in said
-    assert f"| `easy` | all boxes told easy | 3 | 30.0 | 0.0 [0.0, 0.0] | 0.0 [0.0, 0.0] | 54.0 | {gain} |" in said
-    assert "| `real` | real images alone | 3 | 30.0 |  | 0.0 [0.0, 0.0] |  |  |" in said
-    assert "- `hard` less `origin`: 0.0 [0.0, 0.0] points AP, seeds: 3; undecided" in said
-    assert "| `contrast` | low | 0.054 | 0.051 | 0.043 | −0.011 [" in said  # noqa: RUF001
+    assert f"- `easy` vs `origin`: {gain} points YOLO score, 3 seeds; above zero." in said
+    row = f"| `easy` | every box is requested as easy | 3 | 30.0 | 0.0 [0.0, 0.0] | 0.0 [0.0, 0.0] | 54.0 | {gain} |\n"
+    assert row in said
+    assert "| `real` | control: real images only | 3 | 30.0 |  | 0.0 [0.0, 0.0] |  |  |\n" in said
+    assert "- `hard` vs `origin`: 0.0 [0.0, 0.0] points AP, 3 seeds; undecided" in said
     assert "no_mask_loss" not in said
     assert "Made by `uv run python tests/bench/detdiffusion.py world`." in said
+
+
+def test_factors_are_shown_of_pictures_as_drawn_and_not_where_real_pixels_came_back():
+    shown = tables.section(results(*scored(), question="layout"))
+    assert "| `contrast` | low | 0.054 | 0.051 | 0.043 | −0.011 [" in shown  # noqa: RUF001
+    stored = results(*scored(), question="layout")
+    stored["runs"]["layout"]["arms"]["hard"]["rejected_boxes"] = "restore"
+    assert "contrast" not in tables.section(stored)
+    assert "contrast" not in tables.section(results(*scored()))  # the quickstart restores
+
+
+def test_the_score_of_chosen_pictures_is_in_no_table():
+    """``yolo_score_unseen`` counts only pictures without a rejected box, so its rows are stored and not shown."""
+    assert "70.0" not in tables.section(results(*scored()))
 
 
 def test_without_rows_there_is_nothing_to_say():

@@ -1,13 +1,11 @@
-"""The README's Papers table: every file, symbol and config key in it exists, and every technique is in it."""
+"""The table of docs/papers.md: every file, symbol and config key in it exists, and every technique is in it."""
 
 import ast
 import re
 from pathlib import Path
 
 import pytest
-
-from loop.config import LoopConfig
-from loop.config_files import _sections
+from config_keys import resolve
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = ["Technique", "Paper, section", "File and symbol", "Config key", "Our deviation"]
@@ -16,8 +14,7 @@ ARXIV = re.compile(r"\b\d{4}\.\d{5}\b")
 
 def table():
     """The rows of the table as lists of cells, its header first."""
-    section = (ROOT / "README.md").read_text().partition("\n## Papers\n")[2].partition("\n## ")[0]
-    lines = [line for line in section.splitlines() if line.startswith("|")]
+    lines = [line for line in (ROOT / "docs/papers.md").read_text().splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
@@ -78,14 +75,3 @@ def opening(file):
     """The first line and the first paragraph of a file's docstring."""
     text = ast.get_docstring(ast.parse(file.read_text())) or ""
     return text.partition("\n")[0], text.partition("\n\n")[0]
-
-
-def resolve(key):
-    """Follow a dotted key through the config tree; a component may be named by its kind. KeyError where it ends."""
-    sections = [LoopConfig]
-    for part in key.split("."):
-        kinds = [one for one in sections if "kind" in one.model_fields and one.model_fields["kind"].default == part]
-        fields = [one.model_fields[part] for one in sections if part in one.model_fields]
-        if not kinds and not fields:
-            raise KeyError(f"{key}: there is no {part}")
-        sections = kinds or [below for field in fields for below in _sections(field.annotation)]

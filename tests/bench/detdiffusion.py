@@ -1,11 +1,11 @@
-"""Whether a generator should be told what is hard: ``python tests/bench/detdiffusion.py world|bccd [--root DIR] ...``
+"""Measure difficulty conditioning: ``python tests/bench/detdiffusion.py world|layout|bccd [--root DIR] ...``
 
-DetDiffusion (arXiv 2403.13304) on few images: its YOLO score (Table 1), what a detector makes of its pictures (Table
-2), and what attribute and perception-aware loss do for either. Each question is an ablation of ``configs/ablations/``.
-``--data`` is the folder of BCCD. ``--rows-only`` runs nothing and takes what is finished below the root, also while an
-ablation is going on there. Rows go into ``results/detdiffusion.json``, and the README's tables are written from that
-file; how, says ``evidence.py``. On the world, rows also have the factors that ``drawn_factors.py`` measures in what was
-drawn; two runs are compared with ``python tests/bench/drawn_factors.py RUN_EASY RUN_HARD``.
+DetDiffusion (arXiv 2403.13304) on few images: its YOLO score (Table 1), the AP of a detector trained on the pictures
+(Table 2), and the effect of the attribute and of the perception-aware loss on both. Each question is an ablation of
+``configs/ablations/``. ``--data`` is the folder of BCCD. ``--rows-only`` runs nothing and collects the runs that are
+finished below the root, also while an ablation is still running there. Rows go to ``results/detdiffusion.json``; the
+tables of ``docs/evidence.md`` are written from that file (see ``evidence.py``). On rendered scenes a row also holds the
+factors that ``drawn_factors.py`` measures; ``python tests/bench/drawn_factors.py RUN_EASY RUN_HARD`` compares two runs.
 """
 
 import json
@@ -27,10 +27,10 @@ COLUMNS = {"ap": "AP", **{name: name for name in ("yolo_score", "yolo_score_unse
 
 
 def measure(folder: UPath) -> dict[str, float]:
-    """What is known of the pictures that a finished run drew; nothing where it drew none.
+    """Metrics of the pictures that a finished run drew; empty if it drew none.
 
-    The YOLO score is of the last round, by the detector that the round started from. In one round that is the one
-    trained on the real images alone, the same in all arms.
+    The YOLO score is that of the last round, taken by the detector that the round started from. With one round, this
+    is the detector trained on the real images only, the same in all arms.
     """
     file = folder / "summary.json"
     summary: dict[str, Any] = json.loads(file.read_bytes()) if file.exists() else {"metrics": {}}

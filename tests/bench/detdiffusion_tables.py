@@ -1,4 +1,4 @@
-"""The README's tables of being told what is hard, from the rows of ``results/detdiffusion.json`` and nothing else."""
+"""Tables of difficulty conditioning (DetDiffusion), from ``results/detdiffusion.json`` alone."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,45 +20,44 @@ from evidence_tables import (
     table,
 )
 
-MARKS = "detdiffusion"
+MARKS, SCORE = "detdiffusion", "yolo_score"
 ARMS = {
-    "real": "real images alone",
-    "base": "examples of any difficulty, and no perception-aware loss",
-    "origin": "each box told as it was found",
-    "easy": "all boxes told easy",
-    "hard": "all boxes told hard",
-    "no_attribute": "`hard` with examples of any difficulty; the loss stays",
+    "real": "control: real images only",
+    "base": "unconditioned: examples of any difficulty, no perception-aware loss",
+    "origin": "each box is requested with the difficulty that mining found",
+    "easy": "every box is requested as easy",
+    "hard": "every box is requested as hard",
+    "no_attribute": "`hard`, but starting from examples of any difficulty",
     "no_mask_loss": "`hard` without the perception-aware loss",
-    "other_detector": "`hard`, but another detector says what is easy",
+    "other_detector": "`hard`, with difficulties from another detector",
 }
-"""What the arms are; others are known by their names."""
+"""Descriptions of the arms. An arm without one is shown by its name."""
 LAYOUT_ARMS = ARMS | {
-    "base": "no word for difficulty, and no perception-aware loss",
-    "no_attribute": "no word for difficulty; the loss stays",
+    "base": "no difficulty token, no perception-aware loss",
+    "no_attribute": "no difficulty token",
 }
-"""The same where the layout model draws: it starts from no examples, and the word is all that it is told."""
+"""The same for the layout model, which starts from no examples: the token is its only condition on difficulty."""
 FIDELITY = (
     *(("easy", "origin"), ("origin", "hard"), ("easy", "hard")),
     *(("origin", "base"), ("origin", "no_attribute"), ("hard", "no_mask_loss"), ("hard", "other_detector")),
 )
 TRAINABILITY = tuple(("hard", arm) for arm in ("origin", "easy", "no_attribute", "no_mask_loss", "other_detector"))
-"""What sentences hold against what: in the YOLO score, strategies, and else only what was drawn by one strategy; in AP,
-what the table does not, whose columns have real and base."""
-SCORES = {"yolo_score": "YOLO score", "yolo_score_unseen": "YOLO score, unseen"}
+"""Pairs of arms that are compared in sentences. YOLO scores are compared between strategies, or between arms of one
+strategy; AP in the pairs that the table does not show, whose columns compare with real and base."""
 NOTE = """\
-AP in points (x100) of the last round's detector on the real validation images. YOLO score: AP, in points, of the
-detector trained on the real images alone, on all that was drawn, against the layouts that were asked for; unseen: of
-the detectors of `mining.cross_fit`, each on what was drawn after images that it has not seen. All arms of a table train
-for as many optimiser steps. Differences are paired by seed; the interval in brackets is Student's t over the seeds,
-95 %. The paper has the YOLO score fall from `easy` over `origin` to `hard`, and AP rise."""
+AP is that of the last round's detector on the real validation images, in points (x100). The YOLO score is the AP, in
+points, of the detector trained on the real images only, measured on all candidates as drawn, against the requested
+boxes. That detector was trained on the images that the candidates derive from. All arms of a table train for the same
+number of optimiser steps. "vs" columns are paired by seed; brackets hold the 95 % interval (Student's t over the
+seeds). In the paper the YOLO score falls from `easy` over `origin` to `hard`, and AP rises."""
 FACTORS_NOTE = """\
-Whether they are harder to see, by their pixels and no detector: contrast to the ground around a box, the size of what
-stands out of it, and the width of its edges, all estimated (`tests/bench/drawn_factors.py`). Occlusion cannot be
-measured in a drawn picture."""
+Difficulty measured in the pixels, without a detector: contrast to the background around a box, size of the visible
+object, and width of its edges (estimates of `tests/bench/drawn_factors.py`). Occlusion cannot be measured in a drawn
+picture."""
 
 
 def section(results: dict[str, Any]) -> str:
-    """All that stands between the README's marks."""
+    """The text between the marks in ``docs/evidence.md``."""
     return sections(results, NOTE, ARMS, _data_set)
 
 
@@ -67,14 +66,13 @@ def _data_set(data: str, run: Mapping[str, Any], rows: Rows, arms: Sequence[str]
         heading(data, run["config"]),
         _table(rows, arms, LAYOUT_ARMS if data == "layout" else ARMS),
         _sentences(rows),
-        *_factors(data, rows),
+        *_factors(data, run, rows),
         command(MARKS, data + folder_of(data), SEEDS.get(data, "")),
     ]
 
 
 def _table(rows: Rows, arms: Sequence[str], described: Mapping[str, str]) -> str:
-    columns = ["arm", "what it is", "seeds", "AP", "less `real`", "less `base`"]
-    columns += [part for name in SCORES.values() for part in (name, "less `origin`")]
+    columns = ["arm", "description", "seeds", "AP", "vs `real`", "vs `base`", "YOLO score", "vs `origin`"]
     lines = [
         [
             f"`{arm}`",
@@ -83,7 +81,8 @@ def _table(rows: Rows, arms: Sequence[str], described: Mapping[str, str]) -> str
             mean(rows, arm),
             cell(rows, arm, "real"),
             cell(rows, arm, "base"),
-            *(show for score in SCORES for show in (mean(rows, arm, score), cell(rows, arm, "origin", score))),
+            mean(rows, arm, SCORE),
+            cell(rows, arm, "origin", SCORE),
         ]
         for arm in arms
     ]
@@ -91,19 +90,25 @@ def _table(rows: Rows, arms: Sequence[str], described: Mapping[str, str]) -> str
 
 
 def _sentences(rows: Rows) -> str:
-    """What the intervals say of fidelity, of trainability, and of what the parts do for either."""
-    lines = [sentence(rows, *pair, score, f"of {name}") for score, name in SCORES.items() for pair in FIDELITY]
+    """The differences in YOLO score and in AP between strategies and between their parts."""
+    lines = [sentence(rows, *pair, SCORE, "YOLO score") for pair in FIDELITY]
     lines += [sentence(rows, *pair) for pair in TRAINABILITY]
     return "\n".join(line for line in lines if line)
 
 
-def _factors(data: str, rows: Rows) -> list[str]:
-    """A table of the measured factors, if both strategies have them."""
+def _factors(data: str, run: Mapping[str, Any], rows: Rows) -> list[str]:
+    """A table of the measured factors, if both strategies have them and their pictures are stored as drawn."""
     lines = [line for factor in FACTORS if (line := _factor(rows, factor))]
-    if not lines:
+    if not lines or any(_restores(run, arm) for arm in ("easy", "hard")):
         return []
-    columns = ["factor", "hard is", "`easy`", "`origin`", "`hard`", "`hard` less `easy`", "verdict"]
-    return [f"**{TITLES.get(data, data)}: what was drawn**", FACTORS_NOTE, table(columns, 2, lines)]
+    columns = ["factor", "hard means", "`easy`", "`origin`", "`hard`", "`hard` vs `easy`", "verdict"]
+    return [f"**{TITLES.get(data, data)}: measured in the pictures**", FACTORS_NOTE, table(columns, 2, lines)]
+
+
+def _restores(run: Mapping[str, Any], arm: str) -> bool:
+    """Rejected boxes of this arm got their real pixels back, so that its stored pictures are not what was drawn."""
+    sets = run["arms"].get(arm, {})
+    return bool(sets.get("rejected_boxes", run["config"]["rejected_boxes"]) == "restore")
 
 
 def _factor(rows: Sequence[Mapping[str, Any]], factor: str) -> list[str]:

@@ -1,21 +1,22 @@
-"""Whether what is drawn is harder to see, by its pixels: ``python tests/bench/drawn_factors.py RUN_EASY RUN_HARD``
+"""Compare how hard drawn objects are to see, by their pixels: ``python tests/bench/drawn_factors.py RUN_EASY RUN_HARD``
 
-``--sheet FILE.png`` shows some layouts: the real image, and what both runs drew.
+``--sheet FILE.png`` writes a sheet of some layouts: the real image and the pictures of both runs.
 
-No detector is asked. Two runs that drew the same layouts, told easy and told hard, are compared box by box, and the
-differences are averaged over the boxes and copies of a real image, for these belong together; the interval is Student's
-t over the real images. A layout's boxes are given, its objects are not, so three of the world's factors are estimated
-from the pixels in and around a box, where it shows alone:
+No detector is involved. Two runs that drew the same layouts, one as easy and one as hard, are compared box by box.
+Differences are averaged over the boxes and copies of each real image; the interval is Student's t over the real images.
+The objects themselves are unknown, so three of the rendered scenes' factors are estimated from the pixels in and around
+each box, wherever no other box overlaps:
 
-* ``contrast``: RMS difference to the mean colour around the box, over the half of its pixels that stand out most; of
-  full scale. Low is hard.
-* ``seen_px``: square root of the number of its pixels that differ from that colour by more than the world's limit of
-  contrast: how large the object is as it can be seen, whatever the box says. Low is hard.
-* ``edge_px``: range of its colours over their steepest change (95th percentile), lightly smoothed against noise: how
-  wide an edge is. High is blurred, which is hard.
+* ``contrast``: RMS difference to the mean colour around the box, over the half of its pixels that differ most, as a
+  share of full scale. Low means hard.
+* ``seen_px``: square root of the number of pixels that differ from that colour by more than the scenes' contrast limit:
+  the visible size of the object. Low means hard.
+* ``edge_px``: range of the colours over their steepest change (95th percentile), after light smoothing: the width of an
+  edge. High means blurred, which is hard.
 
-How much a box is covered cannot be measured: in a drawn picture nothing says what lies over what. ``seen_px`` falls
-where a box is covered by what looks like the ground, and by nothing else. Tilt cannot be measured either.
+Occlusion and tilt cannot be measured: a drawn picture does not say which object covers which. The pictures are read
+from the run's folder. Where rejected boxes get their real pixels back (``rejected_boxes: restore``), these are not the
+pictures as drawn, and the figures do not describe the generator.
 """
 
 import argparse
@@ -179,7 +180,7 @@ def sheet(easy: UPath, hard: UPath) -> bytes:
         previews.append(
             Preview(real=read(image.uri), annotation=image.annotation, difficulties=attribute, drawn=pictures)
         )
-    return fit_sheet(previews, "one layout, told easy and told hard")
+    return fit_sheet(previews, "each layout drawn as easy and as hard")
 
 
 def number(value: float, *, sign: bool = False) -> str:
@@ -203,15 +204,15 @@ def report(easy: Mapping[Key, Drawn], hard: Mapping[Key, Drawn]) -> str:
         ]
         for factor, found in compare(easy, hard).items()
     ]
-    return table(["factor", "hard is", "easy", "hard", "hard less easy", "real images", "verdict"], 2, lines)
+    return table(["factor", "hard means", "easy", "hard", "hard vs easy", "real images", "verdict"], 2, lines)
 
 
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("easy", help="folder of the run that was told easy")
-    parser.add_argument("hard", help="folder of the run that was told hard")
-    parser.add_argument("--sheet", type=Path, help="PNG file to write: some layouts, as both drew them")
+    parser.add_argument("easy", help="folder of the run that drew easy variants")
+    parser.add_argument("hard", help="folder of the run that drew hard variants")
+    parser.add_argument("--sheet", type=Path, help="PNG file to write: some layouts as drawn by both runs")
     given = parser.parse_args()
     try:
         print(report(of_run(UPath(given.easy)), of_run(UPath(given.hard))))

@@ -1,10 +1,12 @@
-"""What the scripts of evidence share: they run ablations, take in what is finished, and write the README's tables.
+"""Shared by the evidence scripts: run ablations, collect finished runs, write the tables of the documentation.
 
-A script names its questions, which are ablations of ``configs/ablations/``, run as ``detloop ablate`` runs them: one
-thread a run, as many at once as there are CPUs; started again, they go on where they stopped. Finished runs become rows
-of ``results/<script>.json``, one for each data set, arm and seed, beside the config that they were made with. Rows of
-different configs are never mixed: where an arm has changed, or what it takes of the config that all arms of a data set
-share, the rows made before it go, and the script says so.
+A script names its questions. Each is an ablation of ``configs/ablations/`` and runs as under ``detloop ablate``: one
+thread per run, as many runs at once as there are CPUs. The same command resumes an interrupted ablation. A finished run
+becomes a row of ``results/<script>.json``, keyed by data set, arm and seed and stored beside the config that made it.
+Rows of different configs are never mixed: if an arm changes, or a part of the config that it uses, its old rows are
+deleted and the script says so.
+
+The tables go to ``docs/evidence.md``, the summary to ``README.md``, each between its own pair of marks.
 """
 
 import argparse
@@ -13,7 +15,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +36,7 @@ from loop.config import ConfigError, LoopConfig
 from loop.config_files import validate
 
 README = ROOT / "README.md"
+DOCUMENT = ROOT / "docs" / "evidence.md"
 CONFIGS = ROOT / "configs"
 FOLDER = "FOLDER"  # stands for the place of a data set, which decides nothing
 OF_ROUNDS = ("mining.", "generator.", "fit.", "generation.", "filters", "rejected_boxes", "mixing.")
@@ -43,7 +46,7 @@ Results = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """An ablation, the config below it, and the data set that its rows belong to."""
+    """An ablation, its base config, and the data set that its rows belong to."""
 
     data: str
     base: str
@@ -53,12 +56,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """A script's questions, and what it makes of their answers."""
+    """A script's questions and the tables made from the answers."""
 
     name: str  # of the script and of its results
     questions: Mapping[str, Question]
     columns: Mapping[str, str]  # of a row: what is stored of a run's metrics, by the name it is stored under
-    sections: Mapping[str, Callable[[Results], str]]  # what stands in the README, by the marks that it stands between
+    sections: Mapping[str, Callable[[Results], str]]  # text in docs/evidence.md, by the name of its marks
+    summaries: Mapping[str, Callable[[Results], str]] = field(default_factory=dict)  # the same of README.md
     measure: Callable[[UPath], Mapping[str, float]] = lambda _: {}  # further metrics of the run in this folder
 
     @property
@@ -160,10 +164,16 @@ class Evidence:
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps(results, indent=1) + "\n")
         print(f"{name}: {len(found)} finished runs, {num_new} of them new or changed: {file.name} has their rows")
-        for marks, section in self.sections.items():
-            write_section(README, marks, section(results))
-        print(f"{README.name} has the tables")
+        for file, sections in self.documents().items():
+            for marks, section in sections.items():
+                write_section(file, marks, section(results))
+            print(f"tables written: {file.name}")
         return complete
+
+    def documents(self) -> dict[Path, Mapping[str, Callable[[Results], str]]]:
+        """The files that hold this script's tables, each with its sections by the name of their marks."""
+        texts = {DOCUMENT: self.sections, README: self.summaries}
+        return {file: sections for file, sections in texts.items() if sections}
 
     def main(self, description: str) -> None:
         """Read the command line; its first line describes the script."""

@@ -1,4 +1,4 @@
-"""Tables and sentences of evidence: means over seeds, differences paired by seed, and where in the README they go."""
+"""Tables and sentences of the evidence: means over seeds, differences paired by seed, and the marks around them."""
 
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,24 +16,24 @@ from loop.report.summary import points
 WORLDS = {"world", "fresh", "layout"}
 """Data sets that are rendered, and need no folder."""
 TITLES = {
-    "world": "Rendered scenes",
-    "fresh": "Rendered scenes by which no setting was chosen",
-    "layout": "Rendered scenes, drawn whole by the layout model",
+    "world": "Rendered scenes, first set",
+    "fresh": "Rendered scenes, second set",
+    "layout": "Rendered scenes, first set, layout model",
     "bccd": "Blood cells (BCCD)",
 }
-SEEDS = {**dict.fromkeys(WORLDS, "All seeds share the scenes."), "bccd": "Each seed draws its own training images."}
+SEEDS = {**dict.fromkeys(WORLDS, "All seeds use the same scenes."), "bccd": "Each seed draws its own training images."}
 
 Rows = Sequence[Mapping[str, Any]]
 Show = Callable[[float], str]
 
 
 class MissingMarksError(ValueError):
-    """A README has no place for the tables."""
+    """A document has no marks for the tables."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """Mean of one arm's metric less another's over the seeds that both have, and its 95 % interval."""
+    """Mean difference of a metric between two arms over the seeds that both have, with its 95 % interval."""
 
     seeds: int
     mean: float
@@ -41,19 +41,19 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """What the interval says."""
+        """The side of zero on which the interval lies."""
         if self.interval is None:
-            return "undecided: one seed has no interval"
+            return "undecided: a single seed has no interval"
         low, high = self.interval
-        return "above zero" if low > 0 else "below zero" if high < 0 else "undecided: the interval holds zero"
+        return "above zero" if low > 0 else "below zero" if high < 0 else "undecided: the interval contains zero"
 
     @property
     def text(self) -> str:
-        """In points, with the interval; for fractions."""
+        """The difference of fractions, in points, with its interval."""
         return self.shown(lambda value: points(value, sign=True))
 
     def shown(self, show: Show) -> str:
-        """With the interval, each number as ``show`` has it."""
+        """The difference with its interval, each number formatted by ``show``."""
         bounds = [show(bound) for bound in self.interval or ()]
         return show(self.mean) + (f" [{', '.join(bounds)}]" if bounds else "")
 
@@ -70,7 +70,7 @@ def by_seed(rows: Rows, arm: str, metric: str = "ap") -> dict[int, float]:
 
 
 def difference(rows: Rows, arm: str, reference: str, metric: str = "ap") -> Difference | None:
-    """One arm less another; None where no seed has both."""
+    """The first arm minus the second; None if they share no seed."""
     ours, theirs = by_seed(rows, arm, metric), by_seed(rows, reference, metric)
     values = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
     return mean_of(values) if values and arm != reference else None
@@ -89,11 +89,12 @@ def mean(rows: Rows, arm: str, metric: str = "ap", show: Show = points) -> str:
 
 
 def sentence(rows: Rows, arm: str, reference: str, metric: str = "ap", name: str = "AP") -> str:
-    """What the interval says of one arm against another, as a line of a list; empty where no seed has both."""
+    """The difference of two arms and its verdict as a list item; empty if they share no seed."""
     found = difference(rows, arm, reference, metric)
     if found is None:
         return ""
-    return f"- `{arm}` less `{reference}`: {found.text} points {name}, seeds: {found.seeds}; {found.verdict}."
+    seeds = "1 seed" if found.seeds == 1 else f"{found.seeds} seeds"
+    return f"- `{arm}` vs `{reference}`: {found.text} points {name}, {seeds}; {found.verdict}."
 
 
 def table(heading: Sequence[str], num_words: int, lines: Iterable[Sequence[str]]) -> str:
@@ -114,9 +115,9 @@ def sections(
     described: Iterable[str],
     of_data: Callable[[str, Mapping[str, Any], Rows, Sequence[str]], Sequence[str]],
 ) -> str:
-    """All that stands between the README's marks: the note, then what ``of_data`` says of each data set with rows.
+    """The text between the marks: the note, then the parts that ``of_data`` returns for each data set with rows.
 
-    It is given the data set's name, how it was run, its rows, and its arms as they are ``described``.
+    ``of_data`` gets the data set's name, its run settings, its rows, and its arms in the order of ``described``.
     """
     parts = []
     for data, run in results["runs"].items():
@@ -127,51 +128,52 @@ def sections(
 
 
 def folder_of(data: str) -> str:
-    """What a command line is told of where a data set lies."""
+    """The option that gives a command the folder of a data set; empty for rendered scenes."""
     return "" if data in WORLDS else " --data FOLDER"
 
 
 def heading(data: str, config: Mapping[str, Any]) -> str:
-    """The line over a data set's table: what all arms share."""
+    """The line above a data set's table: the settings that all arms share."""
     num_images = config["data"]["world"]["train"] if data in WORLDS else config["data"]["subset"] or "all"
     detector, training = config["detector"], config["training"]
     model, size = Path(detector["model"]).stem, detector["image_size_px"]
     start = "from random weights, " if training["start"] == "scratch" else ""
-    schedule = f"{start}{training['steps']} steps of {training['batch_size']} images"
-    loop = f"p = {config['mixing']['p']}, {config['generation']['copies']} copies, rounds: {config['rounds']}"
+    schedule = f"{start}{training['steps']} steps at batch size {training['batch_size']}"
+    rounds = "1 round" if config["rounds"] == 1 else f"{config['rounds']} rounds"
+    loop = f"p = {config['mixing']['p']}, {config['generation']['copies']} copies, {rounds}"
     return f"**{TITLES.get(data, data)}: {num_images} real training images, {model} at {size} px, {schedule}, {loop}**"
 
 
 def command(script: str, words: str, more: str = "") -> str:
-    """The line below a table: how it is made anew."""
+    """The line below a table: the command that makes it."""
     return f"Made by `uv run python tests/bench/{script}.py {words}`. {more}".strip()
 
 
 def marks(name: str) -> tuple[str, str]:
-    """Between which a script writes in the README."""
+    """The two comments between which a script writes its text."""
     return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
 
 
 def between_marks(text: str, name: str) -> str:
-    """What stands between the marks of a README. Raises MissingMarksError where it has none."""
-    return _parts(text, name)[1].strip("\n")
+    """The text between the marks. Raises MissingMarksError if they are missing."""
+    return _parts(text, name, "the text")[1].strip("\n")
 
 
-def write_section(readme: Path, name: str, section: str) -> None:
-    """Put ``section`` between the README's marks. Raises MissingMarksError where there are none."""
+def write_section(document: Path, name: str, section: str) -> None:
+    """Put ``section`` between the document's marks. Raises MissingMarksError if they are missing."""
     begin, end = marks(name)
-    before, _, after = _parts(readme.read_text(), name)
-    readme.write_text(f"{before}{begin}\n\n{section}\n\n{end}{after}")
+    before, _, after = _parts(document.read_text(), name, document.name)
+    document.write_text(f"{before}{begin}\n\n{section}\n\n{end}{after}")
 
 
-def _parts(text: str, name: str) -> tuple[str, str, str]:
-    """What stands before, between and after the marks."""
+def _parts(text: str, name: str, called: str) -> tuple[str, str, str]:
+    """The text before, between and after the marks; an error refers to it as ``called``."""
     first, last = marks(name)
     before, begin, rest = text.partition(first)
     inside, end, after = rest.partition(last)
     if not begin or not end:
         raise MissingMarksError(
-            f"the README has no {first} and, after it, {last}: its tables are not written. Put both marks where they "
-            "belong and run this again with --rows-only; the rows are stored"
+            f"{called} has no {first} followed by {last}, so its tables were not written. The rows are stored: add "
+            "both marks and run the same command with --rows-only"
         )
     return before, inside, after

@@ -14,11 +14,11 @@ from upath import UPath
 
 from actors import images, rows
 from actors.detectors import DetectorConfig, load_detector
-from actors.filters import FilterConfig, build_filters
-from actors.filters.chain import judge
+from actors.filters import FilterConfig
+from actors.filters.chain import build_filters, judge
 from actors.filters.crops import window
 from actors.filters.rejected import RejectedBoxes, restore
-from actors.generators import GeneratorConfig, build_generator
+from actors.generators import GeneratorConfig
 from actors.records import Annotation, Detections, Judged, LabeledImage, Sample
 from actors.rows import Row
 from actors.storage import read_record, write_bytes, write_record
@@ -39,7 +39,7 @@ class Generate:
 
     def __init__(self, config: GeneratorConfig, real: str, classes: tuple[str, ...], fitted: str | None) -> None:
         """``real`` is the URI of the real training images' records, ``fitted`` that of what was fitted on them."""
-        self.generator = build_generator(config, read_record(UPath(real), tuple[LabeledImage, ...]), classes, fitted)
+        self.generator = config.build(read_record(UPath(real), tuple[LabeledImage, ...]), classes, fitted)
 
     def __call__(self, batch: Sequence[Row]) -> list[Row]:
         """The columns of the drawn candidates."""

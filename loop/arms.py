@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from actors.attributes import attributes
-from actors.generators import fit_size
-from actors.generators.base import FitData, Fitted
+from actors.fitting import DetectorCheckpoint, FitData, Fitted, Learner
 from actors.plain import dumps
 from actors.records import Detections, Difficulty, LabeledImage, Sample
 from actors.seeds import derive_seed
@@ -23,7 +22,9 @@ from actors.storage import exclusive, read_detections, write_detections
 from loop import stages
 from loop.config import LoopConfig, MiningConfig, MixingConfig
 from loop.data.importing import Dataset
+from loop.hosting.records import Progress
 from loop.progress import Reporter
+from loop.report.fit_sheet import fit_sheet
 from loop.state import Cost, once
 from loop.training.fit import FitJob, FitResult, fit, fit_fingerprint
 from loop.training.job import TrainJob, TrainResult
@@ -103,11 +104,19 @@ class Trainings:
             storage=str(place / "train"),
         )
 
-    def fit(self, difficulties: tuple[tuple[Difficulty, ...], ...], start: Fitted | None = None) -> Fitted:
-        """The generator fitted on the real training images, whose boxes are as easy and hard as said.
+    def fit(
+        self,
+        learner: Learner,
+        difficulties: tuple[tuple[Difficulty, ...], ...],
+        *,
+        detector: str,
+        start: Fitted | None = None,
+    ) -> Fitted:
+        """A component fitted on the real training images, whose boxes have these ``difficulties``.
 
-        It goes on from ``start``, if there is one, with other examples. It is kept by fingerprint beside the runs, for
-        all of them that have these very pictures.
+        A fit goes on from ``start``, if there is one, with other examples. ``detector`` is the URI of the current
+        detector's checkpoint, for a learner that uses it. The result is kept by fingerprint beside the runs, for all
+        of them that have the same images.
         """
         config = self.config
         data = FitData(
@@ -115,11 +124,12 @@ class Trainings:
             images=self.data.splits["train"],
             difficulties=difficulties,
             seed=derive_seed(config.seed, "fit", *([start.fingerprint] if start else [])),
+            detector=DetectorCheckpoint(config=config.detector, uri=detector) if learner.uses_detector else None,
         )
-        fingerprint = fit_fingerprint(config.generator, data, start)
+        fingerprint = fit_fingerprint(learner, data, start)
         place = UPath(config.root) / "fits" / fingerprint
         job = FitJob(
-            generator=config.generator,
+            learner=learner,
             data=data,
             start=start,
             checkpoint=str(place / "generator.safetensors"),
@@ -137,9 +147,12 @@ class Trainings:
         return Fitted(checkpoint=job.checkpoint, fingerprint=fingerprint, boxes_cut=result.boxes_cut)
 
     def _fit(self, job: FitJob) -> FitResult:
-        num_steps, _ = fit_size(job.generator) or (0, 0)
-        with self.reporter.stage("fit", num_steps) as progress:
-            result = fit(job, self.config.hosting, lambda now: progress.reach(now.step, f"loss {now.loss:.3f}"))
+        with self.reporter.stage("fit", job.size().steps) as progress:
+
+            def follow(now: Progress) -> None:
+                progress.reach(now.step, f"loss {now.loss:.3f}")
+
+            result = fit(job, self.config.hosting, follow, fit_sheet)
             progress.reach(
                 result.steps, f"steps, {result.images_per_s:.0f} images/s, {result.launch_s:.0f} s to launch"
             )

@@ -7,9 +7,6 @@ import yaml
 from upath import UPath
 
 from actors.config import Config, Need
-from actors.filters.agreement import AgreementConfig
-from actors.filters.alignment import AlignmentConfig
-from actors.generators import fit_size
 from actors.storage import is_local, read_record
 from loop.config import LoopConfig
 from loop.cross_fit import check_num_folds
@@ -21,8 +18,6 @@ BYTES_A_PIXEL = 2.0
 """Of a lossless picture, on the safe side: candidates of BCCD take 1.0, of the world 1.3, of DeepPCB 0.2."""
 FEW_VAL = 20
 """With fewer validation images the bootstrap draws the same few again and again."""
-JUDGE_BOXES = (AgreementConfig, AlignmentConfig)
-"""Filters that reject boxes; the others reject images."""
 
 
 _MISSING = "MISSING"
@@ -77,7 +72,7 @@ def _advice(config: LoopConfig, counts: Counts) -> Iterator[str]:
     training, num_val = config.training, counts.images["val"]
     if config.rejected_boxes == "restore" and training.background_ignore:
         yield "training.background_ignore is not needed with rejected_boxes: restore, which leaves no object unlabelled"
-    judges_boxes = any(isinstance(one, JUDGE_BOXES) for one in config.filters)
+    judges_boxes = any(one.judges_boxes for one in config.filters)
     if config.rejected_boxes == "ignore" and judges_boxes and not training.background_ignore:
         yield (
             "rejected_boxes: ignore takes labels from objects that stay in the picture, and they are trained as "
@@ -116,14 +111,13 @@ def _cross_fit(config: LoopConfig, counts: Counts, num_folds: int) -> dict[str, 
 
 
 def _fit(config: LoopConfig, counts: Counts) -> dict[str, str]:
-    size = fit_size(config.generator)
+    size = config.generator.fit_size()
     if size is None or not config.rounds:
         return {}
-    steps, batch_size = size
     boxes = "the real boxes" if counts.boxes is None else f"{counts.boxes} real boxes"
     num_fits = sum(config.fit.is_due(number) for number in range(1, config.rounds + 1))
     when = "first" if num_fits == 1 else f"in {num_fits} of {config.rounds} rounds, each time from the weights it has"
-    return {"fit": f"the generator {when}, {steps} steps of {batch_size} on {boxes} (a fit done before is kept)"}
+    return {"fit": f"the generator {when}, {size.steps} steps of {size.batch_size} on {boxes} (a finished fit is kept)"}
 
 
 def _needs(config: LoopConfig) -> dict[str, str]:

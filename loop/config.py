@@ -17,7 +17,6 @@ from actors.filters import FilterConfig
 from actors.filters.rejected import RejectedBoxes
 from actors.generators import GeneratorConfig
 from actors.generators.inpaint.config import InpaintConfig
-from actors.generators.layout.config import LayoutConfig
 
 
 class WorldConfig(Config):
@@ -272,8 +271,10 @@ class LoopConfig(Config):
         detectors = (self.detector, self.mining.detector or self.detector)
         if self.training.start == "weights" and None in [detector.weights for detector in detectors]:
             raise ValueError("training.start: weights needs detector.weights, and those of a mining.detector")
-        if self.rejected_boxes == "restore" and isinstance(self.generator, LayoutConfig):
-            raise ValueError("rejected_boxes: restore needs real pixels, layout has none: use ignore or drop_image")
+        if self.rejected_boxes == "restore" and not self.generator.has_canvas:
+            raise ValueError(
+                f"rejected_boxes: restore needs real pixels, {self.generator.kind} has none: use ignore or drop_image"
+            )
         return self
 
     def science(self) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _same_kind(below: Mapping[str, Any], over: Mapping[str, Any]) -> bool:
-    return "kind" not in over or over["kind"] == below.get("kind")
+    return all(over.get(key, below.get(key)) == below.get(key) for key in ("kind", "import"))
 
 
 def _explain(detail: ErrorDetails, top: type[Config]) -> str:
@@ -122,6 +122,8 @@ def _explain(detail: ErrorDetails, top: type[Config]) -> str:
             return f"  {key}: required, but not given"
         case "union_tag_not_found":
             return f"  {key}.kind: required, but not given"
+        case "unknown_kind":
+            return f"  {key}.kind: {message}; seen: {seen['kind']!r}"
         case "union_tag_invalid":
             return f"  {key}.kind: Input should be one of {detail['ctx']['expected_tags']}; seen: {seen['kind']!r}"
     return f"  {key}: {message}" + ("" if isinstance(seen, dict | list) else f"; seen: {seen!r}")

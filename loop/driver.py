@@ -5,7 +5,8 @@ from functools import partial
 
 from upath import UPath
 
-from actors.filters import fit_filters
+from actors.filters.base import RealImages
+from actors.filters.chain import fit_filters
 from actors.storage import exclusive, read_record, write_record
 from loop.arms import Trainings
 from loop.check import missing
@@ -52,7 +53,8 @@ def _drive(config: LoopConfig, reporter: Reporter) -> UPath:
         write_record(folder.train_records, data.splits["train"])
         held_out = (*data.splits["val"], *data.splits.get("test", ()))
         filters = config.filters if config.rounds else ()
-        fit = partial(fit_filters, filters, data.splits["train"], held_out, data.classes)
+        real = RealImages(classes=data.classes, train=data.splits["train"], held_out=held_out)
+        fit = partial(fit_filters, filters, real)
         states = once(folder.filter_states, dict, lambda: in_an_actor(fit, config.hosting))
         for kind, state in states.items():
             for remark in state.get("remarks", ()):

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from upath import UPath
 
 from actors.attributes import attributes, difficulties
-from actors.generators import learns, strategy
-from actors.generators.base import Fitted
+from actors.fitting import Fitted
 from actors.records import Lineage
 from actors.rows import Row
 from actors.seeds import derive_seed
@@ -37,7 +36,7 @@ def run_round(loop: Loop, state: State) -> RoundResult:
         mined.instances,
         copies=loop.config.generation.copies,
         generator=loop.config.generator.kind,
-        strategy=strategy(loop.config.generator),
+        strategy=loop.config.generator.requested(),
         round_index=number,
         seed=loop.config.seed,
     )
@@ -86,9 +85,10 @@ def _mine(loop: Loop, state: State) -> Mined:
 def fit(loop: Loop, state: State, mined: Mined) -> Fitted | None:
     """The generator, fitted anew on the real training images where that is due; None where it does not learn."""
     config = loop.config
-    if not (learns(config.generator) and config.fit.is_due(state.round + 1)):
+    if not (config.generator.learns and config.fit.is_due(state.round + 1)):
         return state.generator
-    return loop.trainings.fit(difficulties(loop.data.splits["train"], mined.found), state.generator)
+    known = difficulties(loop.data.splits["train"], mined.found)
+    return loop.trainings.fit(config.generator, known, detector=state.detector, start=state.generator)
 
 
 def generate_and_judge(loop: Loop, state: State, generator: Fitted | None, lineages: Sequence[Lineage]) -> Pooled:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from upath import UPath
 
-from actors.generators.base import Fitted
+from actors.fitting import Fitted
 from actors.plain import differences
 from actors.records import Instance, Sample
 from actors.storage import read_record, write_record

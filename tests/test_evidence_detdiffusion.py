@@ -19,7 +19,6 @@ import drawn_factors
 import evidence
 from evidence_tables import MissingMarksError, between_marks, marks
 
-from actors.generators import decides_fit, strategy
 from actors.records import Annotation, Detections, Difficulty, Instance, LabeledImage, Lineage, Sample
 from actors.storage import write_record
 from loop.ablation.run import claim
@@ -70,7 +69,7 @@ def test_the_arms_differ_in_what_they_are_about_and_train_alike(name):
     without_loss = {arm for arm, one in drawing.items() if not mask_loss(one)}
     assert without_attribute == {"base", "no_attribute"} & set(of_arm)
     assert without_loss == {"base", "no_mask_loss"} & set(of_arm)
-    assert [strategy(drawing[arm]) for arm in asked[2:]] == ["origin", "easy", "hard"]
+    assert [drawing[arm].requested() for arm in asked[2:]] == ["origin", "easy", "hard"]
     assert [arm for arm, config in of_arm.items() if config.mining.detector] == parts[2:]
     alike = ("data", "detector", "mixing", "generation")
     assert len({(one.fingerprint(*alike), one.training.steps) for one in of_arm.values()}) == 1
@@ -83,14 +82,14 @@ def test_yolo_scores_are_compared_between_strategies_or_within_one():
     assert {arm for pair in parts for arm in pair} - {"origin", "hard"} == set(of_arm) - {
         *("real", "easy", "origin", "hard")
     }
-    drawn_as = {arm: strategy(one) if is_told(one) else "origin" for arm, one in of_arm.items() if arm != "real"}
+    drawn_as = {arm: one.requested() if is_told(one) else "origin" for arm, one in of_arm.items() if arm != "real"}
     assert all(drawn_as[first] == drawn_as[second] for first, second in parts)
 
 
 def test_the_fit_is_one_for_all_strategies():
     of_arm = {one.arm: one.config.generator for one in EVIDENCE.load("world", "runs", seeds=[0]).trials}
-    assert decides_fit(of_arm["easy"]) == decides_fit(of_arm["hard"]) == decides_fit(of_arm["origin"])
-    assert decides_fit(of_arm["hard"]) != decides_fit(of_arm["no_mask_loss"])
+    assert of_arm["easy"].fit_options() == of_arm["hard"].fit_options() == of_arm["origin"].fit_options()
+    assert of_arm["hard"].fit_options() != of_arm["no_mask_loss"].fit_options()
 
 
 def test_a_row_has_the_yolo_score_of_what_was_drawn_and_none_where_nothing_was():

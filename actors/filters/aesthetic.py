@@ -11,9 +11,10 @@ from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
+from typing_extensions import override
 
-from actors.config import Config, Need
-from actors.filters.base import State
+from actors.config import Need
+from actors.filters.base import FilterBase, OpenEmbed, RealImages, State
 from actors.filters.clip import Clip, ClipConfig, open_model
 from actors.filters.discriminant import Floats
 from actors.filters.quality_head import HOW_TO_GET, Head, degrade, fit_head, read_head
@@ -24,7 +25,7 @@ from actors.seeds import derive_seed
 FITTED = "fitted"
 
 
-class AestheticConfig(Config):
+class AestheticConfig(FilterBase):
     """How good a picture must look, by the score of a head on a CLIP embedding; higher is better."""
 
     runs_network: ClassVar = True
@@ -48,10 +49,35 @@ class AestheticConfig(Config):
             raise ValueError(f"the aesthetic score needs one: {HOW_TO_GET}")
         return head
 
+    @override
     def needs(self) -> tuple[Need, ...]:
-        """The head, where it is a file, and CLIP's weights."""
         head = () if self.head == FITTED else (Need(what="aesthetic head", place=self.head, is_release=False),)
         return head + self.clip.needs()
+
+    @override
+    def fit(self, real: RealImages) -> State:
+        """The real training images' scores by content, the threshold, and the head where it is fitted.
+
+        With ``head: fitted``, a real image's score is by a head that has not seen it. Raises ValueError without
+        training images (two for a fitted head), and FileNotFoundError where weights or head are not to be had.
+        """
+        measured = real.train[: self.max_images]
+        if len(measured) < (2 if self.head == FITTED else 1):
+            raise ValueError(f"aesthetic: {len(measured)} real training images are too few to measure")
+        clip = open_model(self.clip)
+        head, scores = _fit(clip, measured) if self.head == FITTED else _measure(clip, self.head, measured)
+        threshold = scores.mean() if self.quantile is None else np.quantile(scores, self.quantile)
+        keys = [content_hash(read(image.uri)) for image in measured]
+        return {
+            "threshold": float(threshold),
+            "model": clip.identity + head.identity,
+            "scores": dict(zip(keys, scores.tolist(), strict=True)),
+            "head": head.plain() if self.head == FITTED else None,
+        }
+
+    @override
+    def build(self, state: State, open_embed: OpenEmbed | None = None) -> "Aesthetic":
+        return Aesthetic(self, state)
 
 
 class Aesthetic:
@@ -65,28 +91,6 @@ class Aesthetic:
         self.config, self._state = config, state
         self.threshold = float(state["threshold"])
         self._known: dict[str, float] = dict(state["scores"])
-
-    @staticmethod
-    def fit(config: AestheticConfig, train: Sequence[LabeledImage], held_out: Sequence[LabeledImage]) -> State:
-        """The real training images' scores by content, the threshold, and the head where it is fitted.
-
-        With ``head: fitted``, a real image's score is by a head that has not seen it. Raises ValueError without
-        training images (two for a fitted head), and FileNotFoundError where weights or head are not to be had.
-        """
-        del held_out
-        measured = sorted(train, key=lambda image: image.id)[: config.max_images]
-        if len(measured) < (2 if config.head == FITTED else 1):
-            raise ValueError(f"aesthetic: {len(measured)} real training images are too few to measure")
-        clip = open_model(config.clip)
-        head, scores = _fit(clip, measured) if config.head == FITTED else _measure(clip, config.head, measured)
-        threshold = scores.mean() if config.quantile is None else np.quantile(scores, config.quantile)
-        keys = [content_hash(read(image.uri)) for image in measured]
-        return {
-            "threshold": float(threshold),
-            "model": clip.identity + head.identity,
-            "scores": dict(zip(keys, scores.tolist(), strict=True)),
-            "head": head.plain() if config.head == FITTED else None,
-        }
 
     @cached_property
     def _model(self) -> tuple[Clip, Head]:

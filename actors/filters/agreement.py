@@ -1,19 +1,21 @@
 """Detector filter: a drawn box must be found by the detector (Gen2Det, arXiv 2312.04566, Sec. 3.2)."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from actors import boxes as geometry
-from actors.config import Config
-from actors.filters.base import State
+from actors.filters.base import FilterBase, OpenEmbed, State
 from actors.records import Inspected, Verdict
 
 
-class AgreementConfig(Config):
+class AgreementConfig(FilterBase):
     """A drawn box survives if the detector sees its class there."""
+
+    judges_boxes: ClassVar = True
 
     kind: Literal["agreement"] = "agreement"
     iou_threshold: float = Field(0.3, ge=0.0, le=1.0)
@@ -22,6 +24,10 @@ class AgreementConfig(Config):
     """Least score of the detection; low on purpose, for a strict one keeps only what is solved already."""
     match_class: bool = True
     """Only detections of the box's own class count (the reading that explains the paper's Fig. 5)."""
+
+    @override
+    def build(self, state: State, open_embed: OpenEmbed | None = None) -> "Agreement":
+        return Agreement(self)
 
 
 class Agreement:
@@ -35,8 +41,7 @@ class Agreement:
     * not_detected: neither.
     """
 
-    def __init__(self, config: AgreementConfig, state: State) -> None:
-        del state  # nothing to measure beforehand
+    def __init__(self, config: AgreementConfig) -> None:
         self.config = config
 
     def judge(self, batch: Sequence[Inspected]) -> list[tuple[Verdict, ...]]:

@@ -12,23 +12,25 @@ from typing import Annotated, ClassVar, Literal, Protocol
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
-from actors.config import Config, Need
-from actors.filters.base import OpenEmbed, State
+from actors.config import Need
+from actors.filters.base import FilterBase, OpenEmbed, RealImages, State
 from actors.filters.clip import ClipConfig, Embeddings, open_model
 from actors.filters.crops import choose, cut, window
 from actors.filters.discriminant import Discriminant, Floats, Labels, cross_fitted, margins
 from actors.images import Pixels
-from actors.records import Inspected, LabeledImage, Verdict
+from actors.records import Inspected, Verdict
 
 Template = Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]
 NUM_AT_ONCE = 64  # crops in memory at a time
 
 
-class AlignmentConfig(Config):
+class AlignmentConfig(FilterBase):
     """Each drawn box's crop must look like its own class, held against the other classes and the background."""
 
     runs_network: ClassVar = True
+    judges_boxes: ClassVar = True
 
     kind: Literal["alignment"] = "alignment"
     features: Literal["clip", "detector"] = "detector"
@@ -51,9 +53,31 @@ class AlignmentConfig(Config):
     background: tuple[str, ...] = Field(("a photo of nothing in particular.", "a blurry background."), min_length=1)
     """With clip: prompts that stand for no object, each for itself."""
 
+    @override
     def needs(self) -> tuple[Need, ...]:
-        """CLIP's weights, where it looks with them."""
         return self.clip.needs() if self.features == "clip" else ()
+
+    @override
+    def fit(self, real: RealImages) -> State:
+        """The real crops that drawn ones are compared with, and with clip the thresholds of the classes.
+
+        Raises ValueError without class names; with clip, FileNotFoundError without weights.
+        """
+        if not real.classes:
+            raise ValueError("alignment: needs the names of the classes")
+        crops = choose(real.train, len(real.classes), self.max_crops_per_class)
+        judged = _comparable(crops, len(real.classes), self)
+        remarks = [
+            f"{name}: no real crops to compare with; its drawn boxes are not judged"
+            for label, name in enumerate(real.classes)
+            if label not in judged
+        ]
+        state = {"classes": list(real.classes), "crops": crops, "remarks": remarks}
+        return {**state, "thresholds": _clip_thresholds(self, state)} if self.features == "clip" else state
+
+    @override
+    def build(self, state: State, open_embed: OpenEmbed | None = None) -> "Alignment":
+        return Alignment(self, state, open_embed)
 
 
 class Looks(Protocol):
@@ -80,29 +104,11 @@ class Alignment:
         if config.features == "clip":
             self._open_looks = partial(_Prompts, config, state["classes"], state["thresholds"])
         elif open_embed is None:
-            raise ValueError("alignment: features: detector needs a detector; hand open_embed to build_filters")
+            raise ValueError("alignment: features: detector needs a detector; hand open_embed to its build")
         else:
             self._open_looks = partial(_Detector, config, state, open_embed)
         self.num_classes = len(state["classes"])
         self._judged = _comparable(state["crops"], self.num_classes, config)
-
-    @staticmethod
-    def fit(config: AlignmentConfig, train: Sequence[LabeledImage], classes: Sequence[str]) -> State:
-        """Which real crops drawn ones are held against, and with clip what CLIP makes of them.
-
-        Raises ValueError without class names; with clip, FileNotFoundError without weights.
-        """
-        if not classes:
-            raise ValueError("alignment: needs the names of the classes")
-        crops = choose(train, len(classes), config.max_crops_per_class)
-        judged = _comparable(crops, len(classes), config)
-        remarks = [
-            f"{name}: no real crops to compare with; its drawn boxes are not judged"
-            for label, name in enumerate(classes)
-            if label not in judged
-        ]
-        state = {"classes": list(classes), "crops": crops, "remarks": remarks}
-        return {**state, "thresholds": _clip_thresholds(config, state)} if config.features == "clip" else state
 
     @cached_property
     def _looks(self) -> Looks:

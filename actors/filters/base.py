@@ -1,20 +1,21 @@
-"""What the loop asks of a filter."""
+"""Filters judge candidates: their protocol, and the base of their configs."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.config import Component
 from actors.images import Pixels
-from actors.records import Inspected, Verdict
+from actors.records import Inspected, LabeledImage, Verdict
 
 State = Mapping[str, Any]
-"""What a filter learnt from the real images: plain JSON values, so that it can lie on disk beside the run.
+"""Measurements of the real images that a filter works with: plain JSON values, stored in the run's folder.
 
-A filter that measures the real images first has a static method ``fit(config, train, held_out)`` that returns it;
-``held_out`` (val and test) is for refusing leaks, nothing else. The state of the others is empty. What a user should
-know of the real images goes under ``remarks``, a list of sentences; the run says them.
+The run prints the sentences of the list ``remarks``, if there is one.
 """
 
 Embed = Callable[[Sequence[Pixels]], NDArray[np.float32]]
@@ -33,3 +34,40 @@ class Filter(Protocol):
         A candidate's verdicts do not depend on the others in the batch.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RealImages:
+    """The real images that filters may measure, sorted by id."""
+
+    classes: tuple[str, ...] = ()
+    train: tuple[LabeledImage, ...]
+    held_out: tuple[LabeledImage, ...] = ()  # validation and test images: to refuse copies of them, nothing else
+
+    def __post_init__(self) -> None:
+        for split in ("train", "held_out"):
+            images = sorted(getattr(self, split), key=lambda image: image.id)
+            object.__setattr__(self, split, tuple(images))
+
+
+class FilterBase(Component):
+    """The base of every filter's config."""
+
+    judges_boxes: ClassVar[bool] = False
+    """Whether the filter rejects single boxes; the others reject images."""
+
+    def fit(self, real: RealImages) -> State:
+        """Measure the real images, once for a run. The state depends on the images alone, not on their order.
+
+        Raises ValueError or FileNotFoundError where images or weights are missing.
+        """
+        del real
+        return {}
+
+    @abstractmethod
+    def build(self, state: State, open_embed: OpenEmbed | None = None) -> Filter:
+        """The filter with the ``state`` that ``fit`` returned.
+
+        ``open_embed`` opens the current detector for filters that use its features; they call it when they first need
+        it. Raises ValueError where one is needed and none is given.
+        """

@@ -5,14 +5,14 @@ from typing import Literal
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
-from actors.config import Config
-from actors.filters.base import State
+from actors.filters.base import FilterBase, OpenEmbed, RealImages, State
 from actors.images import Pixels, read
-from actors.records import WHOLE_IMAGE, Inspected, LabeledImage, Verdict
+from actors.records import WHOLE_IMAGE, Inspected, Verdict
 
 
-class BlankConfig(Config):
+class BlankConfig(FilterBase):
     """A picture needs some contrast, measured as the standard deviation of its grey levels (0 to 255)."""
 
     kind: Literal["blank"] = "blank"
@@ -22,6 +22,15 @@ class BlankConfig(Config):
     """... and at least this many grey levels, however flat the real images are."""
     max_images: int = Field(200, ge=1)
     """Real training images measured, the first by id."""
+
+    @override
+    def fit(self, real: RealImages) -> State:
+        contrasts = (contrast(read(image.uri)) for image in real.train[: self.max_images])
+        return {"lowest_std": min(contrasts, default=0.0)}
+
+    @override
+    def build(self, state: State, open_embed: OpenEmbed | None = None) -> "Blank":
+        return Blank(self, state)
 
 
 class Blank:
@@ -33,13 +42,6 @@ class Blank:
 
     def __init__(self, config: BlankConfig, state: State) -> None:
         self.threshold = max(config.min_std, config.real_share * float(state["lowest_std"]))
-
-    @staticmethod
-    def fit(config: BlankConfig, train: Sequence[LabeledImage], held_out: Sequence[LabeledImage]) -> State:
-        """The lowest contrast among the real training images; 0 where there are none."""
-        del held_out
-        measured = sorted(train, key=lambda image: image.id)[: config.max_images]
-        return {"lowest_std": min((contrast(read(image.uri)) for image in measured), default=0.0)}
 
     def judge(self, batch: Sequence[Inspected]) -> list[tuple[Verdict, ...]]:
         """One verdict on each whole picture."""

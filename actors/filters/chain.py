@@ -1,15 +1,27 @@
-"""The filters one after the other: what is dropped, what is left of the labels, and why."""
+"""The filters one after the other: fitted, built, and their verdicts applied to candidates."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from actors.filters.base import Filter
+from actors.filters.base import Filter, FilterBase, OpenEmbed, RealImages, State
 from actors.filters.rejected import RejectedBoxes, drops_image
 from actors.records import WHOLE_IMAGE, Annotation, Inspected, Judged, Verdict
 
 NO_DRAWN_BOX_LEFT = "chain: no_drawn_box_left"
 """Why an image is dropped whose drawn boxes have all been dropped: what is left in it, the real image had already."""
+
+
+def fit_filters(configs: Sequence[FilterBase], real: RealImages) -> dict[str, State]:
+    """The state of each filter by its kind."""
+    return {config.kind: config.fit(real) for config in configs}
+
+
+def build_filters(
+    configs: Sequence[FilterBase], states: Mapping[str, State], open_embed: OpenEmbed | None = None
+) -> list[Filter]:
+    """The filters in the configured order, from what ``fit_filters`` returned; ``open_embed`` as in ``build``."""
+    return [config.build(states[config.kind], open_embed) for config in configs]
 
 
 def judge(

@@ -15,23 +15,42 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from actors import boxes as geometry
-from actors.config import Config
-from actors.filters.base import State
+from actors.filters.base import FilterBase, OpenEmbed, RealImages, State
 from actors.images import Pixels, read
 from actors.records import WHOLE_IMAGE, Candidate, Inspected, LabeledImage, Verdict
 
 NUM_BITS = 64
 
 
-class DuplicateConfig(Config):
+class DuplicateConfig(FilterBase):
     """Pictures too close to a real image are refused."""
 
     kind: Literal["duplicate"] = "duplicate"
     max_distance: int = Field(6, ge=0, le=NUM_BITS)
     """Hashes that differ in at most this many of their 64 bits are near-duplicates. Unrelated images of one fixed
     camera stay well above: 14 and more on BCCD and on DeepPCB."""
+
+    @override
+    def fit(self, real: RealImages) -> State:
+        """Every real image's hash, and remarks on leaks: training images that nearly equal held-out ones.
+
+        A leak is the data set's own; pictures close to that held-out image are refused all the same.
+        """
+        state = {"train": _entries(real.train), "held_out": _entries(real.held_out)}
+        apart = _distances(_hashes(state["train"])[:, None], _hashes(state["held_out"])[None, :])
+        leaks = np.argwhere(apart <= self.max_distance)
+        pairs = [(state["train"][i]["id"], state["held_out"][j]["id"]) for i, j in leaks]
+        return {
+            **state,
+            "remarks": [f"training image {one} is a near-duplicate of held-out {two}" for one, two in pairs],
+        }
+
+    @override
+    def build(self, state: State, open_embed: OpenEmbed | None = None) -> "Duplicate":
+        return Duplicate(self, state)
 
 
 class Duplicate:
@@ -48,21 +67,6 @@ class Duplicate:
         self.held_out = _hashes(state["held_out"])
         self.train_uris = [entry["uri"] for entry in state["train"]]
         self.read = lru_cache(maxsize=16)(read)
-
-    @staticmethod
-    def fit(config: DuplicateConfig, train: Sequence[LabeledImage], held_out: Sequence[LabeledImage]) -> State:
-        """Every real image's hash, and remarks on leaks: training images that nearly are held-out ones already.
-
-        A leak is the data set's own; pictures close to that held-out image are refused all the same.
-        """
-        state = {"train": _entries(train), "held_out": _entries(held_out)}
-        apart = _distances(_hashes(state["train"])[:, None], _hashes(state["held_out"])[None, :])
-        leaks = np.argwhere(apart <= config.max_distance)
-        pairs = [(state["train"][i]["id"], state["held_out"][j]["id"]) for i, j in leaks]
-        return {
-            **state,
-            "remarks": [f"training image {one} is a near-duplicate of held-out {two}" for one, two in pairs],
-        }
 
     def judge(self, batch: Sequence[Inspected]) -> list[tuple[Verdict, ...]]:
         """One verdict on each whole picture."""

@@ -10,18 +10,18 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
-from actors.config import Config
-from actors.filters.base import State
+from actors.filters.base import FilterBase, OpenEmbed, RealImages, State
 from actors.images import Pixels, read
-from actors.records import WHOLE_IMAGE, Inspected, LabeledImage, Verdict
+from actors.records import WHOLE_IMAGE, Inspected, Verdict
 
 Floats = NDArray[np.float64]
 
 _RIDGE = 1e-2  # added to covariances of standardised features: few patches, or all alike, must not blow up the distance
 
 
-class NaturalnessConfig(Config):
+class NaturalnessConfig(FilterBase):
     """How far a picture's local statistics may lie from those of the real images."""
 
     kind: Literal["naturalness"] = "naturalness"
@@ -32,6 +32,26 @@ class NaturalnessConfig(Config):
     """Side of the patches; the half-size scale uses half of it. Smaller images use their shorter side."""
     max_images: int = Field(200, ge=2)
     """Real training images used for the fit, the first by id."""
+
+    @override
+    def fit(self, real: RealImages) -> State:
+        """Mean and covariance of the real training images' patches, and the threshold.
+
+        The threshold is taken over the images that the model was fitted on (no leave-one-out). Raises ValueError
+        without training images.
+        """
+        measured = real.train[: self.max_images]
+        if not measured:
+            raise ValueError("naturalness: there are no real training images to fit on")
+        patches = [patch_features(read(image.uri), self.patch_px) for image in measured]
+        model = _Model.fitted(np.concatenate(patches))
+        scores = np.array([model.score(features) for features in patches])
+        threshold = scores.mean() if self.quantile is None else np.quantile(scores, self.quantile)
+        return {"threshold": float(threshold), **model.state()}
+
+    @override
+    def build(self, state: State, open_embed: OpenEmbed | None = None) -> "Naturalness":
+        return Naturalness(self, state)
 
 
 class Naturalness:
@@ -46,23 +66,6 @@ class Naturalness:
         self.config = config
         self.threshold = float(state["threshold"])
         self.model = _Model.from_state(state)
-
-    @staticmethod
-    def fit(config: NaturalnessConfig, train: Sequence[LabeledImage], held_out: Sequence[LabeledImage]) -> State:
-        """Mean and covariance of the real training images' patches, and the threshold.
-
-        The threshold is taken over the images that the model was fitted on (no leave-one-out). Raises ValueError
-        without training images.
-        """
-        del held_out
-        measured = sorted(train, key=lambda image: image.id)[: config.max_images]
-        if not measured:
-            raise ValueError("naturalness: there are no real training images to fit on")
-        patches = [patch_features(read(image.uri), config.patch_px) for image in measured]
-        model = _Model.fitted(np.concatenate(patches))
-        scores = np.array([model.score(features) for features in patches])
-        threshold = scores.mean() if config.quantile is None else np.quantile(scores, config.quantile)
-        return {"threshold": float(threshold), **model.state()}
 
     def judge(self, batch: Sequence[Inspected]) -> list[tuple[Verdict, ...]]:
         """One verdict on each whole picture."""

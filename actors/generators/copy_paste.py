@@ -12,10 +12,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from typing_extensions import override
 
 from actors import boxes as geometry
 from actors.config import Share
-from actors.generators.base import one_box, source_of
+from actors.generators.base import GeneratorBase, one_box, source_of
 from actors.generators.cutouts import positions
 from actors.generators.cutouts.cutout import Box, Cutout, Mask, Shape, bounds, cut, turned
 from actors.generators.cutouts.hardening import HardeningConfig, Mode, ShareRange
@@ -29,7 +30,7 @@ _NUM_SEAM_TARGETS = 3  # of these, tried until one has places with good seams
 _GOOD_SEAM = 40.0  # RMS, grey levels: the surroundings differ by no more than this from the instances' own
 
 
-class CopyPasteConfig(HardeningConfig):
+class CopyPasteConfig(HardeningConfig, GeneratorBase):
     """Mined instances, made harder and pasted into other training images or at new places of their own."""
 
     kind: Literal["copy_paste"] = "copy_paste"
@@ -52,6 +53,10 @@ class CopyPasteConfig(HardeningConfig):
     """A pasted box and one that is there share at most this much of the smaller of the two."""
     occlusion: ShareRange = (0.2, 0.5)
     """Mode occlusion: range of the share of the pasted box that goes below an object which is there."""
+
+    @override
+    def build(self, real: Sequence[LabeledImage], classes: tuple[str, ...], fitted: str | None = None) -> "CopyPaste":
+        return CopyPaste(self, real)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

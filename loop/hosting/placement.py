@@ -6,7 +6,6 @@ And whether they leave its GPUs alone, which is as silent, and slow.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actors.generators import learns
 from loop.config import HostingConfig, LoopConfig, TrainRoleConfig
 
 
@@ -86,7 +85,7 @@ def without_gpu(config: LoopConfig, nodes: Sequence[Node]) -> str:
         "generate": config.generator.runs_network,
         "inspect": True,
         "judge": any(one.runs_network for one in config.filters),
-        "fit": learns(config.generator),
+        "fit": config.generator.learns,
         "train": True,
     }
     slow = [name for name, runs in runs_network.items() if runs and not getattr(config.hosting, name).num_gpus]

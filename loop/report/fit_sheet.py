@@ -5,7 +5,7 @@ from io import BytesIO
 
 from PIL import Image, ImageDraw
 
-from actors.generators.base import Preview
+from actors.fitting import Preview
 from actors.images import Pixels
 from loop.report.contact_sheet import CONTEXT, DRAWN, GREY, INK, MINED, SEEN
 from loop.report.marks import WHITE, Colour, Mark, font, marked

@@ -1,32 +1,34 @@
-"""Fitting a generator that learns, under Ray Train: on the real training images, once for all runs that would agree."""
+"""Fits of components that learn, under Ray Train: on the real training images, once for all runs that would agree."""
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from upath import UPath
 
-from actors.generators import GeneratorConfig, decides_fit, fit_parts, fit_size, open_fit
-from actors.generators.base import Fit, FitData, Fitted, Worker
+from actors.fitting import Fit, FitData, FitSize, Fitted, Learner, Preview, Worker
 from actors.plain import dumps
 from actors.storage import write_bytes
 from loop.config import HostingConfig
 from loop.hosting.launch import OnProgress, launch
 from loop.hosting.records import Outcome, Place, Progress
 from loop.hosting.resume import Memory
-from loop.report.fit_sheet import fit_sheet
 
 NUM_SHEETS = 4  # of samples, evenly over a fit; the last at its end
 SHEETS = "sheets"  # folder of theirs, beside the checkpoint
 EPOCH_STEPS = 50  # steps whose losses are noted as one figure, and after which the state may be kept
+
+DrawSheet = Callable[[Sequence[Preview], str], bytes]
+"""Draws previews under a title, as a PNG."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FitJob:
     """One fit, whole: equal jobs give equal checkpoints on one kind of hardware."""
 
-    generator: GeneratorConfig
+    learner: Learner
     data: FitData
     start: Fitted | None = None  # what it goes on from; None: random or pretrained weights
     checkpoint: str  # URI of the checkpoint to write
@@ -35,21 +37,32 @@ class FitJob:
 
     def fingerprint(self) -> str:
         """See ``fit_fingerprint``."""
-        return fit_fingerprint(self.generator, self.data, self.start)
+        return fit_fingerprint(self.learner, self.data, self.start)
 
     def located(self, place: Callable[[str], str]) -> "FitJob":
         """The same job with ``place`` applied to the URIs of what it writes and starts from."""
-        start = replace(self.start, checkpoint=place(self.start.checkpoint)) if self.start else None
-        return replace(self, start=start, checkpoint=place(self.checkpoint), storage=place(self.storage))
+        start = self.start and replace(self.start, checkpoint=place(self.start.checkpoint))
+        detector = self.data.detector and replace(self.data.detector, uri=place(self.data.detector.uri))
+        data = replace(self.data, detector=detector)
+        return replace(self, data=data, start=start, checkpoint=place(self.checkpoint), storage=place(self.storage))
+
+    def size(self) -> FitSize:
+        """The size of the fit. Raises ValueError for a component that does not learn."""
+        size = self.learner.fit_size()
+        if size is None:
+            raise ValueError(f"{self.learner.kind} does not learn: there is nothing to fit")
+        return size
 
 
-def fit_fingerprint(generator: GeneratorConfig, data: FitData, start: Fitted | None) -> str:
-    """16 hex digits over all that decides what a fit of ``generator`` on ``data`` from ``start`` on results in.
+def fit_fingerprint(learner: Learner, data: FitData, start: Fitted | None) -> str:
+    """16 hex digits over all that decides the result of a fit of ``learner`` on ``data``, from ``start`` on.
 
-    Images count by names, places, sizes and labels; their pixels are known by their places.
+    Images count by names, places, sizes and labels; their pixels are known by their places. A detector counts by its
+    config and its weights.
     """
-    parts = [decides_fit(generator), data]
+    parts = [learner.fit_options(), replace(data, detector=None)]
     parts += [start.fingerprint] if start else []
+    parts += [data.detector.digest()] if data.detector else []
     return hashlib.sha256(dumps(parts)).hexdigest()[:16]
 
 
@@ -67,8 +80,10 @@ class FitResult:
     boxes_cut: int = 0  # see ``Fitted``; fits of earlier versions do not know
 
 
-def fit(job: FitJob, hosting: HostingConfig, on_progress: OnProgress | None = None) -> FitResult:
-    """Fit ``job`` to its last step and write its checkpoint.
+def fit(
+    job: FitJob, hosting: HostingConfig, on_progress: OnProgress | None = None, draw_sheet: DrawSheet | None = None
+) -> FitResult:
+    """Fit ``job`` to its last step and write its checkpoint; ``draw_sheet`` draws the sample sheets, if any.
 
     A fit of the same name that was interrupted is gone on with (Ray only). Ray must have been started. Raises
     ValueError or FileNotFoundError where the job cannot be done as it is, Ray's errors where workers are lost more
@@ -76,7 +91,7 @@ def fit(job: FitJob, hosting: HostingConfig, on_progress: OnProgress | None = No
     """
     _check(job, hosting)
     start = time.perf_counter()
-    outcome = launch(run_fit, job, hosting.fit, hosting, on_progress)
+    outcome = launch(partial(run_fit, draw_sheet), job, hosting.fit, hosting, on_progress)
     return FitResult(
         checkpoint=job.checkpoint,
         steps=int(outcome.losses[-1]["step"]),
@@ -93,16 +108,17 @@ def _check(job: FitJob, hosting: HostingConfig) -> None:
     """Say here what every worker would run into: Ray would start them again and again."""
     if all(image.annotation.ignore.all() for image in job.data.images):
         raise ValueError(f"nothing to fit on: {len(job.data.images)} training images, and no box that is not ignored")
-    _, batch_size = fit_size(job.generator) or (0, 0)
-    parts = fit_parts(job.generator)
-    if hosting.engine == "ray" and batch_size % (hosting.fit.num_workers * parts):
-        sizes = f"the fit's batch size ({batch_size}), hosting.fit.num_workers ({hosting.fit.num_workers})"
-        sizes += f" times fit.accumulate ({parts})" if parts > 1 else ""
+    size = job.size()
+    if hosting.engine == "ray" and size.batch_size % (hosting.fit.num_workers * size.accumulate):
+        sizes = f"the fit's batch size ({size.batch_size}), hosting.fit.num_workers ({hosting.fit.num_workers})"
+        sizes += f" times fit.accumulate ({size.accumulate})" if size.accumulate > 1 else ""
         raise ValueError(f"every worker takes the same part of a batch: {sizes}; make one a multiple of the other")
 
 
-def run_fit(job: FitJob, place: Place, memory: Memory, progress: OnProgress, num_threads: int) -> Outcome:
-    """What one worker does; the first one writes the checkpoint."""
+def run_fit(
+    draw_sheet: DrawSheet | None, job: FitJob, place: Place, memory: Memory, progress: OnProgress, num_threads: int
+) -> Outcome:
+    """The work of one worker; the first one writes the checkpoint and the sample sheets."""
     import torch
 
     from actors.precision import native_dtypes
@@ -110,7 +126,7 @@ def run_fit(job: FitJob, place: Place, memory: Memory, progress: OnProgress, num
     torch.set_num_threads(num_threads)
     device = "cpu" if place.device == "cpu" else f"cuda:{place.device}"
     worker = Worker(device=device, rank=place.rank, num_workers=place.num_workers)
-    running = open_fit(job.generator, job.data, worker)
+    running = job.learner.open_fit(job.data, worker)
     state = memory.recall()
     losses: list[dict[str, float]] = state["losses"] if state else []
     first = int(losses[-1]["step"]) if losses else 0
@@ -129,8 +145,8 @@ def run_fit(job: FitJob, place: Place, memory: Memory, progress: OnProgress, num
         if place.rank == 0:
             speed = (done - first) * running.batch_size / (time.perf_counter() - began)
             progress(Progress(step=done, steps=running.num_steps, loss=losses[-1]["loss"], images_per_s=speed))
-            if _is_shown(done, running.num_steps):
-                _show(running, done, job)
+            if draw_sheet and _is_shown(done, running.num_steps):
+                _show(draw_sheet, running, done, job)
         if done < running.num_steps:
             memory.keep(lambda: {"fit": running.state(), "losses": list(losses)})
     seconds = time.perf_counter() - began
@@ -157,7 +173,7 @@ def _is_shown(done: int, num_steps: int) -> bool:
     return done * NUM_SHEETS // num_steps > before * NUM_SHEETS // num_steps
 
 
-def _show(running: Fit, done: int, job: FitJob) -> None:
+def _show(draw_sheet: DrawSheet, running: Fit, done: int, job: FitJob) -> None:
     """Put a sample sheet beside the checkpoint."""
-    sheet = fit_sheet(running.preview(), f"{job.generator.kind}, after {done} of {running.num_steps} steps")
+    sheet = draw_sheet(running.preview(), f"{job.learner.kind}, after {done} of {running.num_steps} steps")
     write_bytes(UPath(job.checkpoint).parent / SHEETS / f"{done:07d}.png", sheet)

@@ -34,7 +34,7 @@ from upath import UPath
 
 from actors.attributes import difficulties
 from actors.boxes import Boxes
-from actors.generators.base import Preview
+from actors.fitting import Preview
 from actors.images import Pixels, read
 from actors.records import Difficulty, LabeledImage, Sample
 from actors.storage import read_record

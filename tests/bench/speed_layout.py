@@ -23,8 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 from turns import headline, in_turns, ratio_to_best
 
-from actors.generators import build_generator
-from actors.generators.base import FitData, Worker
+from actors.fitting import FitData, Worker
 from actors.generators.diffusion.learner import noise_of, sampling_timesteps
 from actors.generators.layout.config import LayoutConfig
 from actors.generators.layout.fit import LayoutFit
@@ -180,7 +179,7 @@ def sampling_calls(config: LayoutConfig, data: FitData, folder: Path) -> dict[st
     """Ours: ``generate``, a batch of the default size at a time. Plain: the same pictures in one batch."""
     place, fit = str(folder / f"{config.network.kind}.safetensors"), LayoutFit(config, data, Worker(device="cpu"))
     fit.save(place)
-    generator: Any = build_generator(config, data.images, CLASSES, place)
+    generator: Any = config.build(data.images, CLASSES, place)
     asked, weights = orders(generator, data)[:NUM_DRAWN], fit.learner.average.state_dict()
 
     def plain(dtype: torch.dtype) -> Callable[[], list[Pixels]]:

@@ -11,9 +11,10 @@ from upath import UPath
 from actors import rows
 from actors.detectors.ultralytics.config import UltralyticsConfig
 from actors.detectors.ultralytics.weights import architecture, save_checkpoint
-from actors.filters import fit_filters
 from actors.filters.agreement import AgreementConfig
 from actors.filters.alignment import AlignmentConfig
+from actors.filters.base import RealImages
+from actors.filters.chain import fit_filters
 from actors.images import encode_png, read
 from actors.records import Annotation, Candidate, Detections, LabeledImage, Lineage, Sample
 from actors.storage import read_record, write_record
@@ -144,7 +145,7 @@ def test_alignment_looks_through_the_rounds_detector(easy_data, small_model, tmp
         save_checkpoint(architecture(detector, len(data.classes)), detector, data.classes, checkpoint)
     train, val = (data.splits[split] for split in ("train", "val"))
     write_record(UPath(tmp_path / "train.json"), (*train, *val))
-    write_record(UPath(tmp_path / "filters.json"), fit_filters(filters, train, (), data.classes))
+    write_record(UPath(tmp_path / "filters.json"), fit_filters(filters, RealImages(train=train, classes=data.classes)))
     judge = Judge(
         filters,
         "ignore",

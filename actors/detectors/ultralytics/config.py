@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from actors.config import Config, Need
+from actors.config import Component, Need
 
 
-class UltralyticsConfig(Config):
+class UltralyticsConfig(Component):
     """Any detection model of ultralytics, by its YAML or by a weight file."""
 
     kind: Literal["ultralytics"] = "ultralytics"

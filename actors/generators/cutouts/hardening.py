@@ -31,7 +31,7 @@ ShareRange = Annotated[tuple[float, float], AfterValidator(_rises_to_one)]
 class HardeningConfig(Config):
     """How far each mode goes."""
 
-    only_draws: ClassVar = frozenset({"modes", "scale", "contrast", "blur_px"})
+    not_in_fit: ClassVar = frozenset({"modes", "scale", "contrast", "blur_px"})
 
     scale: Range = (0.6, 1.5)
     """Mode scale: range of the factor."""

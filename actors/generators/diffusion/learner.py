@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from actors.generators.base import Worker
+from actors.fitting import Worker
 from actors.images import Pixels
 from actors.precision import native_dtypes
 

@@ -1,22 +1,27 @@
 """Config of the inpainting generator."""
 
+from collections.abc import Sequence
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from actors.config import Need, Share
+from actors.fitting import Fit, FitData, FitSize, Worker
+from actors.generators.base import Generator, GeneratorBase
 from actors.generators.cutouts.cutout import Shape
 from actors.generators.cutouts.hardening import HardeningConfig, Mode, Range
 from actors.generators.inpaint.painters import PainterConfig
+from actors.generators.inpaint.painters.base import CropRule
 from actors.generators.inpaint.painters.crop import CropConfig
-from actors.records import Strategy
+from actors.records import LabeledImage, Strategy
 
 
-class InpaintConfig(HardeningConfig):
+class InpaintConfig(HardeningConfig, GeneratorBase):
     """Which boxes are painted, where, and by which painter."""
 
     runs_network: ClassVar = True
-    only_draws: ClassVar = HardeningConfig.only_draws | {
+    not_in_fit: ClassVar = HardeningConfig.not_in_fit | {
         *("difficulty", "examples", "insert", "further", "turn_deg", "cutout", "feather_px"),
     }
 
@@ -68,7 +73,7 @@ class InpaintConfig(HardeningConfig):
 
     @model_validator(mode="after")
     def _knows_what_is_hard(self) -> Self:
-        if self.asks_what_was_hard and not (isinstance(self.painter, CropConfig) and self.painter.strength < 1):
+        if self.asks_what_was_hard and not self.painter.varies_instances:
             raise ValueError(
                 "difficulty: origin and examples: told are for a painter that is fitted on the real instances, and so "
                 "knows how hard each was found, and that starts from them: painter.kind crop, its strength below 1"
@@ -90,6 +95,25 @@ class InpaintConfig(HardeningConfig):
             )
         return self
 
+    @override
     def needs(self) -> tuple[Need, ...]:
-        """The painter's."""
         return self.painter.needs()
+
+    @override
+    def requested(self) -> Strategy:
+        return self.difficulty if self.painter.takes_difficulty else "origin"
+
+    @override
+    def build(self, real: Sequence[LabeledImage], classes: tuple[str, ...], fitted: str | None = None) -> Generator:
+        from actors.generators.inpaint.generator import Inpaint
+
+        return Inpaint(self, real, self.painter.build(classes, fitted))
+
+    @override
+    def fit_size(self) -> FitSize | None:
+        return self.painter.fit_size()
+
+    @override
+    def open_fit(self, data: FitData, worker: Worker) -> Fit:
+        crops = CropRule(context=self.context, margin=self.margin, flip=self.flip, rotate=self.rotate)
+        return self.painter.open_fit(data, worker, crops)

@@ -21,7 +21,7 @@ _MOST_SHARED = 0.2  # of the smaller of two boxes that are put beside each other
 class ArrangementConfig(Config):
     """How the layouts that are drawn differ from those of the real images."""
 
-    only_draws: ClassVar = frozenset({"jitter", "recombine"})
+    not_in_fit: ClassVar = frozenset({"jitter", "recombine"})
 
     flip: bool = True
     """Half of the layouts are mirrored left to right."""

@@ -1,15 +1,19 @@
-"""What the layout model is, how it is fitted, and what it is asked for (see ``actors.generators.layout.generator``)."""
+"""Config of the layout-to-image generator: its network, its fit, its prompts and its sampling."""
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
+from typing_extensions import override
 
 from actors.config import Config, Need
+from actors.fitting import Fit, FitData, FitSize, Worker
+from actors.generators.base import Generator, GeneratorBase
 from actors.generators.diffusion.low_rank import LowRankConfig
 from actors.generators.diffusion.unet import Channels, SidePx, UNetConfig
 from actors.generators.layout.arrangement import ArrangementConfig
 from actors.generators.layout.prompt import LayoutPromptConfig
-from actors.records import Strategy
+from actors.records import LabeledImage, Strategy
 
 
 class SmallConfig(UNetConfig):
@@ -80,11 +84,12 @@ class LayoutFitConfig(Config):
         return self
 
 
-class LayoutConfig(Config):
+class LayoutConfig(GeneratorBase):
     """The network, how it is fitted, what it is asked for, and how it samples."""
 
     runs_network: ClassVar = True
-    only_draws: ClassVar = frozenset({"strategy", "sampling_steps", "guidance", "batch_size"})
+    has_canvas: ClassVar = False
+    not_in_fit: ClassVar = frozenset({"strategy", "sampling_steps", "guidance", "batch_size"})
 
     kind: Literal["layout"] = "layout"
     network: Annotated[SmallConfig | StableDiffusionConfig, Field(discriminator="kind")] = SmallConfig()
@@ -121,6 +126,27 @@ class LayoutConfig(Config):
             )
         return self
 
+    @override
     def needs(self) -> tuple[Need, ...]:
-        """The network's."""
         return self.network.needs()
+
+    @override
+    def requested(self) -> Strategy:
+        return self.strategy
+
+    @override
+    def build(self, real: Sequence[LabeledImage], classes: tuple[str, ...], fitted: str | None = None) -> Generator:
+        from actors.generators.layout.generator import LayoutGenerator
+        from actors.generators.layout.network import load_network
+
+        return LayoutGenerator(self, real, load_network(self, classes, fitted))
+
+    @override
+    def fit_size(self) -> FitSize:
+        return FitSize(steps=self.fit.steps, batch_size=self.fit.batch_size, accumulate=self.fit.accumulate)
+
+    @override
+    def open_fit(self, data: FitData, worker: Worker) -> Fit:
+        from actors.generators.layout.fit import LayoutFit
+
+        return LayoutFit(self, data, worker)

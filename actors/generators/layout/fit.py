@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actors import boxes as geometry
-from actors.generators.base import NUM_PREVIEWS, FitData, Preview, Worker, read_fitted
+from actors.fitting import NUM_PREVIEWS, FitData, Preview, Worker, read_fitted
 from actors.generators.diffusion.box_masks import box_masks
 from actors.generators.diffusion.instance_masks import instance_masks
 from actors.generators.diffusion.learner import Learner, last_timestep, noise_of, target_of

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from actors.checkpoint import Header, write_checkpoint
-from actors.generators.base import read_fitted
+from actors.fitting import read_fitted
 from actors.generators.diffusion.learner import (
     NUM_TRAIN_TIMESTEPS,
     guided,

@@ -8,8 +8,9 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from actors.filters import build_filters, fit_filters
 from actors.filters.aesthetic import Aesthetic, AestheticConfig, content_hash
+from actors.filters.base import RealImages
+from actors.filters.chain import build_filters, fit_filters
 from actors.filters.clip import Clip, ClipConfig, open_model
 from actors.filters.quality_head import Head, degrade, fit_head, read_head
 from actors.images import encode_png, read
@@ -168,7 +169,7 @@ def test_without_a_head_the_config_says_how_to_get_one(tmp_path):
 @pytest.mark.parametrize("kind", ["file", "fitted"])
 def test_gen2det_sec_3_2_the_threshold_equals_the_mean_of_the_real_scores(real, clip, own_head, kind):
     config = AestheticConfig(head=str(own_head[0]) if kind == "file" else "fitted", clip=clip)
-    state = Aesthetic.fit(config, real, [])
+    state = config.fit(RealImages(train=real))
     verdicts = judged(config, state, *[read(image.uri) for image in real])
     scores = [verdict.score for verdict in verdicts]
     assert len(set(scores)) == len(real)
@@ -181,7 +182,7 @@ def test_gen2det_sec_3_2_the_threshold_equals_the_mean_of_the_real_scores(real, 
 
 def test_gen2det_sec_3_2_with_the_published_head(real, clip, aesthetic_head):
     config = AestheticConfig(head=str(aesthetic_head), clip=clip)
-    state = Aesthetic.fit(config, real, [])
+    state = config.fit(RealImages(train=real))
     scores = [verdict.score for verdict in judged(config, state, *[read(image.uri) for image in real])]
     assert state["threshold"] == np.mean(scores)
     assert state["head"] is None
@@ -189,7 +190,7 @@ def test_gen2det_sec_3_2_with_the_published_head(real, clip, aesthetic_head):
 
 def test_a_quantile_takes_the_place_of_the_mean(real, clip, own_head):
     config = AestheticConfig(head=str(own_head[0]), clip=clip, quantile=0.25)
-    state = Aesthetic.fit(config, real, [])
+    state = config.fit(RealImages(train=real))
     assert state["threshold"] == np.quantile(list(state["scores"].values()), 0.25)
     assert sum(verdict.keep for verdict in judged(config, state, *[read(image.uri) for image in real])) == 9
 
@@ -199,7 +200,7 @@ def test_a_quantile_takes_the_place_of_the_mean(real, clip, own_head):
 
 def test_known_pictures_are_not_scored_again(real, clip, own_head, monkeypatch):
     config = AestheticConfig(head=str(own_head[0]), clip=clip)
-    state = Aesthetic.fit(config, real, [])
+    state = config.fit(RealImages(train=real))
     filter_ = Aesthetic(config, state)
     shown = []
     embed = Clip.embed_images
@@ -221,7 +222,7 @@ def test_pictures_of_equal_bytes_and_other_shapes_have_other_hashes():
 
 def test_scores_depend_on_the_batch_by_rounding_only(real, clip, own_head):
     config = AestheticConfig(head=str(own_head[0]), clip=clip)
-    state = Aesthetic.fit(config, real, [])
+    state = config.fit(RealImages(train=real))
     pictures = [scene(seed, (64 + 4 * seed, 96)) for seed in range(20, 31)]
     together = [verdict.score for verdict in judged(config, state, *pictures)]
     alone = [judged(config, state, one)[0].score for one in pictures]
@@ -232,7 +233,7 @@ def test_a_head_that_changes_under_a_run_is_noticed(real, clip, own_head, tmp_pa
     file = tmp_path / "head.pth"
     file.write_bytes(own_head[0].read_bytes())
     config = AestheticConfig(head=str(file), clip=clip)
-    state = Aesthetic.fit(config, real, [])
+    state = config.fit(RealImages(train=real))
     tensors = torch.load(file, weights_only=True)
     tensors["layers.7.bias"] += 1
     torch.save(tensors, file)
@@ -242,7 +243,7 @@ def test_a_head_that_changes_under_a_run_is_noticed(real, clip, own_head, tmp_pa
 
 def test_without_images_it_says_so(clip, own_head):
     with pytest.raises(ValueError, match="0 real training images are too few"):
-        fit_filters([AestheticConfig(head=str(own_head[0]), clip=clip)], [], [], ())
+        fit_filters([AestheticConfig(head=str(own_head[0]), clip=clip)], RealImages(train=[]))
 
 
 # the head that is fitted ----------------------------------------------------------------------------------------
@@ -261,7 +262,7 @@ def test_a_fitted_head_ranks_fresh_degraded_embeddings_below_fresh_real_ones():
 
 def test_fits_are_equal_and_do_not_depend_on_the_order(real, clip):
     config = AestheticConfig(head="fitted", clip=clip)
-    assert fit_filters([config], real, [], ()) == fit_filters([config], real[::-1], [], ())
+    assert fit_filters([config], RealImages(train=real)) == fit_filters([config], RealImages(train=real[::-1]))
 
 
 def test_real_images_are_scored_by_heads_that_have_not_seen_them():

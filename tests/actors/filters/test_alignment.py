@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from actors.filters import build_filters, fit_filters
 from actors.filters.alignment import Alignment, AlignmentConfig
+from actors.filters.base import RealImages
+from actors.filters.chain import build_filters, fit_filters
 from actors.filters.clip import ClipConfig, open_model
 from actors.filters.crops import choose, cut, window
 from actors.filters.discriminant import Discriminant, cross_fitted, margins
@@ -82,7 +83,7 @@ def opened(sizes=None):
 
 def built(real, config=None, classes=CLASSES, open_embed=None):
     config = config or AlignmentConfig()
-    states = json.loads(json.dumps(fit_filters([config], real, [], classes)))
+    states = json.loads(json.dumps(fit_filters([config], RealImages(train=real, classes=classes))))
     (filter_,) = build_filters([config], states, open_embed or opened())
     return filter_
 
@@ -161,15 +162,15 @@ def test_the_detector_is_opened_once_and_when_it_is_needed(real):
 
 
 def test_without_a_detector_it_says_so(real):
-    states = fit_filters([AlignmentConfig()], real, [], CLASSES)
+    states = fit_filters([AlignmentConfig()], RealImages(train=real, classes=CLASSES))
     with pytest.raises(ValueError, match="hand open_embed"):
         build_filters([AlignmentConfig()], states)
     with pytest.raises(ValueError, match="names of the classes"):
-        fit_filters([AlignmentConfig()], real, [], ())
+        fit_filters([AlignmentConfig()], RealImages(train=real))
 
 
 def test_a_class_without_real_crops_is_not_judged_and_said_so(real):
-    state = Alignment.fit(AlignmentConfig(), real, (*CLASSES, "green"))
+    state = AlignmentConfig().fit(RealImages(train=real, classes=(*CLASSES, "green")))
     assert state["remarks"] == ["green: no real crops to compare with; its drawn boxes are not judged"]
     one = inspected(painted_scene(BOXES, (GREEN, BLUE)), annotated(BOXES, (2, 0)))
     (verdicts,) = built(real, classes=(*CLASSES, "green")).judge([one])
@@ -186,7 +187,7 @@ def test_one_class_is_held_against_the_background(real):
 
 def test_with_nothing_to_compare_no_box_is_judged(real):
     full = [replace(image, annotation=annotated([[0, 0, 96, 64]], [0])) for image in real]
-    state = Alignment.fit(AlignmentConfig(), full, ("red",))
+    state = AlignmentConfig().fit(RealImages(train=full, classes=("red",)))
     assert len(state["remarks"]) == 1
     filter_ = Alignment(AlignmentConfig(), state, opened())
     assert filter_.judge([inspected(painted_scene([], []), annotated([[0, 0, 96, 64]], [0]))]) == [()]
@@ -231,7 +232,7 @@ def test_a_template_has_one_place_for_the_name(template):
 
 
 def test_clip_needs_no_detector(real, clip_config):
-    states = json.loads(json.dumps(fit_filters([clip_config], real, [], CLASSES)))
+    states = json.loads(json.dumps(fit_filters([clip_config], RealImages(train=real, classes=CLASSES))))
     one = inspected(painted_scene(BOXES, (RED, BLUE)), annotated(BOXES, (0, 1)))
     (filter_,) = build_filters([clip_config], states)
     assert len(filter_.judge([one])[0]) == 2

@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from actors.filters import build_filters, fit_filters
 from actors.filters.agreement import Agreement, AgreementConfig
+from actors.filters.base import RealImages
 from actors.filters.blank import Blank, BlankConfig
-from actors.filters.chain import judge
+from actors.filters.chain import build_filters, fit_filters, judge
 from actors.filters.duplicate import DuplicateConfig, perceptual_hash
 from actors.filters.naturalness import Naturalness, NaturalnessConfig, patch_features
 from actors.images import encode_png, read
@@ -75,7 +75,7 @@ def real(tmp_path):
 
 
 def agreement(*seen, box=(0, 0, 10, 10), **config):
-    (verdicts,) = Agreement(AgreementConfig(**config), {}).judge([inspected(annotation=annotated([box]), seen=seen)])
+    (verdicts,) = Agreement(AgreementConfig(**config)).judge([inspected(annotation=annotated([box]), seen=seen)])
     (verdict,) = verdicts
     return verdict
 
@@ -109,7 +109,7 @@ def test_class_agreement_can_be_left_out():
 def test_only_drawn_boxes_that_count_are_judged():
     annotation = annotated([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], ignore=[False, False, True])
     one = inspected(annotation=annotation, drawn=[False, True, True])
-    (verdicts,) = Agreement(AgreementConfig(), {}).judge([one])
+    (verdicts,) = Agreement(AgreementConfig()).judge([one])
     assert [verdict.box for verdict in verdicts] == [1]
 
 
@@ -128,7 +128,7 @@ def test_blank_pictures_are_dropped_and_a_nearly_white_print_is_not():
 
 
 def test_blank_threshold_is_a_share_of_the_lowest_real_contrast(real):
-    state = Blank.fit(BlankConfig(), real, [])
+    state = BlankConfig().fit(RealImages(train=real))
     lowest = min(read(image.uri).mean(axis=2).std() for image in real)
     assert Blank(BlankConfig(real_share=0.5), state).threshold == pytest.approx(lowest / 2, rel=1e-4)
     assert Blank(BlankConfig(min_std=60.0), state).threshold == 60.0
@@ -138,7 +138,7 @@ def test_blank_threshold_is_a_share_of_the_lowest_real_contrast(real):
 
 
 def duplicate_verdict(real, candidate, held_out=()):
-    states = json.loads(json.dumps(fit_filters([DuplicateConfig()], real, held_out, ())))
+    states = json.loads(json.dumps(fit_filters([DuplicateConfig()], RealImages(train=real, held_out=held_out))))
     (filter_,) = build_filters([DuplicateConfig()], states)
     ((verdict,),) = filter_.judge([candidate])
     return verdict
@@ -177,7 +177,7 @@ def test_training_image_with_something_new_in_a_drawn_box_is_kept(real):
 
 
 def test_pairs_that_leak_already_are_reported(real):
-    state = fit_filters([DuplicateConfig()], real[:5], real[4:], ())["duplicate"]
+    state = fit_filters([DuplicateConfig()], RealImages(train=real[:5], held_out=real[4:]))["duplicate"]
     assert state["remarks"] == ["training image 04.png is a near-duplicate of held-out 04.png"]
 
 
@@ -186,11 +186,11 @@ def test_pairs_that_leak_already_are_reported(real):
 
 def test_gen2det_threshold_is_the_mean_score_of_the_real_images(real):
     config = NaturalnessConfig(patch_px=32)
-    state = Naturalness.fit(config, real, [])
+    state = config.fit(RealImages(train=real))
     filter_ = Naturalness(config, state)
     scores = [verdict.score for (verdict,) in filter_.judge([inspected(read(image.uri)) for image in real])]
     assert state["threshold"] == pytest.approx(np.mean(scores), rel=1e-9)
-    strict = Naturalness.fit(NaturalnessConfig(patch_px=32, quantile=0.1), real, [])
+    strict = NaturalnessConfig(patch_px=32, quantile=0.1).fit(RealImages(train=real))
     assert strict["threshold"] == pytest.approx(np.quantile(scores, 0.1), rel=1e-9)
 
 
@@ -202,7 +202,7 @@ def test_constant_and_tiny_pictures_have_finite_features(value):
 
 def test_naturalness_without_images_says_so():
     with pytest.raises(ValueError, match="no real training images"):
-        Naturalness.fit(NaturalnessConfig(), [], [])
+        NaturalnessConfig().fit(RealImages(train=[]))
 
 
 # chain ----------------------------------------------------------------------------------------------------------
@@ -259,8 +259,8 @@ ALL = (BlankConfig(), DuplicateConfig(), NaturalnessConfig(patch_px=32), Agreeme
 
 
 def test_verdicts_do_not_depend_on_the_batch_and_fits_not_on_the_order(real):
-    states = fit_filters(ALL, real[:6], real[6:], ())
-    assert json.loads(json.dumps(fit_filters(ALL, real[5::-1], real[:5:-1], ()))) == states
+    states = fit_filters(ALL, RealImages(train=real[:6], held_out=real[6:]))
+    assert json.loads(json.dumps(fit_filters(ALL, RealImages(train=real[5::-1], held_out=real[:5:-1])))) == states
     batch = [inspected(texture(seed), TWO_BOXES, seen=[([0, 0, 10, 10], 0, 0.5)]) for seed in (3, 20, 21, 7)]
     together = judge(build_filters(ALL, states), batch)
     alone = [judged for one in batch for judged in judge(build_filters(ALL, states), [one])]
@@ -291,7 +291,7 @@ def test_niqe_ranks_degraded_real_images_below_clean_ones(real_data, name):
 
     train, held_out = real_images(real_data, name)
     config = NaturalnessConfig()
-    filter_ = Naturalness(config, Naturalness.fit(config, train, []))
+    filter_ = Naturalness(config, config.fit(RealImages(train=train)))
     clean = [read(image.uri) for image in held_out[:12]]
     rng = np.random.default_rng(0)
     worse = {
@@ -311,7 +311,7 @@ def test_niqe_ranks_degraded_real_images_below_clean_ones(real_data, name):
 def test_real_held_out_images_are_neither_blank_nor_duplicates(real_data, name):
     configs = (BlankConfig(), DuplicateConfig())
     train, held_out = real_images(real_data, name)
-    filters = build_filters(configs, fit_filters(configs, train, [], ()))
+    filters = build_filters(configs, fit_filters(configs, RealImages(train=train)))
     judged = judge(filters, [inspected(read(image.uri)) for image in held_out])
     dropped = [entry.dropped for entry in judged if entry.dropped]
     assert len(dropped) <= 1, dropped  # BCCD's 00037 (val) shows the same field as 00038 (train)

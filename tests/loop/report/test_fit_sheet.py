@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from actors.generators.base import Preview
+from actors.fitting import Preview
 from actors.records import Annotation, Difficulty
 from loop.report.contact_sheet import CONTEXT, DRAWN, MINED, SEEN
 from loop.report.fit_sheet import CELL, GAP, HEADER, MARGIN, fit_sheet

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from actors.generators.base import FitData, Fitted
+from actors.fitting import FitData, Fitted
 from actors.generators.inpaint.config import InpaintConfig
 from actors.generators.layout.config import LayoutConfig
 from actors.images import encode_png
@@ -53,7 +53,7 @@ def job(tmp_path) -> Callable[..., FitJob]:
         images = tuple(picture(tmp_path / f"{seed}.png", seed, ignore=ignore) for seed in range(2))
         difficulties = ((Difficulty.EASY, Difficulty.HARD),) * 2
         return FitJob(
-            generator=InpaintConfig.model_validate({"painter": PAINTER | settings}),
+            learner=InpaintConfig.model_validate({"painter": PAINTER | settings}),
             data=FitData(classes=CLASSES, images=images, difficulties=difficulties, seed=3),
             checkpoint=str(tmp_path / "generator.safetensors"),
             name="fit",
@@ -66,7 +66,7 @@ def job(tmp_path) -> Callable[..., FitJob]:
 def layout_job(job: Callable[..., FitJob], prompt: dict[str, Any] | None = None, **settings: Any) -> FitJob:
     """A fit of the layout model, with settings of its prompt and of its fit by name."""
     changes = {"prompt": LAYOUT["prompt"] | (prompt or {}), "fit": {"batch_size": 4, "learning_rate": 3e-3} | settings}
-    return replace(job(), generator=LayoutConfig.model_validate(LAYOUT | changes))
+    return replace(job(), learner=LayoutConfig.model_validate(LAYOUT | changes))
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -166,7 +166,7 @@ def test_boxes_without_room_in_their_prompts_are_told_at_every_start(easy_config
     data, said = import_real(config), StringIO()
     trainings = Trainings(config=config, data=data, reporter=Reporter(Console(file=said, width=300)))
     difficulties = tuple((Difficulty.HARD,) * len(image.annotation) for image in data.splits["train"])
-    assert [trainings.fit(difficulties).boxes_cut for _ in range(2)] == [8, 8]
+    assert [trainings.fit(config.generator, difficulties, detector="").boxes_cut for _ in range(2)] == [8, 8]
     assert said.getvalue().count("8 of 16 boxes have no room in their prompts, and the fit leaves them out") == 2
 
 
@@ -182,9 +182,9 @@ def test_the_fingerprint_is_over_what_decides_the_weights(job):
         replace(one, data=replace(one.data, classes=("red", "blue"))),
     ]
     prints = [other.fingerprint() for other in others]
-    drawn_otherwise = one.generator.model_copy(update={"insert": 0.9, "difficulty": Difficulty.EASY})
+    drawn_otherwise = one.learner.model_copy(update={"insert": 0.9, "difficulty": Difficulty.EASY})
     assert same.fingerprint() == one.fingerprint()
-    assert replace(one, generator=drawn_otherwise).fingerprint() == job(fit_steps=6, sampling_steps=9).fingerprint()
+    assert replace(one, learner=drawn_otherwise).fingerprint() == job(fit_steps=6, sampling_steps=9).fingerprint()
     assert job(fit_steps=6, sampling_steps=9).fingerprint() == one.fingerprint()
     assert len({one.fingerprint(), *prints}) == 1 + len(others)
 
@@ -230,7 +230,8 @@ def test_runs_of_one_root_share_a_fit_and_others_do_not(easy_config, tmp_path, m
         config = LoopConfig.model_validate(easy_config | changes)
         data = import_real(config)
         difficulties = tuple((hardness,) * len(image.annotation) for image in data.splits["train"])
-        return Path(Trainings(config=config, data=data, reporter=Reporter()).fit(difficulties).checkpoint)
+        trainings = Trainings(config=config, data=data, reporter=Reporter())
+        return Path(trainings.fit(config.generator, difficulties, detector="").checkpoint)
 
     first = fitted("first")
     content = first.read_bytes()

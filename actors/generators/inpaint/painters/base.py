@@ -1,13 +1,16 @@
-"""What inpainting asks of a painter: the network that fills the hole in a window."""
+"""Painters fill the hole in a window of a real image: their protocol, and the base of their configs."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from actors import boxes as geometry
+from actors.config import Component
+from actors.fitting import Fit, FitData, FitSize, Worker
 from actors.images import Pixels
 from actors.records import Attributes, Difficulty
 
@@ -39,3 +42,40 @@ class Painter(Protocol):
         up to the last bits of the arithmetic.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CropRule:
+    """How a painter that learns cuts its training crops from the real images; as in ``InpaintConfig``."""
+
+    context: float
+    margin: float
+    flip: bool
+    rotate: bool
+
+
+class PainterBase(Component):
+    """The base of every painter's config. One that learns overrides ``fit_size`` and ``open_fit``."""
+
+    takes_difficulty: ClassVar[bool] = False
+    """Whether the painter is conditioned on the difficulty of an instance."""
+
+    @property
+    def varies_instances(self) -> bool:
+        """Whether the painter is fitted on the real instances, knows how difficult each is, and starts from them."""
+        return False
+
+    @abstractmethod
+    def build(self, classes: tuple[str, ...], fitted: str | None = None) -> Painter:
+        """The painter; ``fitted`` is the URI of its checkpoint if it learns.
+
+        Raises ValueError or FileNotFoundError where weights are missing or do not fit.
+        """
+
+    def fit_size(self) -> FitSize | None:
+        """The size of the fit; None for a painter that does not learn."""
+        return None
+
+    def open_fit(self, data: FitData, worker: Worker, crops: CropRule) -> Fit:
+        """A fit of the painter in one worker, not yet begun. Raises ValueError where there is nothing to fit on."""
+        raise NotImplementedError(f"{self.kind} does not learn")

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from actors import boxes as geometry
 from actors.checkpoint import Header, write_checkpoint
-from actors.generators.base import read_fitted
+from actors.fitting import Fit, FitData, FitSize, Worker, read_fitted
 from actors.generators.cutouts.window import Mask
 from actors.generators.diffusion.unet import Channels, SidePx, UNetConfig
-from actors.generators.inpaint.painters.base import Window
+from actors.generators.inpaint.painters.base import CropRule, PainterBase, Window
 from actors.images import Pixels, scaled
 from actors.precision import autocast, reproducible
 from actors.records import Attributes, Difficulty
@@ -30,10 +31,11 @@ DIFFICULTIES = tuple(Difficulty)
 FAMILY = "crop"
 
 
-class CropConfig(UNetConfig):
+class CropConfig(UNetConfig, PainterBase):
     """The network, how it is fitted, and how it samples."""
 
-    only_draws: ClassVar = frozenset({"sampling_steps", "guidance", "batch_size"})
+    takes_difficulty: ClassVar = True
+    not_in_fit: ClassVar = frozenset({"sampling_steps", "guidance", "batch_size"})
 
     kind: Literal["crop"] = "crop"
     size_px: SidePx = 48
@@ -61,6 +63,25 @@ class CropConfig(UNetConfig):
     """Classifier-free guidance (arXiv 2207.12598); 1 is none, and half the time."""
     batch_size: int = Field(32, ge=1)
     """Windows painted at a time."""
+
+    @property
+    @override
+    def varies_instances(self) -> bool:
+        return self.strength < 1
+
+    @override
+    def build(self, classes: tuple[str, ...], fitted: str | None = None) -> "CropPainter":
+        return load_painter(self, classes, fitted)
+
+    @override
+    def fit_size(self) -> FitSize:
+        return FitSize(steps=self.fit_steps, batch_size=self.fit_batch_size)
+
+    @override
+    def open_fit(self, data: FitData, worker: Worker, crops: CropRule) -> Fit:
+        from actors.generators.inpaint.painters.crop_fit import CropFit
+
+        return CropFit(self, data, worker, crops)
 
 
 def build_network(config: CropConfig, num_classes: int) -> "nn.Module":

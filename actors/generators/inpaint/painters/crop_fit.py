@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from actors import boxes as geometry
-from actors.generators.base import NUM_PREVIEWS, FitData, Preview, Worker, one_box
+from actors.fitting import NUM_PREVIEWS, FitData, Preview, Worker
+from actors.generators.base import one_box
 from actors.generators.cutouts.window import Frame, Mask, frame, hole
 from actors.generators.diffusion.instance_masks import decode
 from actors.generators.diffusion.learner import Learner, last_timestep, noise_scheduler, target_of
-from actors.generators.inpaint.painters.base import Window
+from actors.generators.inpaint.painters.base import CropRule, Window
 from actors.generators.inpaint.painters.crop import (
     CropConfig,
     CropPainter,
@@ -211,19 +212,15 @@ class CropFit:
         config: CropConfig,
         data: FitData,
         worker: Worker,
-        *,
-        context: float,
-        margin: float,
-        flip: bool,
-        rotate: bool,
+        rule: CropRule,
     ) -> None:
         self.config, self.classes, self.worker = config, data.classes, worker
         self.num_steps, self.batch_size = config.fit_steps, config.fit_batch_size
         if self.batch_size % worker.num_workers:
             raise ValueError(f"fit_batch_size ({self.batch_size}) is no multiple of {worker.num_workers} workers")
         self.attributes = data.attributes
-        found = crops(config, data.images, data.difficulties, context, margin)
-        self.examples = Examples(config, found, len(data.classes), data.seed, flip=flip, rotate=rotate)
+        found = crops(config, data.images, data.difficulties, rule.context, rule.margin)
+        self.examples = Examples(config, found, len(data.classes), data.seed, flip=rule.flip, rotate=rule.rotate)
         self.device, self.scheduler = torch.device(worker.device), noise_scheduler()
         torch.manual_seed(derive_seed(data.seed, "fit weights"))
         self.network = build_network(config, len(data.classes)).to(self.device)

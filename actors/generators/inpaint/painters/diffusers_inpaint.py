@@ -5,6 +5,7 @@ from inspect import signature
 from typing import Any, Literal
 
 from pydantic import Field
+from typing_extensions import override
 
 from actors.generators.diffusion.weights import Pipeline
 from actors.generators.inpaint.painters.base import Window
@@ -26,6 +27,10 @@ class DiffusersConfig(PipelineConfig):
     """Weight of the prompt; default: the pipeline's own."""
     strength: float = Field(1.0, gt=0.0, le=1.0)
     """How far back towards noise the hole is taken: 1 is all the way, less keeps some of the example set into it."""
+
+    @override
+    def build(self, classes: tuple[str, ...], fitted: str | None = None) -> "DiffusersPainter":
+        return DiffusersPainter(self, classes)
 
 
 class DiffusersPainter(PipelinePainter):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import override
 
 from actors.generators.inpaint.painters.base import Window
 from actors.generators.inpaint.painters.pipelines import (
@@ -40,6 +41,10 @@ class GligenConfig(PipelineConfig):
     """Weight of prompt, phrase and box against none of them; up to 1 there is no guidance."""
     grounded_frac: float = Field(1.0, ge=0.0, le=1.0)
     """Share of the steps, the first ones, in which box and phrase speak (scheduled sampling, Eq. 10)."""
+
+    @override
+    def build(self, classes: tuple[str, ...], fitted: str | None = None) -> "GligenPainter":
+        return GligenPainter(self, classes)
 
 
 class GligenPainter(PipelinePainter):

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from actors.config import Config, Need
+from actors.config import Need
 from actors.generators.diffusion.weights import Pipeline, is_hub_id, load_weights
-from actors.generators.inpaint.painters.base import Window
+from actors.generators.inpaint.painters.base import PainterBase, Window
 from actors.generators.inpaint.painters.lora import LoraConfig, fuse_lora
 from actors.images import Pixels
 from actors.precision import native_dtypes
@@ -31,7 +31,7 @@ FEW_STEPS = ("LCMScheduler", "TCDScheduler")  # fit every checkpoint with a beta
 UNSEEDED = ("DPMSolverSDEScheduler",)  # draws noise of its own, so that a picture would not come from its seed
 
 
-class PipelineConfig(Config):
+class PipelineConfig(PainterBase):
     """A pretrained pipeline, how it is loaded and how it is asked."""
 
     model: str

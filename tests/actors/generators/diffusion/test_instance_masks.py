@@ -7,8 +7,7 @@ import pytest
 import torch
 from pycocotools import mask as coco
 
-from actors.generators import open_fit
-from actors.generators.base import FitData, Worker
+from actors.fitting import FitData, Worker
 from actors.generators.diffusion.box_masks import box_masks
 from actors.generators.diffusion.instance_masks import decode, instance_masks
 from actors.generators.layout.config import LayoutConfig
@@ -125,7 +124,7 @@ def asked_for(fit, monkeypatch):
 
 
 def test_a_fit_asks_for_the_instance_masks_that_there_are_detdiffusion_sec_3_3(data, masked, monkeypatch):
-    plain, told = (open_fit(SETTINGS, one, Worker(device="cpu")) for one in (data, masked))
+    plain, told = (SETTINGS.open_fit(one, Worker(device="cpu")) for one in (data, masked))
     _, base, boxes = asked_for(plain, monkeypatch)
     batch, loss, masks = asked_for(told, monkeypatch)
     own = lower_triangle(data.images[0].annotation.boxes[0], 32)[1::2, 1::2]  # the network has half the image's side
@@ -144,7 +143,7 @@ def test_a_fit_asks_for_the_instance_masks_that_there_are_detdiffusion_sec_3_3(d
 
 def test_masks_of_nothing_change_nothing(data):
     blank = replace(data, images=(replace(data.images[0], masks=("", "", "")),))
-    plain, told = (open_fit(SETTINGS, one, Worker(device="cpu")) for one in (data, blank))
+    plain, told = (SETTINGS.open_fit(one, Worker(device="cpu")) for one in (data, blank))
     assert [plain.step(step) for step in range(3)] == [told.step(step) for step in range(3)]
 
 

@@ -8,7 +8,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import nn
 
-from actors.generators.base import Worker
+from actors.fitting import Worker
 from actors.generators.diffusion import learner as module
 from actors.generators.diffusion.learner import (
     Learner,

@@ -11,8 +11,7 @@ from tiny_pipelines import tiny_networks, tiny_text
 
 from actors import precision
 from actors.checkpoint import read_checkpoint
-from actors.generators import build_generator, decides_fit, fit_size, learns, open_fit
-from actors.generators.base import FitData, Worker
+from actors.fitting import FitData, FitSize, Worker
 from actors.generators.diffusion.box_masks import box_masks
 from actors.generators.diffusion.learner import target_of
 from actors.generators.diffusion.low_rank import LowRankConfig
@@ -72,7 +71,7 @@ def data(tmp_path_factory):
 
 
 def fitted_at(settings, data, place):
-    fit = open_fit(settings, data, CPU)
+    fit = settings.open_fit(data, CPU)
     for step in range(fit.num_steps):
         fit.step(step)
     fit.save(str(place))
@@ -88,7 +87,7 @@ def checkpoint(data, tmp_path_factory):
 @pytest.fixture(scope="module")
 def build(data, checkpoint):
     """Generators with other settings over the same weights."""
-    return lambda **changes: build_generator(config(**changes), data.images, CLASSES, checkpoint)
+    return lambda **changes: config(**changes).build(data.images, CLASSES, checkpoint)
 
 
 def lineage(seed, image_id="0.png", boxes=(0, 1)):
@@ -116,7 +115,7 @@ def equal(first, second):
 
 def test_weight_0_is_the_base_model_bit_for_bit_detdiffusion_eq_5(data):
     """Against GeoDiffusion's loss (arXiv 2306.04607, Eqs. 5-7) written out here."""
-    without, base = (open_fit(config(fit={"mask_loss": 0.0}), data, CPU) for _ in range(2))
+    without, base = (config(fit={"mask_loss": 0.0}).open_fit(data, CPU) for _ in range(2))
     assert without.perception is None
     assert list(without.state()) == ["network", "average", "optimizer"]
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in without.network.denoiser.modules())
@@ -144,7 +143,7 @@ def test_weight_0_is_the_base_model_bit_for_bit_detdiffusion_eq_5(data):
 
 
 def test_the_mask_loss_is_added_and_moves_the_network_detdiffusion_eq_5(data):
-    plain, told, strongly = (open_fit(config(fit={"mask_loss": share}), data, CPU) for share in (0.0, 0.01, 1.0))
+    plain, told, strongly = (config(fit={"mask_loss": share}).open_fit(data, CPU) for share in (0.0, 0.01, 1.0))
     assert equal(weights(plain), weights(told))  # the head takes nothing from the network's chance
     first, second, third = (fit.step(0) for fit in (plain, told, strongly))
     assert second - first == pytest.approx(0.01 * (third - first), rel=1e-2)
@@ -153,7 +152,7 @@ def test_the_mask_loss_is_added_and_moves_the_network_detdiffusion_eq_5(data):
 
 
 def test_the_head_is_in_the_state_and_nowhere_else_detdiffusion_sec_3_3(data, checkpoint):
-    fit = open_fit(CONFIG, data, CPU)
+    fit = CONFIG.open_fit(data, CPU)
     assert list(fit.state()) == ["network", "average", "optimizer", "beside"]
     _, tensors = read_checkpoint(checkpoint)
     assert set(tensors) == set(fit.network.denoiser.state_dict())
@@ -164,7 +163,7 @@ def test_the_head_is_in_the_state_and_nowhere_else_detdiffusion_sec_3_3(data, ch
 
 
 def test_text_encoder_and_u_net_learn_geodiffusion_sec_3_3(data):
-    fit = open_fit(CONFIG, data, CPU)
+    fit = CONFIG.open_fit(data, CPU)
     before = weights(fit)
     fit.step(0)
     after = weights(fit)
@@ -174,13 +173,13 @@ def test_text_encoder_and_u_net_learn_geodiffusion_sec_3_3(data):
 
 
 def test_a_batch_can_be_learned(data):
-    fit = open_fit(config(fit={"steps": 15}), data, CPU)
+    fit = config(fit={"steps": 15}).open_fit(data, CPU)
     losses = [fit.learner.update(step, [lambda: fit._loss(0, range(4))]) for step in range(15)]
     assert losses[-1] < 0.8 * losses[0]
 
 
 def test_an_interrupted_fit_goes_on_to_the_same_bytes(data, checkpoint, tmp_path):
-    first, second = (open_fit(CONFIG, data, CPU) for _ in range(2))
+    first, second = (CONFIG.open_fit(data, CPU) for _ in range(2))
     first.step(0)
     file = tmp_path / "state.pt"
     torch.save(first.state(), file)
@@ -194,7 +193,7 @@ def test_an_interrupted_fit_goes_on_to_the_same_bytes(data, checkpoint, tmp_path
 
 
 def test_a_fit_that_goes_on_begins_with_the_saved_weights_and_its_own_difficulties(data, checkpoint, tmp_path):
-    again = open_fit(CONFIG, replace(data, difficulties=((HARD,) * 3,) * 2), CPU)
+    again = CONFIG.open_fit(replace(data, difficulties=((HARD,) * 3,) * 2), CPU)
     again.warm_start(checkpoint)
     saved = read_checkpoint(checkpoint)[1]
     assert equal(weights(again), saved)
@@ -203,13 +202,13 @@ def test_a_fit_that_goes_on_begins_with_the_saved_weights_and_its_own_difficulti
     header, tensors = read_checkpoint(str(tmp_path / "again.safetensors"))
     assert equal(tensors, saved)
     assert header.attributes == {"0.png": (HARD,) * 3, "1.png": (HARD,) * 3}
-    other = open_fit(config(prompt={"grid": (4, 4)}), data, CPU)
+    other = config(prompt={"grid": (4, 4)}).open_fit(data, CPU)
     with pytest.raises(ValueError, match="grid 4x4"):
         other.warm_start(checkpoint)
 
 
 def test_a_preview_is_what_the_saved_weights_draw_and_changes_nothing(data, checkpoint, tmp_path):
-    fit = open_fit(CONFIG, data, CPU)
+    fit = CONFIG.open_fit(data, CPU)
     for step in range(3):
         fit.step(step)
         previews = fit.preview()
@@ -226,22 +225,22 @@ def test_a_preview_is_what_the_saved_weights_draw_and_changes_nothing(data, chec
         assert preview.difficulties == (EASY, HARD, HARD)
         assert list(preview.drawn) == ["easy", "hard"]
         for strategy, pixels in preview.drawn.items():
-            generator = build_generator(config(strategy=strategy, **still), data.images, CLASSES, checkpoint)
+            generator = config(strategy=strategy, **still).build(data.images, CLASSES, checkpoint)
             (drawn,) = generator.generate([lineage(derive_seed(data.seed, "preview", image.id), image.id, ())])
             assert drawn.pixels.tobytes() == pixels.tobytes()
         assert (preview.drawn["easy"] != preview.drawn["hard"]).any()
 
 
 def test_without_the_attribute_a_preview_has_nothing_to_tell_apart(data):
-    (preview, *_) = open_fit(config(prompt={"attribute": False}, strategy="origin"), data, CPU).preview()
+    (preview, *_) = config(prompt={"attribute": False}, strategy="origin").open_fit(data, CPU).preview()
     assert list(preview.drawn) == ["origin"]
 
 
 def test_parts_of_a_batch_and_several_workers_make_the_steps_of_one(data, together, monkeypatch):
     """In float32, losses agree to 1e-5 and gradients to 1e-4 of their norm: sums round otherwise in the last bits."""
     monkeypatch.setattr(precision, "native_dtypes", lambda _: [torch.float32])
-    alone, parted = (open_fit(config(fit={"accumulate": number}), data, CPU) for number in (1, 2))
-    gang = [open_fit(CONFIG, data, Worker(device="cpu", rank=rank, num_workers=2)) for rank in range(2)]
+    alone, parted = (config(fit={"accumulate": number}).open_fit(data, CPU) for number in (1, 2))
+    gang = [CONFIG.open_fit(data, Worker(device="cpu", rank=rank, num_workers=2)) for rank in range(2)]
     expected, apart = alone.step(0), parted.step(0)
     shared = together([lambda fit=fit: fit.step(0) for fit in gang])
     assert apart == pytest.approx(expected, rel=1e-5)
@@ -301,7 +300,7 @@ def test_examples_are_those_of_their_step_and_place(data):
 
 
 def test_a_tenth_is_shown_without_words_and_has_no_objects(data):
-    fit = open_fit(config(fit={"null_prompt": 0.3}), data, CPU)
+    fit = config(fit={"null_prompt": 0.3}).open_fit(data, CPU)
     batch = fit.examples.batch(0, range(200))
     untold = [one for one in batch if not one.prompt.text]
     assert abs(len(untold) - 60) < 3 * np.sqrt(200 * 0.3 * 0.7)
@@ -320,7 +319,7 @@ def test_little_strength_is_fitted_for_little_noise(data):
 
 def test_boxes_without_room_in_the_prompt_are_counted(data):
     """Ten tokens have room for one of an image's two boxes; the ignored one does not count."""
-    cut = [open_fit(config(prompt={"max_tokens": budget}), data, CPU).boxes_cut for budget in (24, 10)]
+    cut = [config(prompt={"max_tokens": budget}).open_fit(data, CPU).boxes_cut for budget in (24, 10)]
     assert cut == [0, 2]
 
 
@@ -344,7 +343,7 @@ def test_boxes_cut_by_the_budget_are_flagged_ignore(data, tmp_path):
     """Ten tokens: begin, three words, one object of four, end; the other object is left out."""
     short = config(prompt={"max_tokens": 10}, arrangement={"flip": False})
     uri = fitted_at(short, data, tmp_path / "short.safetensors")
-    generator = build_generator(short, data.images, CLASSES, uri)
+    generator = short.build(data.images, CLASSES, uri)
     found = generator.generate(LINEAGES)
     assert {tuple(one.annotation.ignore.tolist()) for one in found} == {(True, False, True), (False, True, True)}
     assert all((one.drawn == ~one.annotation.ignore).all() for one in found)
@@ -448,8 +447,8 @@ def test_weights_of_another_prompt_are_refused_geodiffusion_sec_3_2(checkpoint, 
 
 
 def test_a_generator_without_a_fit_is_refused(data):
-    with pytest.raises(ValueError, match="nothing was"):
-        build_generator(CONFIG, data.images, CLASSES)
+    with pytest.raises(ValueError, match="there is none"):
+        CONFIG.build(data.images, CLASSES)
 
 
 def test_what_was_measured_is_in_the_checkpoint(checkpoint):
@@ -458,17 +457,17 @@ def test_what_was_measured_is_in_the_checkpoint(checkpoint):
 
 
 def test_how_it_draws_needs_no_new_fit():
-    assert learns(CONFIG)
-    assert fit_size(CONFIG) == (3, 4)
+    assert CONFIG.learns
+    assert CONFIG.fit_size() == FitSize(steps=3, batch_size=4)
     drawn = {"strategy": "easy", "guidance": 1.0, "batch_size": 3, "sampling_steps": 9}
-    assert decides_fit(config(**drawn, arrangement={"jitter": 0.5, "recombine": 0.5})) == decides_fit(CONFIG)
+    assert config(**drawn, arrangement={"jitter": 0.5, "recombine": 0.5}).fit_options() == CONFIG.fit_options()
     for change in (
         {"strength": 0.5},
         {"arrangement": {"flip": False}},
         {"prompt": {"grid": (4, 4)}},
         {"fit": {"steps": 4}},
     ):
-        assert decides_fit(config(**change)) != decides_fit(CONFIG)
+        assert config(**change).fit_options() != CONFIG.fit_options()
 
 
 @pytest.mark.parametrize(("key", "value"), [("channels", (12, 24)), ("size_px", 24), ("text_width", 24)])
@@ -502,7 +501,7 @@ def latent(model, **changes):
 
 def test_a_stable_diffusion_folder_is_fitted_saved_loaded_and_drawn_with(folders, data, tmp_path):
     settings = latent(folders / "plain")
-    fit = open_fit(settings, data, CPU)
+    fit = settings.open_fit(data, CPU)
     vae, before = deepcopy(fit.network.vae.state_dict()), weights(fit)
     assert fit.network.latent_shape == (4, 8, 8)
     assert fit.network.encode(torch.zeros(1, 3, 32, 32)).shape == (1, 4, 8, 8)
@@ -516,7 +515,7 @@ def test_a_stable_diffusion_folder_is_fitted_saved_loaded_and_drawn_with(folders
     fit.save(str(tmp_path / "generator.safetensors"))
     _, tensors = read_checkpoint(str(tmp_path / "generator.safetensors"))
     assert set(tensors) == set(before)  # no VAE, no head
-    generator = build_generator(settings, data.images, CLASSES, str(tmp_path / "generator.safetensors"))
+    generator = settings.build(data.images, CLASSES, str(tmp_path / "generator.safetensors"))
     assert equal(generator.network.vae.state_dict(), vae)
     drawing, average = generator.network.denoiser.state_dict(), fit.learner.average.state_dict()
     assert equal(drawing, {name: tensor.to(drawing[name].dtype) for name, tensor in average.items()})
@@ -531,23 +530,21 @@ def test_a_stable_diffusion_folder_is_fitted_saved_loaded_and_drawn_with(folders
 def test_little_strength_starts_from_the_real_image_s_latents(folders, data, tmp_path):
     settings = latent(folders / "plain", strength=0.3)
     uri = fitted_at(settings, data, tmp_path / "generator.safetensors")
-    generator = build_generator(settings, data.images, CLASSES, uri)
+    generator = settings.build(data.images, CLASSES, uri)
     (order,) = orders(generator, [lineage(0)])
     assert order.start.shape == (3, 32, 32)
     (one,) = generator.generate([lineage(0)])
-    (other,) = build_generator(settings, [replace(data.images[0], uri=data.images[1].uri)], CLASSES, uri).generate(
-        [lineage(0)]
-    )
+    (other,) = settings.build([replace(data.images[0], uri=data.images[1].uri)], CLASSES, uri).generate([lineage(0)])
     assert (one.pixels != other.pixels).any()
 
 
 def test_what_is_no_such_checkpoint_is_refused(folders, data, tmp_path):
     with pytest.raises(ValueError, match="is no text-to-image model: its U-Net takes 9 channels, latents have 4"):
-        open_fit(latent(folders / "inpaint"), data, CPU)
+        latent(folders / "inpaint").open_fit(data, CPU)
     with pytest.raises(FileNotFoundError, match="no such folder"):
-        open_fit(latent(tmp_path / "nowhere"), data, CPU)
+        latent(tmp_path / "nowhere").open_fit(data, CPU)
     with pytest.raises(FileNotFoundError, match="no model_index"):
-        open_fit(latent(tmp_path), data, CPU)
+        latent(tmp_path).open_fit(data, CPU)
     (need,) = latent(folders / "plain").needs()
     assert (need.place, need.is_release) == (str(folders / "plain"), False)
     assert CONFIG.needs() == ()
@@ -582,7 +579,7 @@ def frozen(denoiser):
 
 
 def test_only_low_rank_additions_and_the_prompts_tokens_learn_lora_sec_4_1(folders, data):
-    whole, fit = open_fit(latent(folders / "plain"), data, CPU), open_fit(low_rank(folders, steps=3), data, CPU)
+    whole, fit = latent(folders / "plain").open_fit(data, CPU), low_rank(folders, steps=3).open_fit(data, CPU)
     for one, other in zip(states_and_prediction(whole), states_and_prediction(fit), strict=True):
         assert torch.allclose(one, other, atol=1e-6)  # additions begin as nothing
     base, before = weights(whole), weights(fit)
@@ -602,7 +599,7 @@ def test_only_low_rank_additions_and_the_prompts_tokens_learn_lora_sec_4_1(folde
 
 
 def test_a_batch_can_be_learned_by_low_rank_additions(folders, data):
-    fit = open_fit(low_rank(folders, steps=20), data, CPU)
+    fit = low_rank(folders, steps=20).open_fit(data, CPU)
     losses = [fit.learner.update(step, [lambda: fit._loss(0, range(4))]) for step in range(20)]
     assert losses[-1] < 0.97 * losses[0]  # the head alone could not bring as much
 
@@ -611,7 +608,7 @@ def test_low_rank_additions_are_saved_loaded_and_drawn_with(folders, data, tmp_p
     """In float32, equal to within one grey level: the generator's are merged into the weights."""
     monkeypatch.setattr(precision, "native_dtypes", lambda _: [torch.float32])
     settings, place = low_rank(folders, steps=3, alpha=64.0), str(tmp_path / "generator.safetensors")
-    fit = open_fit(settings, data, CPU)
+    fit = settings.open_fit(data, CPU)
     for step in range(3):
         fit.step(step)
     fit.save(place)
@@ -620,11 +617,11 @@ def test_low_rank_additions_are_saved_loaded_and_drawn_with(folders, data, tmp_p
     (preview,) = (one for one in fit.preview() if one.real.tobytes() == read(image.uri).tobytes())
     told = settings.model_copy(update={"strategy": "hard", "arrangement": ArrangementConfig(flip=False)})
     one = lineage(derive_seed(data.seed, "preview", image.id), image.id, ())
-    (drawn,) = build_generator(told, data.images, CLASSES, place).generate([one])
+    (drawn,) = told.build(data.images, CLASSES, place).generate([one])
     assert np.abs(drawn.pixels.astype(int) - preview.drawn["hard"]).max() <= 1
-    fresh = open_fit(settings, data, CPU)
+    fresh = settings.open_fit(data, CPU)
     fresh.save(str(tmp_path / "fresh.safetensors"))
-    (other,) = build_generator(told, data.images, CLASSES, str(tmp_path / "fresh.safetensors")).generate([one])
+    (other,) = told.build(data.images, CLASSES, str(tmp_path / "fresh.safetensors")).generate([one])
     assert np.abs(drawn.pixels.astype(int) - other.pixels).max() > 1
     fresh.warm_start(place)
     assert equal(weights(fresh), read_checkpoint(place)[1])
@@ -635,13 +632,13 @@ def test_additions_of_another_rank_or_none_are_refused(folders, data, tmp_path):
     place = fitted_at(low_rank(folders, steps=1), data, tmp_path / "generator.safetensors")
     for other in (low_rank(folders, rank=3), low_rank(folders, alpha=1.0), latent(folders / "plain")):
         with pytest.raises(ValueError, match=r"with LoRA of rank 2 and alpha 16, .* is asked for"):
-            open_fit(other, data, CPU).warm_start(place)
+            other.open_fit(data, CPU).warm_start(place)
 
 
 def test_an_interrupted_fit_of_low_rank_additions_goes_on_to_the_same_bytes(folders, data, tmp_path):
     settings = low_rank(folders)
     whole = Path(fitted_at(settings, data, tmp_path / "whole.safetensors")).read_bytes()
-    first, second = (open_fit(settings, data, CPU) for _ in range(2))
+    first, second = (settings.open_fit(data, CPU) for _ in range(2))
     first.step(0)
     torch.save(first.state(), tmp_path / "state.pt")
     second.restore(torch.load(tmp_path / "state.pt", weights_only=True))

@@ -10,8 +10,7 @@ import torch
 from pycocotools import mask as coco
 
 from actors.checkpoint import read_checkpoint
-from actors.generators import build_generator, learns, open_fit
-from actors.generators.base import FitData, Worker
+from actors.fitting import FitData, Worker
 from actors.generators.copy_paste import CopyPasteConfig
 from actors.generators.inpaint.config import InpaintConfig
 from actors.generators.inpaint.painters.base import Window
@@ -46,7 +45,7 @@ def data(tmp_path_factory):
 def fitted(data, tmp_path_factory):
     """The URI of a painter after twelve steps."""
     uri = str(tmp_path_factory.mktemp("fit") / "generator.safetensors")
-    fit = open_fit(CONFIG, data, Worker(device="cpu"))
+    fit = CONFIG.open_fit(data, Worker(device="cpu"))
     for step in range(fit.num_steps):
         fit.step(step)
     fit.save(uri)
@@ -125,16 +124,16 @@ def test_classes_take_turns_whatever_their_share(data):
 
 def test_the_loss_falls(data):
     longer = CONFIG.model_copy(update={"painter": PAINTER.model_copy(update={"fit_steps": 60})})
-    fit = open_fit(longer, data, Worker(device="cpu"))
+    fit = longer.open_fit(data, Worker(device="cpu"))
     losses = [fit.step(step) for step in range(60)]
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:5])
 
 
 def test_an_interrupted_fit_goes_on_to_the_same_weights(data, fitted, tmp_path):
-    first = open_fit(CONFIG, data, Worker(device="cpu"))
+    first = CONFIG.open_fit(data, Worker(device="cpu"))
     for step in range(5):
         first.step(step)
-    second = open_fit(CONFIG, data, Worker(device="cpu"))
+    second = CONFIG.open_fit(data, Worker(device="cpu"))
     second.restore(first.state())
     for step in range(5, second.num_steps):
         second.step(step)
@@ -143,7 +142,7 @@ def test_an_interrupted_fit_goes_on_to_the_same_weights(data, fitted, tmp_path):
 
 
 def test_a_preview_is_what_the_saved_weights_paint_and_changes_nothing(data, fitted, tmp_path):
-    fit = open_fit(CONFIG, data, Worker(device="cpu"))
+    fit = CONFIG.open_fit(data, Worker(device="cpu"))
     for step in range(fit.num_steps):
         fit.step(step)
         if step % 5 == 4:
@@ -169,7 +168,7 @@ PERCEIVING = CONFIG.model_copy(update={"painter": PAINTER.model_copy(update={"ma
 
 
 def test_a_mask_loss_of_weight_0_is_none_at_all_detdiffusion_eq_5(data):
-    fit = open_fit(CONFIG, data, Worker(device="cpu"))
+    fit = CONFIG.open_fit(data, Worker(device="cpu"))
     assert fit.perception is None
     assert list(fit.state()) == ["network", "average", "optimizer"]
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in fit.network.modules())
@@ -180,7 +179,7 @@ def test_a_mask_loss_of_weight_0_is_none_at_all_detdiffusion_eq_5(data):
 
 def test_the_mask_loss_is_added_and_moves_the_network_detdiffusion_eq_5(data):
     plain, told, strongly = (
-        open_fit(CONFIG.model_copy(update={"painter": PAINTER.model_copy(update={"mask_loss_weight": weight})}), data,
+        CONFIG.model_copy(update={"painter": PAINTER.model_copy(update={"mask_loss_weight": weight})}).open_fit(data,
                  Worker(device="cpu"))
         for weight in (0.0, 0.01, 1.0)
     )  # fmt: skip
@@ -194,7 +193,7 @@ def test_the_mask_loss_is_added_and_moves_the_network_detdiffusion_eq_5(data):
 
 def test_the_head_learns_where_the_box_is_detdiffusion_sec_3_3(data):
     longer = PAINTER.model_copy(update={"fit_steps": 25, "mask_loss_weight": 1.0})
-    fit = open_fit(CONFIG.model_copy(update={"painter": longer}), data, Worker(device="cpu"))
+    fit = CONFIG.model_copy(update={"painter": longer}).open_fit(data, Worker(device="cpu"))
     losses = [fit.step(step) for step in range(25)]
     assert np.mean(losses[-5:]) < 0.6 * losses[0]
 
@@ -214,7 +213,7 @@ def masked(data):
 
 
 def test_the_head_is_asked_for_the_instance_where_its_mask_is_known_detdiffusion_sec_3_3(data, masked):
-    plain, told = (open_fit(PERCEIVING, one, Worker(device="cpu")) for one in (data, masked))
+    plain, told = (PERCEIVING.open_fit(one, Worker(device="cpu")) for one in (data, masked))
     batches = ([one for step in range(4) for one in fit.examples.batch(step)] for fit in (plain, told))
     shares = {Difficulty.EASY: [], Difficulty.HARD: []}
     for base, one in zip(*batches, strict=True):
@@ -245,11 +244,11 @@ def test_the_instance_turns_with_its_picture(masked):
 
 
 def test_the_head_is_not_in_the_checkpoint_but_in_the_state(data, fitted, tmp_path):
-    whole = open_fit(PERCEIVING, data, Worker(device="cpu"))
+    whole = PERCEIVING.open_fit(data, Worker(device="cpu"))
     for step in range(whole.num_steps):
         whole.step(step)
     whole.save(str(tmp_path / "whole.safetensors"))
-    first, second = (open_fit(PERCEIVING, data, Worker(device="cpu")) for _ in range(2))
+    first, second = (PERCEIVING.open_fit(data, Worker(device="cpu")) for _ in range(2))
     for step in range(5):
         first.step(step)
     with torch.no_grad():
@@ -300,15 +299,15 @@ def test_a_checkpoint_of_other_classes_is_refused(fitted):
     assert read_checkpoint(fitted)[0].classes == CLASSES
     with pytest.raises(ValueError, match="is asked for"):
         load_painter(PAINTER, ("blue", "green"), fitted)
-    with pytest.raises(ValueError, match="nothing was"):
-        build_generator(CONFIG, [], CLASSES)
+    with pytest.raises(ValueError, match="there is none"):
+        CONFIG.build([], CLASSES)
 
 
 def test_what_does_not_learn_is_not_fitted(data):
-    assert learns(CONFIG)
-    assert not learns(CopyPasteConfig())
-    with pytest.raises(ValueError, match="it does not learn"):
-        open_fit(CopyPasteConfig(), data, Worker(device="cpu"))
+    assert CONFIG.learns
+    assert not CopyPasteConfig().learns
+    with pytest.raises(NotImplementedError, match="copy_paste does not learn"):
+        CopyPasteConfig().open_fit(data, Worker(device="cpu"))
 
 
 @pytest.mark.parametrize(("key", "value"), [("channels", (12, 24)), ("size_px", 24)])

@@ -21,7 +21,6 @@ from tiny_pipelines import CLASSES, SIZE_PX, open_gates, tiny_networks, tiny_tex
 
 from actors.generators.inpaint.config import InpaintConfig
 from actors.generators.inpaint.generator import Inpaint
-from actors.generators.inpaint.painters import build_painter
 from actors.generators.inpaint.painters.diffusers_inpaint import DiffusersConfig, DiffusersPainter
 from actors.generators.inpaint.painters.gligen import GligenConfig, GligenPainter
 from actors.generators.inpaint.painters.pipelines import load_pipeline
@@ -167,7 +166,7 @@ def test_inpainting_with_it_leaves_what_lies_outside_the_box(kind, checkpoints, 
         boxes=np.array([[20, 30, 60, 70]], np.float32), labels=np.array([1]), ignore=np.zeros(1, np.bool_)
     )
     image = LabeledImage(id="a", uri=str(tmp_path / "a.png"), width=120, height=90, annotation=annotation)
-    inpaint = Inpaint(config, [image], build_painter(config.painter, CLASSES, None))
+    inpaint = Inpaint(config, [image], config.painter.build(CLASSES, None))
     lineage = Lineage(round=0, image_id="a", box_indices=(0,), generator="inpaint", seed=3)
     (candidate,) = inpaint.generate([lineage])
     changed = (candidate.pixels != pixels).any(axis=2)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from upath import UPath
@@ -82,7 +82,7 @@ class FitData:
     images: tuple[LabeledImage, ...]
     difficulties: tuple[tuple[Difficulty, ...], ...]  # one for each box of each image, as mined
     seed: int
-    detector: DetectorCheckpoint | None = None  # where the learner uses it
+    detector: DetectorCheckpoint | None = field(default=None, metadata={"omit_default": True})  # if the learner uses it
 
     @property
     def attributes(self) -> dict[str, tuple[Difficulty, ...]]:

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from upath import UPath
 
 from actors.config import Config
@@ -31,8 +31,8 @@ class Header(Config):
     classes: tuple[str, ...]
     image_size_px: int
     """What it was trained at."""
-    attributes: dict[str, tuple[Difficulty, ...]] = Field(default_factory=dict)
-    """Of a generator that is told what is hard: that of each box of the images it was fitted on, by image id."""
+    attributes: dict[str, tuple[Difficulty, ...]] | None = None
+    """Of a generator that is conditioned on difficulty: that of each box of its training images, by image id."""
 
 
 def write_checkpoint(uri: str, header: Header, tensors: Mapping[str, "Tensor"]) -> None:
@@ -42,8 +42,7 @@ def write_checkpoint(uri: str, header: Header, tensors: Mapping[str, "Tensor"]) 
     """
     from safetensors.torch import save
 
-    about = header.model_dump_json(exclude=None if header.attributes else {"attributes"})
-
+    about = header.model_dump_json(exclude_none=True)
     plain = {name: (t.float() if t.is_floating_point() else t).cpu().contiguous() for name, t in tensors.items()}
     write_bytes(UPath(uri), save(plain, metadata={KEY: about}))
 

@@ -51,7 +51,7 @@ class Learner(Component):
 
     def fit_options(self) -> dict[str, Any]:
         """The part of the config on which a fit depends, as plain values: how it is used needs no new fit."""
-        return self.model_dump(mode="json", exclude=_not_in_fit(self))
+        return self.model_dump(mode="json", exclude=_not_in_fit(self), exclude_defaults=True)
 
 
 def _not_in_fit(config: Config) -> dict[str, Any]:

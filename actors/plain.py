@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -17,9 +17,8 @@ Record = TypeVar("Record")
 def to_plain(value: object) -> Any:  # noqa: ANN401 - JSON values have no narrower type
     """``value`` as dicts, lists, strings and numbers: dataclasses by field, arrays as nested lists.
 
-    A field whose metadata say ``omit_default`` is left out where it has its default, so that records without a use for
-    it have the bytes that they had before there was one. float32 comes back to the last bit through JSON. Raises
-    TypeError on anything else.
+    A field whose metadata say ``omit_default`` is left out where it has its default. float32 comes back to the last bit
+    through JSON. Raises TypeError on anything else.
     """
     if is_dataclass(value) and not isinstance(value, type):
         return {one.name: to_plain(getattr(value, one.name)) for one in fields(value) if not _omitted(one, value)}
@@ -37,7 +36,7 @@ def to_plain(value: object) -> Any:  # noqa: ANN401 - JSON values have no narrow
 
 
 def from_plain(kind: type[Record], plain: Any) -> Record:  # noqa: ANN401 - JSON values have no narrower type
-    """A record of ``kind`` from what ``to_plain`` made of it; fields with a default may be missing.
+    """A record of ``kind`` from what ``to_plain`` made of it.
 
     Raises KeyError or ValueError where it does not fit.
     """
@@ -97,7 +96,7 @@ def _restore_record(kind: "type[DataclassInstance]", plain: dict[str, Any]) -> o
     values = {
         field.name: _restore(hints[field.name], plain[field.name])
         for field in fields(kind)
-        if field.name in plain or field.default is MISSING  # files of earlier versions know less
+        if field.name in plain or not field.metadata.get("omit_default")
     }
     if "boxes" in values:  # an empty list has lost its second axis
         values["boxes"] = values["boxes"].reshape(-1, 4)

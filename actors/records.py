@@ -136,7 +136,7 @@ class Lineage:
     @property
     def id(self) -> str:
         """16 hex digits; equal lineage gives equal ids on every machine."""
-        strategy = () if self.strategy == "origin" else (self.strategy,)  # younger than the first runs' ids
+        strategy = () if self.strategy == "origin" else (self.strategy,)  # a default is left out, as in fingerprints
         return derive_id(self.round, self.image_id, repr(self.box_indices), self.generator, self.seed, *strategy)
 
 

@@ -5,7 +5,6 @@ round generates, so it is trained once per schedule and kept by fingerprint besi
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,7 +19,7 @@ from actors.records import Detections, Difficulty, LabeledImage, Sample
 from actors.seeds import derive_seed
 from actors.storage import exclusive, read_detections, write_detections
 from loop import stages
-from loop.config import LoopConfig, MiningConfig, MixingConfig
+from loop.config import LoopConfig, MiningConfig, MixingConfig, digest
 from loop.data.importing import Dataset
 from loop.hosting.records import Progress
 from loop.progress import Reporter
@@ -109,21 +108,22 @@ class Trainings:
         learner: Learner,
         difficulties: tuple[tuple[Difficulty, ...], ...],
         *,
+        number: int,
         detector: str,
         start: Fitted | None = None,
     ) -> Fitted:
         """A component fitted on the real training images, whose boxes have these ``difficulties``.
 
-        A fit goes on from ``start``, if there is one, with other examples. ``detector`` is the URI of the current
-        detector's checkpoint, for a learner that uses it. The result is kept by fingerprint beside the runs, for all
-        of them that have the same images.
+        A fit in round ``number`` goes on from ``start``, if there is one, with other examples. ``detector`` is the URI
+        of the current detector's checkpoint, for a learner that uses it. The result is kept by fingerprint beside the
+        runs, for all of them that have the same images.
         """
         config = self.config
         data = FitData(
             classes=self.data.classes,
             images=self.data.splits["train"],
             difficulties=difficulties,
-            seed=derive_seed(config.seed, "fit", *([start.fingerprint] if start else [])),
+            seed=derive_seed(config.seed, "fit", *([number] if start else [])),
             detector=DetectorCheckpoint(config=config.detector, uri=detector) if learner.uses_detector else None,
         )
         fingerprint = fit_fingerprint(learner, data, start)
@@ -190,11 +190,10 @@ class Trainings:
 
     def fingerprint(self, number: int) -> str:
         """16 hex digits over all that decides a real-only training and what it is tried on."""
-        training = self.config.training.model_dump(mode="json", exclude={"background_ignore"})
-        parts = [training, self.config.detector.model_dump(mode="json"), self._seed(number)]
-        parts += [self._rounds_apart(number), list(self.data.classes), _digest(self.data)]
-        parts += [self._num_workers] if self._num_workers > 1 else []  # younger than the first controls
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        training = self.config.training.model_dump(mode="json", exclude={"background_ignore"}, exclude_defaults=True)
+        detector = self.config.detector.model_dump(mode="json", exclude_defaults=True)
+        schedule = [self._seed(number), self._rounds_apart(number), self._num_workers]
+        return digest([training, detector, *schedule, list(self.data.classes), _digest(self.data)])
 
 
 def _digest(data: Dataset) -> str:

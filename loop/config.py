@@ -17,47 +17,16 @@ from actors.filters import FilterConfig
 from actors.filters.rejected import RejectedBoxes
 from actors.generators import GeneratorConfig
 from actors.generators.inpaint.config import InpaintConfig
+from loop.data.config import DataConfig
+
+SCHEMA = 1
+"""The form of all that a run writes. Raise it when that form, or the default of a key, changes: fingerprints leave out
+what stands at its default, and folders of another schema are refused."""
 
 
-class WorldConfig(Config):
-    """The embedded data set: rendered inspection scenes, so that a run needs no data of one's own."""
-
-    train: int = Field(40, ge=1)
-    """Training scenes."""
-    val: int = Field(100, ge=1)
-    """Validation scenes."""
-    clean: int = Field(0, ge=0)
-    """Further scenes with no objects in them, for generators that insert."""
-    seed: int = 0
-    """Draws the scenes; another seed is another data set."""
-
-
-class DataConfig(Config):
-    """The real images: a folder in a known format, or the embedded world."""
-
-    format: Literal["auto", "coco", "yolo", "voc", "world"] = "auto"
-    """Layout of the folder; auto looks at it."""
-    root: str | None = None
-    """Folder of the data set; not needed for the world."""
-    train: str | None = None
-    """Name of the training split where it is not the format's usual one."""
-    val: str | None = None
-    """Name of the validation split; without one, val_frac of the training images is held out."""
-    test: str | None = None
-    """Name of the test split; never trained on, and synthetic copies of it are refused."""
-    val_frac: float = Field(0.2, gt=0.0, lt=1.0)
-    """Share of the images held out where the data set has no validation split of its own."""
-    subset: int | None = Field(None, ge=1)
-    """Keep only this many training images, drawn by the run's seed: the low-data setting."""
-    world: WorldConfig = WorldConfig()
-
-    @model_validator(mode="after")
-    def _has_a_place(self) -> Self:
-        if self.root is None and self.format != "world":
-            raise ValueError("give root, the folder of the data set (--set data.root=FOLDER)")
-        if self.root is not None and self.format == "world":
-            raise ValueError("format: world is rendered and takes no root; for a folder give format: auto")
-        return self
+def digest(value: Any) -> str:  # noqa: ANN401 - any plain value
+    """16 hex digits over a plain value and the schema."""
+    return hashlib.sha256(json.dumps([SCHEMA, value], sort_keys=True).encode()).hexdigest()[:16]
 
 
 class MiningConfig(Config):
@@ -277,20 +246,23 @@ class LoopConfig(Config):
             )
         return self
 
-    def science(self) -> dict[str, Any]:
-        """What decides the results, as plain JSON values: all but where it runs and where it is written."""
-        younger = {key for key in ("cross_fit", "detector") if not getattr(self.mining, key)}  # than the first runs
-        besides: dict[str, Any] = dict.fromkeys(("name", "root", "hosting", "tracking"), True)
-        besides |= {"mining": younger, "evaluation": {"fidelity", "inception"}}  # what is only measured decides nothing
-        if not self.fit.every:  # younger, too
-            besides["fit"] = True
-        return self.model_dump(mode="json", exclude=besides)
+    def science(self, *, defaults: bool = True) -> dict[str, Any]:
+        """All that decides the results, as plain JSON values; without ``defaults``, keys at their default are left out.
+
+        Where a run is hosted and written decides nothing, and neither do measurements of what was drawn.
+        """
+        return self.model_dump(mode="json", exclude=_BESIDES, exclude_defaults=not defaults)
 
     def fingerprint(self, *sections: str) -> str:
         """16 hex digits over the named sections of ``science()``, or over all of it."""
-        science = self.science()
-        chosen = {key: science[key] for key in sections} if sections else science
-        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:16]
+        science = self.science(defaults=False)
+        return digest({key: science.get(key) for key in sections} if sections else science)
+
+
+_BESIDES: dict[str, Any] = {
+    **dict.fromkeys(("name", "root", "hosting", "tracking"), True),
+    "evaluation": {"fidelity", "inception"},
+}
 
 
 class ConfigError(ValueError):

@@ -88,7 +88,9 @@ def fit(loop: Loop, state: State, mined: Mined) -> Fitted | None:
     if not (config.generator.learns and config.fit.is_due(state.round + 1)):
         return state.generator
     known = difficulties(loop.data.splits["train"], mined.found)
-    return loop.trainings.fit(config.generator, known, detector=state.detector, start=state.generator)
+    return loop.trainings.fit(
+        config.generator, known, number=state.round + 1, detector=state.detector, start=state.generator
+    )
 
 
 def generate_and_judge(loop: Loop, state: State, generator: Fitted | None, lineages: Sequence[Lineage]) -> Pooled:

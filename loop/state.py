@@ -11,7 +11,7 @@
 Starting the same run again reads what is there and does the rest.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -22,7 +22,8 @@ from actors.fitting import Fitted
 from actors.plain import differences
 from actors.records import Instance, Sample
 from actors.storage import read_record, write_record
-from loop.config import ConfigError, LoopConfig
+from loop.config import SCHEMA, ConfigError, LoopConfig
+from loop.config_files import validate
 from loop.mining import ClassDifficulty
 
 Record = TypeVar("Record")
@@ -78,6 +79,15 @@ class State:
         return State(round=self.round + 1, detector=detector, generator=generator, pool=pool)
 
 
+def check_schema(folder: UPath, written: Mapping[str, Any]) -> None:
+    """Raise ConfigError where ``written``, the config in a folder, is of another schema."""
+    if (schema := written.get("schema")) != SCHEMA:
+        raise ConfigError(
+            f"{folder} was written by another version of detloop (schema {schema}; this one writes {SCHEMA}): choose "
+            "another name, or go on with that version"
+        )
+
+
 def once(path: UPath, kind: type[Record], compute: Callable[[], Record]) -> Record:
     """The record at ``path``; computed, and written as the last act, only where there is none."""
     if not path.exists():
@@ -98,9 +108,10 @@ class RunFolder:
         Its rounds may grow: none of them depends on how many follow. Raises ConfigError, naming the differing keys,
         where the folder belongs to a run of another config.
         """
-        folder, science = cls(UPath(config.root) / config.name), config.science()
+        folder, science = cls(UPath(config.root) / config.name), {"schema": SCHEMA, **config.science()}
         file = folder.path / "config.json"
         known = once(file, dict[str, Any], lambda: science)
+        check_schema(folder.path, known)
         changed = differences({**known, "rounds": max(known["rounds"], config.rounds)}, science)
         if changed:
             raise ConfigError(
@@ -129,13 +140,16 @@ class RunFolder:
     def config(self) -> LoopConfig:
         """The config of the run in this folder, as far as it decides results; hosting and tracking are the defaults.
 
-        Raises ValueError where the folder holds no run.
+        Raises ValueError where the folder holds no run, ConfigError where the run is of another schema, or of a
+        component that is not installed.
         """
         file = self.path / "config.json"
         if not file.exists():
             raise ValueError(f"{self.path} holds no run: there is no config.json in it")
         science = read_record(file, dict[str, Any])
-        return LoopConfig.model_validate({**science, "name": self.path.name, "root": str(self.path.parent)})
+        check_schema(self.path, science)
+        del science["schema"]
+        return validate(LoopConfig, {**science, "name": self.path.name, "root": str(self.path.parent)}, str(file))
 
     def num_finished(self) -> int:
         """How many rounds are finished, from the first on."""

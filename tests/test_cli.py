@@ -14,8 +14,8 @@ from PIL import Image
 from upath import UPath
 
 from loop import cli
-from loop.config import DataConfig
 from loop.config_files import load
+from loop.data.config import DataConfig
 from loop.data.importing import import_data
 
 CONFIGS = Path(__file__).parents[1] / "configs"

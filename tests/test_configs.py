@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import loop.config
 from actors.config import Config
 from actors.plain import differences
 from loop.config import ConfigError, LoopConfig
@@ -69,8 +70,21 @@ def test_fits_are_due_in_the_first_round_and_where_they_are_asked_for_again():
     once, third = load([QUICKSTART]), load([QUICKSTART], ["fit.every=3"])
     assert [number for number in range(1, 9) if once.fit.is_due(number)] == [1]
     assert [number for number in range(1, 9) if third.fit.is_due(number)] == [1, 4, 7]
-    assert "fit" not in once.science()  # as before there was such a key
-    assert third.science()["fit"] == {"every": 3}
+    assert once.science()["fit"] == {"every": 0}
+    assert once.fingerprint() != third.fingerprint()
+
+
+def test_the_fingerprint_leaves_out_what_stands_at_its_default_but_never_a_kind(monkeypatch):
+    config = load([QUICKSTART])
+    spelled_out = load([QUICKSTART], ["mining.match_class=true", "generation.max_failed_share=0.1"])
+    assert spelled_out.fingerprint() == config.fingerprint()
+    assert "match_class" not in config.science(defaults=False)["mining"]
+    assert config.science(defaults=False)["filters"][0] == {"kind": "blank"}
+    pasting, painting = (load([QUICKSTART], [f"generator={{kind: {kind}}}"]) for kind in ("copy_paste", "inpaint"))
+    assert pasting.fingerprint() != painting.fingerprint()
+    before = config.fingerprint()
+    monkeypatch.setattr(loop.config, "SCHEMA", 0)
+    assert config.fingerprint() != before
 
 
 def test_the_fingerprint_of_a_section_does_not_see_the_others():

@@ -23,6 +23,7 @@ from actors.records import Annotation, Detections, Difficulty, Instance, Labeled
 from actors.storage import write_record
 from loop.ablation.run import claim
 from loop.ablation.table import TrialResult
+from loop.config import SCHEMA
 from loop.data.world.scene import render_scene
 from loop.report import fit_sheet
 from loop.state import Cost, Mined
@@ -110,7 +111,7 @@ def begun(root, *trials):
         run = f"{ablation.config.name}-{one.arm}-s{one.seed}"
         write_record(ablation.folder / "trials" / f"{run}.json", replace(one, metrics={"AP": one.metrics["AP"]}))
         science = next(other.config.science() for other in ablation.trials if other.arm == one.arm)
-        write_record(UPath(root) / run / "config.json", science)
+        write_record(UPath(root) / run / "config.json", {"schema": SCHEMA, **science})
         arms = {"loop": {"AP": 0.3}, "drawn": {"yolo_score": one.metrics["yolo_score"]}} if len(one.metrics) > 1 else {}
         write_record(UPath(root) / run / "summary.json", {"metrics": {"control": {"AP": 0.3}, **arms}})
     return ablation
@@ -279,7 +280,8 @@ def written(folder, strategy, value):
     real = LabeledImage(id="a.png", uri=str(folder / "a.png"), width=100, height=60, annotation=layout)
     found = Instance(image_id="a.png", index=0, label=0, difficulty=Difficulty.EASY, best_score=0.9, best_iou=0.9)
     cost = Cost(seconds={}, wall_s=0.0, engine_s=0.0, num_items=1)
-    write_record(folder / "config.json", EVIDENCE.load("world", "runs", seeds=[0]).trials[3].config.science())
+    science = EVIDENCE.load("world", "runs", seeds=[0]).trials[3].config.science()
+    write_record(folder / "config.json", {"schema": SCHEMA, **science})
     write_record(folder / "train.json", (real,))
     write_record(place / "mine.json", Mined(instances=(), found=(found,), shares=(), cost=cost))
     write_record(place / "dropped" / f"{sample.id}.json", sample)

@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 from upath import UPath
 
 from actors.config import Config
-from loop.config import ConfigError, LoopConfig
+from loop.config import SCHEMA, ConfigError, LoopConfig
 from loop.config_files import nest, overlay, read_tree, validate
 
 Overrides = dict[str, Any]  # by dotted key
@@ -116,7 +116,7 @@ class Ablation:
     def science(self) -> dict[str, Any]:
         """What decides the results: the seeds, and each arm's resolved config, without its seed."""
         of_arms = {trial.arm: {**trial.config.science(), "seed": None} for trial in self.trials}
-        return {"seeds": list(self.config.seeds), "arms": of_arms}
+        return {"schema": SCHEMA, "seeds": list(self.config.seeds), "arms": of_arms}
 
 
 def load_ablation(files: Sequence[str | Path], overrides: Sequence[str] = (), seeds: Sequence[int] = ()) -> Ablation:

@@ -33,7 +33,7 @@ from loop.driver import run
 from loop.hosting.engine import started_ray
 from loop.progress import Reporter
 from loop.report.summary import points
-from loop.state import once
+from loop.state import check_schema, once
 from loop.tracking import Tracker
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def claim(ablation: Ablation) -> None:
     """
     file, science = ablation.folder / "ablation.json", ablation.science()
     known = once(file, dict[str, Any], lambda: science)
+    check_schema(ablation.folder, known)
     lost = [f"arm {arm!r} is gone" for arm in known["arms"] if arm not in science["arms"]]
     lost += [f"seed {seed} is gone" for seed in known["seeds"] if seed not in science["seeds"]]
     stayed = {arm: science["arms"][arm] for arm in known["arms"] if arm in science["arms"]}

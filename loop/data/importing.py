@@ -22,7 +22,7 @@ from actors import boxes as geometry
 from actors.plain import dumps
 from actors.records import Annotation, LabeledImage
 from actors.storage import is_local
-from loop.config import DataConfig
+from loop.data.config import DataConfig
 from loop.data.formats import FORMATS, detect
 from loop.data.formats.base import RawBox, RawDataset, RawImage, inside, pictures
 from loop.data.ledger import ImportReport, Ledger, count

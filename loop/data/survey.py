@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from actors.records import Annotation, LabeledImage
-from loop.config import DataConfig
+from loop.data.config import DataConfig
 from loop.data.importing import Dataset, import_data
 
 

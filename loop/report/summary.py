@@ -29,8 +29,8 @@ class RoundSummary:
     seconds: Mapping[str, float]  # by stage; generate, inspect and judge run at the same time
     wall_s: float  # from the start of mining to the end of evaluation
     engine_s: float  # of the wall time: starting actors and workers, moving rows
-    asked: int = 0  # mined instances, in every candidate that was to show them; rounds of earlier versions do not know
-    drawn: int = 0  # of these; a candidate has no more than it was asked for, whatever it drew besides
+    asked: int  # mined instances, in every candidate that was to show them
+    drawn: int  # of these; a candidate has no more than it was asked for, whatever it drew besides
 
     def metrics(self) -> dict[str, float]:
         """These figures by the names that they have in MLflow."""

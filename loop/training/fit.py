@@ -1,6 +1,5 @@
 """Fits of components that learn, under Ray Train: on the real training images, once for all runs that would agree."""
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -9,9 +8,9 @@ from functools import partial
 from upath import UPath
 
 from actors.fitting import Fit, FitData, FitSize, Fitted, Learner, Preview, Worker
-from actors.plain import dumps
+from actors.plain import to_plain
 from actors.storage import write_bytes
-from loop.config import HostingConfig
+from loop.config import HostingConfig, digest
 from loop.hosting.launch import OnProgress, launch
 from loop.hosting.records import Outcome, Place, Progress
 from loop.hosting.resume import Memory
@@ -63,7 +62,7 @@ def fit_fingerprint(learner: Learner, data: FitData, start: Fitted | None) -> st
     parts = [learner.fit_options(), replace(data, detector=None)]
     parts += [start.fingerprint] if start else []
     parts += [data.detector.digest()] if data.detector else []
-    return hashlib.sha256(dumps(parts)).hexdigest()[:16]
+    return digest(to_plain(parts))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +76,7 @@ class FitResult:
     launch_s: float  # until the first step, and after the last: processes, imports, model, checkpoint
     training_s: float  # of the steps, and all that is done between them: sample sheets, keeping the state
     images_per_s: float  # over training_s
-    boxes_cut: int = 0  # see ``Fitted``; fits of earlier versions do not know
+    boxes_cut: int  # see ``Fitted``
 
 
 def fit(
@@ -163,7 +162,7 @@ def run_fit(
 
 
 def sample_sheets(checkpoint: str) -> list[UPath]:
-    """The pictures that a fit has left beside its checkpoint, by steps; an older fit may have none."""
+    """The pictures that a fit has left beside its checkpoint, by steps."""
     return sorted((UPath(checkpoint).parent / SHEETS).glob("*.png"), key=lambda file: file.name)
 
 

@@ -84,7 +84,7 @@ def test_other_pictures_under_the_same_names_have_a_fit_of_their_own(trainings, 
     def fitted(**sections):
         of_run = trainings(generator=generator, **sections)
         difficulties = tuple((Difficulty.HARD,) * len(image.annotation) for image in of_run.data.splits["train"])
-        return Path(of_run.fit(of_run.config.generator, difficulties, detector="").checkpoint)
+        return Path(of_run.fit(of_run.config.generator, difficulties, number=1, detector="").checkpoint)
 
     first = fitted()
     written = first.stat().st_mtime_ns

@@ -20,7 +20,8 @@ from actors.records import Annotation, Candidate, Detections, LabeledImage, Line
 from actors.storage import read_record, write_record
 from loop.adapters import NOTHING_SEEN, Judge, open_detector_embed
 from loop.check import describe
-from loop.config import DataConfig, LoopConfig
+from loop.config import LoopConfig
+from loop.data.config import DataConfig
 from loop.data.importing import import_data
 
 SOURCE = np.random.default_rng(0).integers(0, 200, (16, 16, 3), np.uint8)

@@ -59,7 +59,7 @@ def test_without_another_detector_nothing_changes(easy_config, tmp_path):
     given = LoopConfig.model_validate({**easy_config, "root": str(tmp_path)})
     trainings = Trainings(config=given, data=None, reporter=None)
     assert trainings.asked() is trainings
-    assert "detector" not in given.science()["mining"]  # as before there was such a key
+    assert given.science()["mining"]["detector"] is None
     assert config(easy_config, tmp_path).science()["mining"]["detector"]["image_size_px"] == OTHER_PX
 
 

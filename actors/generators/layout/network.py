@@ -182,7 +182,7 @@ def load_network(config: LayoutConfig, classes: tuple[str, ...], uri: str | None
     Raises ValueError or FileNotFoundError where they are not its own.
     """
     header, tensors = read_fitted(uri, FAMILY, _architecture(config), classes)
-    network = LayoutNetwork(config, classes, header.attributes)
+    network = LayoutNetwork(config, classes, header.attributes or {})
     network.denoiser.load_state_dict(tensors)
     network.denoiser.requires_grad_(requires_grad=False)
     if isinstance(config.network, StableDiffusionConfig) and config.network.lora:

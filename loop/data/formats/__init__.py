@@ -5,7 +5,7 @@ from typing import Protocol
 
 from upath import UPath
 
-from loop.config import DataConfig
+from loop.data.config import DataConfig
 from loop.data.formats import coco, voc, yolo
 from loop.data.formats.base import OutImage, RawDataset
 from loop.data.ledger import Ledger

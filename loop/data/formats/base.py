@@ -13,7 +13,7 @@ from upath import UPath
 
 from actors.records import LabeledImage
 from actors.storage import is_local
-from loop.config import DataConfig
+from loop.data.config import DataConfig
 from loop.data.ledger import Ledger
 from loop.data.provenance import Provenance
 

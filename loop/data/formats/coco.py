@@ -19,7 +19,7 @@ from typing import Any
 
 from upath import UPath
 
-from loop.config import DataConfig
+from loop.data.config import DataConfig
 from loop.data.formats.base import (
     OutImage,
     RawBox,

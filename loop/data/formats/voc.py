@@ -22,7 +22,7 @@ from xml.etree import ElementTree as ET
 
 from upath import UPath
 
-from loop.config import DataConfig
+from loop.data.config import DataConfig
 from loop.data.formats.base import (
     PICTURE_SUFFIXES,
     Corners,

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from upath import UPath
 
-from loop.config import DataConfig
+from loop.data.config import DataConfig
 from loop.data.formats.base import (
     ALIASES,
     Corners,

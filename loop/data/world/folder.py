@@ -9,7 +9,7 @@ from upath import UPath
 from actors.images import encode_png
 from actors.seeds import derive_seed
 from actors.storage import write_bytes
-from loop.config import WorldConfig
+from loop.data.config import WorldConfig
 from loop.data.world.plan import CLASSES
 from loop.data.world.scene import HEIGHT_PX, WIDTH_PX, Scene, render_scene
 

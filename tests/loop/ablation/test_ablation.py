@@ -27,7 +27,7 @@ from loop.ablation.config import load_ablation
 from loop.ablation.run import ablate, claim
 from loop.ablation.table import AblationTable, TrialResult, csv_table, json_rows, markdown, picture
 from loop.cache import Remembered
-from loop.config import ConfigError, LoopConfig
+from loop.config import SCHEMA, ConfigError, LoopConfig
 from loop.driver import run
 from loop.progress import Reporter
 from loop.tracking import flatten
@@ -342,7 +342,7 @@ def test_a_trials_config_is_that_of_its_folder_its_checkpoint_and_mlflow(swept, 
     ablation = load_ablation([folder / "run.yaml", folder / "q.yaml"], [f"root={root}"])
     for trial in ablation.trials:
         config, name = trial.config, trial.config.name
-        assert json.loads((root / name / "config.json").read_text()) == config.science()
+        assert json.loads((root / name / "config.json").read_text()) == {"schema": SCHEMA, **config.science()}
         ids = json.loads((root / name / "mlflow.json").read_text())
         (run,) = [run for run in logged if run.info.run_id == ids["loop"]]
         assert run.data.tags.items() >= {"ablation": "q", "arm": trial.arm}.items()

@@ -11,7 +11,7 @@ from PIL import Image
 from upath import UPath
 
 from actors.records import Annotation, Detections, LabeledImage, Lineage, Sample
-from loop.config import DataConfig
+from loop.data.config import DataConfig
 from loop.data.export import export
 from loop.data.formats import FORMATS
 from loop.data.importing import Dataset, import_data

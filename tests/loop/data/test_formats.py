@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from upath import UPath
 
-from loop.config import DataConfig
+from loop.data.config import DataConfig
 from loop.data.formats import detect
 from loop.data.importing import Dataset, import_data
 from loop.data.splits import hold_out, subset

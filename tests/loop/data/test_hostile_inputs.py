@@ -10,7 +10,7 @@ from PIL import Image
 from upath import UPath
 
 from actors.images import decode
-from loop.config import DataConfig
+from loop.data.config import DataConfig
 from loop.data.importing import Dataset, import_data
 from loop.data.validate import PictureError, probe, validate_images
 

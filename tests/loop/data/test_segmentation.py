@@ -13,7 +13,7 @@ from upath import UPath
 from actors.generators.diffusion.instance_masks import decode
 from actors.plain import dumps, loads
 from actors.records import LabeledImage
-from loop.config import DataConfig
+from loop.data.config import DataConfig
 from loop.data.export import export
 from loop.data.importing import import_data
 from loop.data.segmentation import compressed

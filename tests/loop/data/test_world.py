@@ -8,7 +8,7 @@ from upath import UPath
 
 from actors.images import read
 from actors.seeds import derive_seed
-from loop.config import WorldConfig
+from loop.data.config import WorldConfig
 from loop.data.world import CLASSES, HARD, HEIGHT_PX, WIDTH_PX, Factors, render_scene, write_world
 from loop.data.world.light import NYLON, Light, draw_light
 from loop.data.world.scene import SHAPE, _contrast, _Stage

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from actors.images import encode_png
-from actors.plain import dumps, loads
 from actors.records import WHOLE_IMAGE, Annotation, Detections, LabeledImage, Lineage, Sample, Verdict
 from loop.evaluation.coco import RECALLS, Evaluation
 from loop.report import (
@@ -154,13 +153,6 @@ def test_a_round_has_its_names_in_mlflow():
     assert (metrics["gain_low"], metrics["gain_high"]) == (-0.004, 0.031)
     assert (metrics["seconds/train"], metrics["seconds/engine"]) == (300, 25)
     assert (metrics["asked"], metrics["drawn"]) == (90, 90)
-
-
-def test_a_round_of_an_earlier_version_is_read_as_one_that_does_not_know_what_was_drawn():
-    plain = json.loads(dumps(round_summary()))
-    for younger in ("asked", "drawn"):
-        del plain[younger]
-    assert loads(RoundSummary, json.dumps(plain).encode()) == round_summary(asked=0, drawn=0)
 
 
 def test_dropped_images_and_boxes_are_counted_apart():

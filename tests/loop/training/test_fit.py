@@ -166,7 +166,7 @@ def test_boxes_without_room_in_their_prompts_are_told_at_every_start(easy_config
     data, said = import_real(config), StringIO()
     trainings = Trainings(config=config, data=data, reporter=Reporter(Console(file=said, width=300)))
     difficulties = tuple((Difficulty.HARD,) * len(image.annotation) for image in data.splits["train"])
-    assert [trainings.fit(config.generator, difficulties, detector="").boxes_cut for _ in range(2)] == [8, 8]
+    assert [trainings.fit(config.generator, difficulties, number=1, detector="").boxes_cut for _ in range(2)] == [8, 8]
     assert said.getvalue().count("8 of 16 boxes have no room in their prompts, and the fit leaves them out") == 2
 
 
@@ -231,7 +231,7 @@ def test_runs_of_one_root_share_a_fit_and_others_do_not(easy_config, tmp_path, m
         data = import_real(config)
         difficulties = tuple((hardness,) * len(image.annotation) for image in data.splits["train"])
         trainings = Trainings(config=config, data=data, reporter=Reporter())
-        return Path(trainings.fit(config.generator, difficulties, detector="").checkpoint)
+        return Path(trainings.fit(config.generator, difficulties, number=1, detector="").checkpoint)
 
     first = fitted("first")
     content = first.read_bytes()

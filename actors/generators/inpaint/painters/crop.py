@@ -141,7 +141,7 @@ def load_painter(config: CropConfig, classes: tuple[str, ...], uri: str | None) 
     header, weights = read_network(config, classes, uri)
     network = build_network(config, len(classes))
     network.load_state_dict(weights)
-    return CropPainter(config, network, attributes=header.attributes)
+    return CropPainter(config, network, attributes=header.attributes or {})
 
 
 def read_network(config: CropConfig, classes: tuple[str, ...], uri: str | None) -> "tuple[Header, dict[str, Tensor]]":

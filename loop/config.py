@@ -16,7 +16,7 @@ from actors.detectors import DetectorConfig
 from actors.filters import FilterConfig
 from actors.filters.rejected import RejectedBoxes
 from actors.generators import GeneratorConfig
-from actors.generators.inpaint.config import InpaintConfig
+from actors.generators.inpaint.component import InpaintConfig
 from loop.data.config import DataConfig
 
 SCHEMA = 1

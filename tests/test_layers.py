@@ -4,7 +4,8 @@ import ast
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ WORKERS = {  # subclass heavy libraries, or stand on what does; opened in worker
     *("loop.training.ultralytics.trainer", "loop.training.ultralytics.batches"),
     *("actors.generators.diffusion.learner", "actors.generators.diffusion.mask_loss"),
     *("actors.generators.layout.network", "actors.generators.layout.fit", "actors.generators.layout.generator"),
-    *("actors.generators.inpaint.painters.crop_fit", "actors.generators.inpaint.painters.crop_perception"),
+    *("actors.generators.inpaint.painters.crop.fit", "actors.generators.inpaint.painters.crop.perception"),
 }
 MAX_FUNCTION_LINES, MAX_MEDIAN_LINES, MAX_FILE_LINES = 60, 10, 300
 
@@ -51,6 +52,16 @@ def test_a_family_imports_the_bottom_and_itself_only(file):
     if package == "actors":
         named = {name.split(".")[1] for name in imports(parse(file)) if name.startswith("actors.")}
         assert not named & foreign, f"{family or 'the bottom'} imports {sorted(named & foreign)}"
+
+
+def test_imports_form_no_circle():
+    """Imports inside functions count, too."""
+    modules = {module_name(file).removesuffix(".__init__"): file for file in FILES}
+    known = {name: imported_modules(file, modules) for name, file in modules.items()}
+    try:
+        TopologicalSorter(known).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
 
 
 @every_file
@@ -127,6 +138,18 @@ def imports(node: ast.AST, *, deferred: bool = True) -> Iterator[str]:
     if deferred or not waits:
         for child in ast.iter_child_nodes(node):
             yield from imports(child, deferred=deferred)
+
+
+def imported_modules(file: Path, modules: Collection[str]) -> set[str]:
+    """Those of ``modules`` that a file imports; a package counts where a name of its own ``__init__`` is imported."""
+    found = set[str]()
+    for node in ast.walk(parse(file)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in modules else str(node.module) for name in inner}
+    return found & set(modules)
 
 
 def _for_types(node: ast.AST) -> bool:

@@ -7,8 +7,8 @@ from pydantic import Field
 from actors.custom import Open
 from actors.generators.base import GeneratorBase
 from actors.generators.copy_paste import CopyPasteConfig
-from actors.generators.inpaint.config import InpaintConfig
-from actors.generators.layout.config import LayoutConfig
+from actors.generators.inpaint.component import InpaintConfig
+from actors.generators.layout.component import LayoutConfig
 
 GeneratorConfig = Annotated[
     CopyPasteConfig | InpaintConfig | LayoutConfig,

@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint, EntryPoints
 import pytest
 
 from actors import custom
-from actors.generators.inpaint.config import InpaintConfig
+from actors.generators.inpaint.component import InpaintConfig
 from loop.config import ConfigError, LoopConfig
 from loop.config_files import load, validate
 

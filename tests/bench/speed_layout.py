@@ -25,7 +25,7 @@ from turns import headline, in_turns, ratio_to_best
 
 from actors.fitting import FitData, Worker
 from actors.generators.diffusion.learner import noise_of, sampling_timesteps
-from actors.generators.layout.config import LayoutConfig
+from actors.generators.layout.component import LayoutConfig
 from actors.generators.layout.fit import LayoutFit
 from actors.generators.layout.generator import LayoutGenerator
 from actors.generators.layout.network import LayoutNetwork, Order

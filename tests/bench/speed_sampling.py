@@ -22,13 +22,8 @@ from tiny_pipelines import CLASSES, SIZE_PX, open_gates, tiny_networks, tiny_tex
 
 from actors.generators.diffusion.learner import noise_scheduler, sampling_timesteps
 from actors.generators.inpaint.painters.base import Window
-from actors.generators.inpaint.painters.crop import (
-    CropConfig,
-    CropPainter,
-    build_network,
-    condition_index,
-    known_input,
-)
+from actors.generators.inpaint.painters.crop.component import CropConfig
+from actors.generators.inpaint.painters.crop.painter import CropPainter, build_network, condition_index, known_input
 from actors.generators.inpaint.painters.diffusers_inpaint import DiffusersConfig, DiffusersPainter
 from actors.generators.inpaint.painters.gligen import GligenConfig, GligenPainter
 from actors.images import Pixels, scaled

@@ -1,31 +1,24 @@
-"""Config of the inpainting generator."""
+"""The keys of the inpainting generator; ``component`` makes a component of them."""
 
-from collections.abc import Sequence
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
-from typing_extensions import override
 
-from actors.config import Need, Share
-from actors.fitting import Fit, FitData, FitSize, Worker
-from actors.generators.base import Generator, GeneratorBase
+from actors.config import Share
 from actors.generators.cutouts.cutout import Shape
 from actors.generators.cutouts.hardening import HardeningConfig, Mode, Range
 from actors.generators.inpaint.painters import PainterConfig
-from actors.generators.inpaint.painters.base import CropRule
-from actors.generators.inpaint.painters.crop import CropConfig
-from actors.records import LabeledImage, Strategy
+from actors.generators.inpaint.painters.crop.component import CropConfig
+from actors.records import Strategy
 
 
-class InpaintConfig(HardeningConfig, GeneratorBase):
+class InpaintSettings(HardeningConfig):
     """Which boxes are painted, where, and by which painter."""
 
-    runs_network: ClassVar = True
     not_in_fit: ClassVar = HardeningConfig.not_in_fit | {
         *("difficulty", "examples", "insert", "further", "turn_deg", "cutout", "feather_px"),
     }
 
-    kind: Literal["inpaint"] = "inpaint"
     painter: PainterConfig = CropConfig()
     """crop: fitted on the run's images; diffusers: any inpainting pipeline; gligen: grounded by boxes, as the paper."""
     difficulty: Strategy = "hard"
@@ -94,26 +87,3 @@ class InpaintConfig(HardeningConfig, GeneratorBase):
                 "leaves nothing of the window around it; raise context or lower margin"
             )
         return self
-
-    @override
-    def needs(self) -> tuple[Need, ...]:
-        return self.painter.needs()
-
-    @override
-    def requested(self) -> Strategy:
-        return self.difficulty if self.painter.takes_difficulty else "origin"
-
-    @override
-    def build(self, real: Sequence[LabeledImage], classes: tuple[str, ...], fitted: str | None = None) -> Generator:
-        from actors.generators.inpaint.generator import Inpaint
-
-        return Inpaint(self, real, self.painter.build(classes, fitted))
-
-    @override
-    def fit_size(self) -> FitSize | None:
-        return self.painter.fit_size()
-
-    @override
-    def open_fit(self, data: FitData, worker: Worker) -> Fit:
-        crops = CropRule(context=self.context, margin=self.margin, flip=self.flip, rotate=self.rotate)
-        return self.painter.open_fit(data, worker, crops)

@@ -18,7 +18,7 @@ from actors.generators.cutouts.cutout import Cutout, rotated, turned
 from actors.generators.cutouts.hardening import Mode
 from actors.generators.cutouts.window import Frame, Mask, feathered, frame, hole
 from actors.generators.inpaint import example as examples
-from actors.generators.inpaint.config import InpaintConfig
+from actors.generators.inpaint.config import InpaintSettings
 from actors.generators.inpaint.painters.base import Painter, Window
 from actors.images import Pixels
 from actors.records import Annotation, Candidate, Difficulty, LabeledImage, Lineage
@@ -58,7 +58,7 @@ class Inpaint:
     image's, then one box for each inserted instance.
     """
 
-    def __init__(self, config: InpaintConfig, real: Sequence[LabeledImage], painter: Painter) -> None:
+    def __init__(self, config: InpaintSettings, real: Sequence[LabeledImage], painter: Painter) -> None:
         self.config, self.painter = config, painter
         if config.asks_what_was_hard:
             examples.check_known(painter.attributes, real)

@@ -1,19 +1,15 @@
-"""Config of the layout-to-image generator: its network, its fit, its prompts and its sampling."""
+"""The keys of the layout-to-image generator; ``component`` makes a component of them."""
 
-from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
-from typing_extensions import override
 
 from actors.config import Config, Need
-from actors.fitting import Fit, FitData, FitSize, Worker
-from actors.generators.base import Generator, GeneratorBase
 from actors.generators.diffusion.low_rank import LowRankConfig
 from actors.generators.diffusion.unet import Channels, SidePx, UNetConfig
 from actors.generators.layout.arrangement import ArrangementConfig
 from actors.generators.layout.prompt import LayoutPromptConfig
-from actors.records import LabeledImage, Strategy
+from actors.records import Strategy
 
 
 class SmallConfig(UNetConfig):
@@ -84,14 +80,11 @@ class LayoutFitConfig(Config):
         return self
 
 
-class LayoutConfig(GeneratorBase):
+class LayoutSettings(Config):
     """The network, how it is fitted, what it is asked for, and how it samples."""
 
-    runs_network: ClassVar = True
-    has_canvas: ClassVar = False
     not_in_fit: ClassVar = frozenset({"strategy", "sampling_steps", "guidance", "batch_size"})
 
-    kind: Literal["layout"] = "layout"
     network: Annotated[SmallConfig | StableDiffusionConfig, Field(discriminator="kind")] = SmallConfig()
     prompt: LayoutPromptConfig = LayoutPromptConfig()
     fit: LayoutFitConfig = LayoutFitConfig()
@@ -125,28 +118,3 @@ class LayoutConfig(GeneratorBase):
                 "set strategy to origin, or prompt.attribute to true"
             )
         return self
-
-    @override
-    def needs(self) -> tuple[Need, ...]:
-        return self.network.needs()
-
-    @override
-    def requested(self) -> Strategy:
-        return self.strategy
-
-    @override
-    def build(self, real: Sequence[LabeledImage], classes: tuple[str, ...], fitted: str | None = None) -> Generator:
-        from actors.generators.layout.generator import LayoutGenerator
-        from actors.generators.layout.network import load_network
-
-        return LayoutGenerator(self, real, load_network(self, classes, fitted))
-
-    @override
-    def fit_size(self) -> FitSize:
-        return FitSize(steps=self.fit.steps, batch_size=self.fit.batch_size, accumulate=self.fit.accumulate)
-
-    @override
-    def open_fit(self, data: FitData, worker: Worker) -> Fit:
-        from actors.generators.layout.fit import LayoutFit
-
-        return LayoutFit(self, data, worker)

@@ -21,7 +21,7 @@ from actors.generators.diffusion.instance_masks import instance_masks
 from actors.generators.diffusion.learner import Learner, last_timestep, noise_of, target_of
 from actors.generators.diffusion.mask_loss import FeatureTap, MaskHead, perception_loss, stack_masks
 from actors.generators.layout.arrangement import ArrangementConfig
-from actors.generators.layout.config import LayoutConfig, StableDiffusionConfig
+from actors.generators.layout.config import LayoutSettings, StableDiffusionConfig
 from actors.generators.layout.foreground_weight import foreground_weight
 from actors.generators.layout.generator import LayoutGenerator, network_input, stretched
 from actors.generators.layout.network import Denoiser, LayoutNetwork, save_network
@@ -56,7 +56,7 @@ class Example:
 class Examples:
     """Endless examples; the one at a place of a step depends on the seed, the step and the place alone."""
 
-    def __init__(self, config: LayoutConfig, data: FitData, writer: PromptWriter) -> None:
+    def __init__(self, config: LayoutSettings, data: FitData, writer: PromptWriter) -> None:
         self.config, self.data, self.writer = config, data, writer
         self.size_px, self.empty = config.network.size_px, LayoutPrompt(text="", kept=(), spans=(), num_cut=0)
         self.noisiest = last_timestep(config.strength)
@@ -100,7 +100,7 @@ class Examples:
 class LayoutFit:
     """See ``actors.generators.base.Fit``."""
 
-    def __init__(self, config: LayoutConfig, data: FitData, worker: Worker) -> None:
+    def __init__(self, config: LayoutSettings, data: FitData, worker: Worker) -> None:
         self.config, self.worker, self.fit = config, worker, config.fit
         self.num_steps, self.batch_size = config.fit.steps, config.fit.batch_size
         if self.batch_size % (worker.num_workers * config.fit.accumulate):
@@ -203,7 +203,7 @@ class Perception:
         return perception_loss(logits, masks.to(logits.device), valid, alphas_cumprod_t)
 
 
-def _previews(config: LayoutConfig, network: LayoutNetwork, data: FitData) -> list[Preview]:
+def _previews(config: LayoutSettings, network: LayoutNetwork, data: FitData) -> list[Preview]:
     """A few real images with boxes, and what the network draws after their layouts, which are not arranged anew."""
     order = np.random.default_rng(derive_seed(data.seed, "preview")).permutation(len(data.images))
     boxed = [data.images[place] for place in order if not data.images[place].annotation.ignore.all()]
@@ -230,7 +230,7 @@ def _lineage(image: LabeledImage, data: FitData) -> Lineage:
     return Lineage(round=0, image_id=image.id, box_indices=(), generator="layout", seed=seed)
 
 
-def _groups(config: LayoutConfig, denoiser: Denoiser) -> list[dict[str, Any]]:
+def _groups(config: LayoutSettings, denoiser: Denoiser) -> list[dict[str, Any]]:
     """AdamW's groups: the U-Net, and the text encoder at a rate of its own."""
     rate, network = config.fit.learning_rate, config.network
     share = network.text_learning_rate if isinstance(network, StableDiffusionConfig) else 1.0

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from actors.generators.base import source_of
 from actors.generators.layout.arrangement import Arranger, Layout
-from actors.generators.layout.config import LayoutConfig
+from actors.generators.layout.config import LayoutSettings
 from actors.generators.layout.network import LayoutNetwork, Order
 from actors.generators.layout.prompt import PromptWriter
 from actors.images import Pixels, read, scaled
@@ -29,7 +29,7 @@ class LayoutGenerator:
     that are ignored in the real image. Every other box is ``drawn``. A candidate has no canvas: all its pixels are new.
     """
 
-    def __init__(self, config: LayoutConfig, real: Sequence[LabeledImage], network: LayoutNetwork) -> None:
+    def __init__(self, config: LayoutSettings, real: Sequence[LabeledImage], network: LayoutNetwork) -> None:
         self.config, self.network = config, network
         self.images = {image.id: image for image in real}
         self.arranger = Arranger(config.arrangement, real, network.attributes)

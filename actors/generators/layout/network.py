@@ -27,7 +27,7 @@ from actors.generators.diffusion.learner import (
 )
 from actors.generators.diffusion.low_rank import adapt, merge
 from actors.generators.diffusion.weights import load_weights
-from actors.generators.layout.config import LayoutConfig, SmallConfig, StableDiffusionConfig
+from actors.generators.layout.config import LayoutSettings, SmallConfig, StableDiffusionConfig
 from actors.generators.layout.prompt import extend_vocabulary, place_locations, word_tokenizer
 from actors.images import Pixels
 from actors.precision import autocast, cast_weights
@@ -74,7 +74,7 @@ class LayoutNetwork:
 
     def __init__(
         self,
-        config: LayoutConfig,
+        config: LayoutSettings,
         classes: tuple[str, ...],
         attributes: Attributes,
         device: str | None = None,
@@ -176,7 +176,7 @@ def save_network(network: LayoutNetwork, denoiser: nn.Module, uri: str) -> None:
     write_checkpoint(uri, network.header(), denoiser.state_dict())
 
 
-def load_network(config: LayoutConfig, classes: tuple[str, ...], uri: str | None) -> LayoutNetwork:
+def load_network(config: LayoutSettings, classes: tuple[str, ...], uri: str | None) -> LayoutNetwork:
     """The network with the weights at ``uri``, frozen.
 
     Raises ValueError or FileNotFoundError where they are not its own.
@@ -191,7 +191,7 @@ def load_network(config: LayoutConfig, classes: tuple[str, ...], uri: str | None
     return network
 
 
-def _architecture(config: LayoutConfig) -> str:
+def _architecture(config: LayoutSettings) -> str:
     prompt = config.prompt
     match config.network:
         case SmallConfig() as small:
@@ -206,7 +206,7 @@ def _architecture(config: LayoutConfig) -> str:
     return f"{network}, {prompt.prefix!r} and {prompt.max_tokens} tokens, grid {grid}, {attribute} attribute"
 
 
-def _small(config: SmallConfig, tokenizer: Any, layout: LayoutConfig) -> Denoiser:  # noqa: ANN401 - of Hugging Face
+def _small(config: SmallConfig, tokenizer: Any, layout: LayoutSettings) -> Denoiser:  # noqa: ANN401 - of Hugging Face
     """Random weights."""
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
@@ -243,7 +243,7 @@ def _small(config: SmallConfig, tokenizer: Any, layout: LayoutConfig) -> Denoise
     return Denoiser(text, unet)
 
 
-def _pretrained(config: StableDiffusionConfig, layout: LayoutConfig) -> tuple[Any, Denoiser, Any, Any]:
+def _pretrained(config: StableDiffusionConfig, layout: LayoutSettings) -> tuple[Any, Denoiser, Any, Any]:
     """Tokenizer, denoiser, VAE and forward process of a checkpoint, which has learned the prompts' tokens.
 
     Raises FileNotFoundError where it cannot be had, ValueError where it is of another kind.

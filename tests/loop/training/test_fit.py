@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from actors.fitting import FitData, Fitted
-from actors.generators.inpaint.config import InpaintConfig
-from actors.generators.layout.config import LayoutConfig
+from actors.generators.inpaint.component import InpaintConfig
+from actors.generators.layout.component import LayoutConfig
 from actors.images import encode_png
 from actors.records import Annotation, Difficulty, LabeledImage
 from loop import arms

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from actors.custom import Open
 from actors.generators.inpaint.painters.base import PainterBase
-from actors.generators.inpaint.painters.crop import CropConfig
+from actors.generators.inpaint.painters.crop.component import CropConfig
 from actors.generators.inpaint.painters.diffusers_inpaint import DiffusersConfig
 from actors.generators.inpaint.painters.gligen import GligenConfig
 

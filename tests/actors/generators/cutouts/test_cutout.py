@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from actors.generators.cutouts.cutout import Cutout, bounds, cut, rotated
-from actors.generators.inpaint.config import InpaintConfig
+from actors.generators.inpaint.component import InpaintConfig
 
 
 def bar(width, height, pad=6):

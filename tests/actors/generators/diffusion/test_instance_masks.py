@@ -10,7 +10,7 @@ from pycocotools import mask as coco
 from actors.fitting import FitData, Worker
 from actors.generators.diffusion.box_masks import box_masks
 from actors.generators.diffusion.instance_masks import decode, instance_masks
-from actors.generators.layout.config import LayoutConfig
+from actors.generators.layout.component import LayoutConfig
 from actors.images import encode_png
 from actors.records import Annotation, Difficulty, LabeledImage
 

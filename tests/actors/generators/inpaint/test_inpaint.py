@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from actors.boxes import intersections
 from actors.generators.cutouts.cutout import cut
 from actors.generators.inpaint.clearing import ground
-from actors.generators.inpaint.config import InpaintConfig
+from actors.generators.inpaint.component import InpaintConfig
 from actors.generators.inpaint.example import alike, compose, goes_on, seam, silhouette
 from actors.generators.inpaint.generator import Inpaint
 from actors.records import Annotation, Difficulty, LabeledImage, Lineage

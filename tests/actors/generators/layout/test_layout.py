@@ -16,7 +16,7 @@ from actors.generators.diffusion.box_masks import box_masks
 from actors.generators.diffusion.learner import target_of
 from actors.generators.diffusion.low_rank import LowRankConfig
 from actors.generators.layout.arrangement import ArrangementConfig
-from actors.generators.layout.config import LayoutConfig
+from actors.generators.layout.component import LayoutConfig
 from actors.generators.layout.fit import Examples, LayoutFit
 from actors.generators.layout.foreground_weight import foreground_weight
 from actors.generators.layout.generator import stretched

@@ -12,10 +12,11 @@ from pycocotools import mask as coco
 from actors.checkpoint import read_checkpoint
 from actors.fitting import FitData, Worker
 from actors.generators.copy_paste import CopyPasteConfig
-from actors.generators.inpaint.config import InpaintConfig
+from actors.generators.inpaint.component import InpaintConfig
 from actors.generators.inpaint.painters.base import Window
-from actors.generators.inpaint.painters.crop import CropConfig, condition_index, known_input, load_painter
-from actors.generators.inpaint.painters.crop_fit import Crop, Examples, _turned, crops
+from actors.generators.inpaint.painters.crop.component import CropConfig
+from actors.generators.inpaint.painters.crop.fit import Crop, Examples, _turned, crops
+from actors.generators.inpaint.painters.crop.painter import condition_index, known_input, load_painter
 from actors.images import encode_png
 from actors.records import Annotation, Difficulty, LabeledImage
 

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny_pipelines import CLASSES, SIZE_PX, open_gates, tiny_networks, tiny_text, window
 
-from actors.generators.inpaint.config import InpaintConfig
+from actors.generators.inpaint.component import InpaintConfig
 from actors.generators.inpaint.generator import Inpaint
 from actors.generators.inpaint.painters.diffusers_inpaint import DiffusersConfig, DiffusersPainter
 from actors.generators.inpaint.painters.gligen import GligenConfig, GligenPainter

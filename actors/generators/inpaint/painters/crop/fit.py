@@ -20,8 +20,8 @@ from actors.generators.cutouts.window import Frame, Mask, frame, hole
 from actors.generators.diffusion.instance_masks import decode
 from actors.generators.diffusion.learner import Learner, last_timestep, noise_scheduler, target_of
 from actors.generators.inpaint.painters.base import CropRule, Window
-from actors.generators.inpaint.painters.crop import (
-    CropConfig,
+from actors.generators.inpaint.painters.crop.config import CropSettings
+from actors.generators.inpaint.painters.crop.painter import (
     CropPainter,
     build_network,
     condition_index,
@@ -29,7 +29,7 @@ from actors.generators.inpaint.painters.crop import (
     read_network,
     save_network,
 )
-from actors.generators.inpaint.painters.crop_perception import Perception
+from actors.generators.inpaint.painters.crop.perception import Perception
 from actors.images import Pixels, read, scaled
 from actors.precision import autocast
 from actors.records import Difficulty, LabeledImage
@@ -54,7 +54,7 @@ class Crop:
 
 
 def crops(
-    config: CropConfig,
+    config: CropSettings,
     images: Sequence[LabeledImage],
     difficulties: Sequence[tuple[Difficulty, ...]],
     context: float,
@@ -106,7 +106,7 @@ class Examples:
     """Endless examples; the one at a place of a step depends on the seed, the step and the place alone."""
 
     def __init__(
-        self, config: CropConfig, found: Sequence[Crop], num_classes: int, seed: int, *, flip: bool, rotate: bool
+        self, config: CropSettings, found: Sequence[Crop], num_classes: int, seed: int, *, flip: bool, rotate: bool
     ) -> None:
         if not found:
             raise ValueError("crop painter: there is no box to fit on; it needs at least one that is not ignored")
@@ -209,7 +209,7 @@ class CropFit:
 
     def __init__(
         self,
-        config: CropConfig,
+        config: CropSettings,
         data: FitData,
         worker: Worker,
         rule: CropRule,

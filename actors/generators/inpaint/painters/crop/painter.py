@@ -7,18 +7,16 @@ that knows the domain, which boards, smears and X-rays rarely have.
 from collections.abc import Sequence
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field
-from typing_extensions import override
 
 from actors import boxes as geometry
 from actors.checkpoint import Header, write_checkpoint
-from actors.fitting import Fit, FitData, FitSize, Worker, read_fitted
+from actors.fitting import read_fitted
 from actors.generators.cutouts.window import Mask
-from actors.generators.diffusion.unet import Channels, SidePx, UNetConfig
-from actors.generators.inpaint.painters.base import CropRule, PainterBase, Window
+from actors.generators.inpaint.painters.base import Window
+from actors.generators.inpaint.painters.crop.config import CropSettings
 from actors.images import Pixels, scaled
 from actors.precision import autocast, reproducible
 from actors.records import Attributes, Difficulty
@@ -31,60 +29,7 @@ DIFFICULTIES = tuple(Difficulty)
 FAMILY = "crop"
 
 
-class CropConfig(UNetConfig, PainterBase):
-    """The network, how it is fitted, and how it samples."""
-
-    takes_difficulty: ClassVar = True
-    not_in_fit: ClassVar = frozenset({"sampling_steps", "guidance", "batch_size"})
-
-    kind: Literal["crop"] = "crop"
-    size_px: SidePx = 48
-    """Side of the windows; larger objects are shrunk to fit, smaller ones painted at their own size."""
-    channels: Channels = (16, 32, 64, 96)
-    """Channels of the U-Net's levels, multiples of 8; each level halves the resolution."""
-    fit_steps: int = Field(400, ge=1)
-    """Optimiser steps of the fit."""
-    fit_batch_size: int = Field(32, ge=1)
-    """Crops a step."""
-    learning_rate: float = Field(2e-3, gt=0.0)
-    """Peak rate of AdamW; it rises over the first twentieth and falls to 0 as a cosine."""
-    mask_loss_weight: float = Field(0.0, ge=0.0)
-    """What the perception-aware loss counts in the fit (lambda of DetDiffusion, arXiv 2403.13304, Eq. 5; 0.01 there): a
-    head on the U-Net's features must draw the object's box. 0 is without."""
-    condition_dropout: float = Field(0.1, ge=0.0, lt=1.0)
-    """Share of the crops that are shown without their class and difficulty, for guidance."""
-    strength: float = Field(0.05, gt=0.0, le=1.0)
-    """How far back towards noise the example in a window is taken before it is drawn anew (SDEdit, arXiv 2108.01073):
-    1 is from noise alone, which takes a long fit; less keeps more of the example. A fit of minutes on a few images
-    leaves specks where it is taken back by more than a twentieth."""
-    sampling_steps: int = Field(3, ge=1)
-    """Steps of DPM-Solver++ (arXiv 2211.01095)."""
-    guidance: float = Field(1.0, ge=1.0)
-    """Classifier-free guidance (arXiv 2207.12598); 1 is none, and half the time."""
-    batch_size: int = Field(32, ge=1)
-    """Windows painted at a time."""
-
-    @property
-    @override
-    def varies_instances(self) -> bool:
-        return self.strength < 1
-
-    @override
-    def build(self, classes: tuple[str, ...], fitted: str | None = None) -> "CropPainter":
-        return load_painter(self, classes, fitted)
-
-    @override
-    def fit_size(self) -> FitSize:
-        return FitSize(steps=self.fit_steps, batch_size=self.fit_batch_size)
-
-    @override
-    def open_fit(self, data: FitData, worker: Worker, crops: CropRule) -> Fit:
-        from actors.generators.inpaint.painters.crop_fit import CropFit
-
-        return CropFit(self, data, worker, crops)
-
-
-def build_network(config: CropConfig, num_classes: int) -> "nn.Module":
+def build_network(config: CropSettings, num_classes: int) -> "nn.Module":
     """The denoiser: ``(noisy, known, condition, timestep)`` to v; see ``known_input`` for what is known.
 
     ``condition`` ``[b]`` is ``condition_index``; the last one stands for none.
@@ -123,7 +68,7 @@ def known_input(pixels: Pixels, mask: Mask, box: geometry.Boxes) -> "NDArray[np.
 
 
 def save_network(
-    network: "nn.Module", config: CropConfig, classes: tuple[str, ...], attributes: Attributes, uri: str
+    network: "nn.Module", config: CropSettings, classes: tuple[str, ...], attributes: Attributes, uri: str
 ) -> None:
     """Put the weights of ``network`` at ``uri`` as one of our checkpoints, atomically."""
     header = Header(
@@ -136,7 +81,7 @@ def save_network(
     write_checkpoint(uri, header, network.state_dict())
 
 
-def load_painter(config: CropConfig, classes: tuple[str, ...], uri: str | None) -> "CropPainter":
+def load_painter(config: CropSettings, classes: tuple[str, ...], uri: str | None) -> "CropPainter":
     """The painter with the weights at ``uri``; see ``read_network``."""
     header, weights = read_network(config, classes, uri)
     network = build_network(config, len(classes))
@@ -144,12 +89,12 @@ def load_painter(config: CropConfig, classes: tuple[str, ...], uri: str | None) 
     return CropPainter(config, network, attributes=header.attributes or {})
 
 
-def read_network(config: CropConfig, classes: tuple[str, ...], uri: str | None) -> "tuple[Header, dict[str, Tensor]]":
+def read_network(config: CropSettings, classes: tuple[str, ...], uri: str | None) -> "tuple[Header, dict[str, Tensor]]":
     """What was saved at ``uri``. Raises ValueError or FileNotFoundError where it is not of this network."""
     return read_fitted(uri, FAMILY, _architecture(config), classes)
 
 
-def _architecture(config: CropConfig) -> str:
+def _architecture(config: CropSettings) -> str:
     return f"unet-{'-'.join(map(str, config.channels))}"
 
 
@@ -160,7 +105,7 @@ class CropPainter:
 
     def __init__(
         self,
-        config: CropConfig,
+        config: CropSettings,
         network: Any,  # noqa: ANN401 - of diffusers
         device: str | None = None,
         attributes: Attributes = MappingProxyType({}),

@@ -1,0 +1,38 @@
+"""The crop painter as a component: how it is built and fitted."""
+
+from typing import ClassVar, Literal
+
+from typing_extensions import override
+
+from actors.fitting import Fit, FitData, FitSize, Worker
+from actors.generators.inpaint.painters.base import CropRule, Painter, PainterBase
+from actors.generators.inpaint.painters.crop.config import CropSettings
+
+
+class CropConfig(CropSettings, PainterBase):
+    """The network, how it is fitted, and how it samples."""
+
+    takes_difficulty: ClassVar = True
+
+    kind: Literal["crop"] = "crop"
+
+    @property
+    @override
+    def varies_instances(self) -> bool:
+        return self.strength < 1
+
+    @override
+    def build(self, classes: tuple[str, ...], fitted: str | None = None) -> Painter:
+        from actors.generators.inpaint.painters.crop.painter import load_painter
+
+        return load_painter(self, classes, fitted)
+
+    @override
+    def fit_size(self) -> FitSize:
+        return FitSize(steps=self.fit_steps, batch_size=self.fit_batch_size)
+
+    @override
+    def open_fit(self, data: FitData, worker: Worker, crops: CropRule) -> Fit:
+        from actors.generators.inpaint.painters.crop.fit import CropFit
+
+        return CropFit(self, data, worker, crops)

@@ -78,6 +78,11 @@ class Detections:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    @classmethod
+    def empty(cls) -> "Detections":
+        """Nothing was seen."""
+        return cls(boxes=geometry.empty(), labels=np.zeros(0, np.int64), scores=np.zeros(0, np.float32))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LabeledImage:
@@ -189,17 +194,20 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Judged:
-    """A candidate after every filter has spoken."""
+    """A candidate after every filter has spoken, as it is to be kept; the pixels that were restored are gone."""
 
-    inspected: Inspected
-    verdicts: tuple[Verdict, ...]
-    pixels: NDArray[np.uint8]  # [H, W, 3] RGB, as they are to be kept: the candidate's, but for what was restored
+    pixels: NDArray[np.uint8]  # [H, W, 3] RGB: the candidate's, but for what was restored
     annotation: Annotation  # what is left of the labels; empty where the image is dropped
-    restored: NDArray[np.bool_]  # [candidate's annotation]: drawn, rejected, and undone: the canvas's pixels are back
+    proposed: Annotation  # the labels before judgement
+    drawn: NDArray[np.bool_]  # [proposed]: drawn by the generator, whatever became of it
+    restored: NDArray[np.bool_]  # [proposed]: drawn, rejected, and undone: the canvas's pixels are back
+    seen: Detections  # in the candidate as it was drawn
+    verdicts: tuple[Verdict, ...]
     dropped: str  # why the image is dropped, as "filter: reason"; empty where it is kept
+    lineage: Lineage
 
     def __post_init__(self) -> None:
-        _freeze(self)
+        _freeze(self, ("proposed", "drawn", "restored"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

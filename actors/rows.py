@@ -1,7 +1,8 @@
 """Records as rows of plain columns, so that Arrow and not pickle carries them between actors.
 
-A row always has ``lineage`` (JSON text) and ``error`` (empty, or why this candidate could not be drawn or judged; its
-other columns are then blank). Later stages add their columns and leave the earlier ones as they are.
+A row always has ``id``, ``lineage`` (JSON text) and ``error`` (empty, or why this candidate could not be made; its
+other columns are then blank). Each stage adds its columns. Judging replaces ``pixels`` and the annotation by what is to
+be kept of them, so that the pixels of a candidate are in its row once.
 """
 
 import json
@@ -11,17 +12,29 @@ from typing import Any
 import numpy as np
 
 from actors.plain import from_plain, to_plain
-from actors.records import Annotation, Candidate, Detections, Inspected, Lineage
+from actors.records import Annotation, Candidate, Detections, Inspected, Judged, Lineage, Verdict
 
 Row = dict[str, Any]
 
+NO_LINEAGE = Lineage(round=0, image_id="", box_indices=(), generator="", seed=0)
 BLANK = Candidate(
     pixels=np.zeros((1, 1, 3), np.uint8),
     annotation=Annotation.empty(),
     drawn=np.zeros(0, np.bool_),
     painted=np.full((1, 1), -1, np.int16),
     canvas="",
-    lineage=Lineage(round=0, image_id="", box_indices=(), generator="", seed=0),
+    lineage=NO_LINEAGE,
+)
+BLANK_JUDGED = Judged(
+    pixels=BLANK.pixels,
+    annotation=Annotation.empty(),
+    proposed=Annotation.empty(),
+    drawn=BLANK.drawn,
+    restored=np.zeros(0, np.bool_),
+    seen=Detections.empty(),
+    verdicts=(),
+    dropped="error",
+    lineage=NO_LINEAGE,
 )
 
 
@@ -43,16 +56,15 @@ def candidate_columns(candidate: Candidate) -> Row:
         "painted": candidate.painted,
         "canvas": candidate.canvas,
         "refused": candidate.refused,
-        **_columns("annotation", candidate.annotation, ("boxes", "labels", "ignore")),
+        **_annotation_columns("annotation", candidate.annotation),
     }
 
 
 def read_candidate(row: Mapping[str, Any]) -> Candidate:
     """The drawn candidate of a row."""
-    annotation = Annotation(**_values(row, "annotation", ("boxes", "labels", "ignore")))
     return Candidate(
         pixels=row["pixels"],
-        annotation=annotation,
+        annotation=_read_annotation(row, "annotation"),
         drawn=np.asarray(row["drawn"], np.bool_),
         painted=np.asarray(row["painted"], np.int16),
         canvas=row["canvas"],
@@ -74,6 +86,43 @@ def read_detections(row: Mapping[str, Any]) -> Detections:
 def read_inspected(row: Mapping[str, Any]) -> Inspected:
     """The candidate of a row and what the detector saw in it."""
     return Inspected(candidate=read_candidate(row), seen=read_detections(row))
+
+
+def judged_columns(judged: Judged) -> Row:
+    """All that later stages read of a judged candidate; its pixels and annotation replace those of the candidate."""
+    return {
+        "pixels": judged.pixels,
+        "drawn": judged.drawn,
+        "restored": judged.restored,
+        "verdicts": json.dumps(to_plain(judged.verdicts)),
+        "dropped": judged.dropped,
+        **_annotation_columns("annotation", judged.annotation),
+        **_annotation_columns("proposed", judged.proposed),
+        **detections_columns(judged.seen),
+    }
+
+
+def read_judged(row: Mapping[str, Any]) -> Judged:
+    """The judged candidate of a row."""
+    return Judged(
+        pixels=row["pixels"],
+        annotation=_read_annotation(row, "annotation"),
+        proposed=_read_annotation(row, "proposed"),
+        drawn=np.asarray(row["drawn"], np.bool_),
+        restored=np.asarray(row["restored"], np.bool_),
+        seen=read_detections(row),
+        verdicts=tuple(from_plain(Verdict, verdict) for verdict in json.loads(row["verdicts"])),
+        dropped=row["dropped"],
+        lineage=read_lineage(row),
+    )
+
+
+def _annotation_columns(prefix: str, annotation: Annotation) -> Row:
+    return _columns(prefix, annotation, ("boxes", "labels", "ignore"))
+
+
+def _read_annotation(row: Mapping[str, Any], prefix: str) -> Annotation:
+    return Annotation(**_values(row, prefix, ("boxes", "labels", "ignore")))
 
 
 _DTYPES = {"boxes": np.float32, "labels": np.int64, "ignore": np.bool_, "scores": np.float32}

@@ -3,7 +3,6 @@
 An adapter is opened inside its actor from plain arguments: configs, and URIs of what lies in the run folder.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -19,19 +18,15 @@ from actors.filters.chain import build_filters, judge
 from actors.filters.crops import window
 from actors.filters.rejected import RejectedBoxes, restore
 from actors.generators import GeneratorConfig
-from actors.records import Annotation, Detections, Judged, LabeledImage, Sample
+from actors.records import Candidate, Detections, Judged, LabeledImage
 from actors.rows import Row
-from actors.storage import read_record, write_bytes, write_record
-from loop.state import Fate
+from actors.storage import read_record
 
 if TYPE_CHECKING:
     from actors.filters.base import Embed as Features
     from actors.filters.base import OpenEmbed, State
 
 NUM_CANVASES: Final = 32  # real pictures that a judge keeps at hand; several candidates share one
-NOTHING_SEEN = Detections(
-    boxes=np.zeros((0, 4), np.float32), labels=np.zeros(0, np.int64), scores=np.zeros(0, np.float32)
-)
 
 
 class Generate:
@@ -64,7 +59,7 @@ class Inspect:
 
     def blank(self) -> Row:
         """Nothing is seen."""
-        return rows.detections_columns(NOTHING_SEEN)
+        return rows.detections_columns(Detections.empty())
 
 
 def open_detector_embed(config: DetectorConfig, checkpoint: str, size_px: int) -> "Features":
@@ -98,10 +93,7 @@ class Embed:
 
 
 class Judge:
-    """Judges an inspected candidate and writes it down: its picture, then its record, which makes it whole.
-
-    Kept and dropped lie apart below the round's folder; a record names its picture from there, so a run can be moved.
-    """
+    """Adds what the filters say of an inspected candidate, and what is left of it by the policy for rejected boxes."""
 
     def __init__(
         self,
@@ -109,76 +101,31 @@ class Judge:
         rejected_boxes: RejectedBoxes,
         states: str,
         real: str,
-        folder: str,
         open_embed: "OpenEmbed | None" = None,
     ) -> None:
-        """``states`` is the URI of what the filters learnt from the real images, ``folder`` the round's.
+        """``states`` is the URI of what the filters learnt from the real images.
 
         ``real`` is the URI of the real training images' records, the canvases among them; ``open_embed`` opens the
-        current detector, for filters that look through its eyes.
+        current detector, for filters that compare its features.
         """
         learnt: dict[str, State] = read_record(UPath(states), dict)
         self.filters = build_filters(configs, learnt, open_embed)
         self.rejected_boxes: RejectedBoxes = rejected_boxes
         self.real = {image.id: image for image in read_record(UPath(real), tuple[LabeledImage, ...])}
         self.read = lru_cache(NUM_CANVASES)(images.read)
-        self.folder = UPath(folder)
 
     def __call__(self, batch: Sequence[Row]) -> list[Row]:
-        """Why each was dropped; empty where it was kept."""
-        judged = judge(self.filters, [rows.read_inspected(row) for row in batch], self.rejected_boxes)
+        """The columns of the judged candidates."""
+        inspected = [rows.read_inspected(row) for row in batch]
+        judged = judge(self.filters, inspected, self.rejected_boxes)
         if self.rejected_boxes == "restore":
-            judged = [self._restore(one) for one in judged]
-        for one in judged:
-            self._write(one)
-        return [{"dropped": one.dropped} for one in judged]
+            judged = [self._restore(one, seen.candidate) for one, seen in zip(judged, inspected, strict=True)]
+        return [rows.judged_columns(one) for one in judged]
 
     def blank(self) -> Row:
-        """Dropped for the error that the row carries."""
-        return {"dropped": "error"}
+        """A one-pixel picture of nothing, dropped for the error that the row carries."""
+        return rows.judged_columns(rows.BLANK_JUDGED)
 
-    def _restore(self, judged: Judged) -> Judged:
-        canvas = self.real[judged.inspected.candidate.canvas]
-        return restore(judged, canvas, self.read(canvas.uri))
-
-    def _write(self, judged: Judged) -> None:
-        candidate = judged.inspected.candidate
-        place = Fate.DROPPED if judged.dropped else Fate.KEPT
-        picture = images.encode_png(judged.pixels)
-        sample = Sample(
-            id=candidate.lineage.id,
-            uri=f"{place}/{candidate.lineage.id}.png",
-            sha256=hashlib.sha256(picture).hexdigest(),
-            width=candidate.pixels.shape[1],
-            height=candidate.pixels.shape[0],
-            annotation=judged.annotation,
-            proposed=candidate.annotation,
-            drawn=candidate.drawn,
-            restored=judged.restored,
-            seen=judged.inspected.seen,
-            verdicts=judged.verdicts,
-            dropped=judged.dropped,
-            lineage=candidate.lineage,
-        )
-        write_bytes(self.folder / sample.uri, picture)
-        write_record(self.folder / place / f"{sample.id}.json", sample)
-
-
-def failed_sample(row: Row) -> Sample:
-    """The record of a candidate that could not be drawn or judged: no picture, dropped with the error as reason."""
-    lineage = rows.read_lineage(row)
-    return Sample(
-        id=lineage.id,
-        uri="",
-        sha256="",
-        width=0,
-        height=0,
-        annotation=Annotation.empty(),
-        proposed=Annotation.empty(),
-        drawn=np.zeros(0, np.bool_),
-        restored=np.zeros(0, np.bool_),
-        seen=NOTHING_SEEN,
-        verdicts=(),
-        dropped=row["error"],
-        lineage=lineage,
-    )
+    def _restore(self, judged: Judged, candidate: Candidate) -> Judged:
+        canvas = self.real[candidate.canvas]
+        return restore(judged, candidate, canvas, self.read(canvas.uri))

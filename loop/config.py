@@ -182,6 +182,7 @@ class HostingConfig(Config):
     generate: RoleConfig = RoleConfig()
     inspect: RoleConfig = RoleConfig()
     judge: RoleConfig = RoleConfig()
+    keep: RoleConfig = RoleConfig(num_cpus=0.25)
     fit: TrainRoleConfig = TrainRoleConfig(num_workers=2)
     train: TrainRoleConfig = TrainRoleConfig()
 

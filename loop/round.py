@@ -5,26 +5,20 @@ Every step leaves its record in the round's folder, and is skipped where the rec
 
 from collections.abc import Sequence
 
-from upath import UPath
-
 from actors.attributes import attributes, difficulties
 from actors.fitting import Fitted
 from actors.records import Lineage
 from actors.rows import Row
 from actors.seeds import derive_seed
-from actors.storage import exclusive, write_record
+from actors.storage import exclusive
 from loop import mining, stages
-from loop.adapters import failed_sample
 from loop.cache import shared_place
 from loop.context import Loop, RoundResult
 from loop.cross_fit import detect_unseen
+from loop.keep import keep_failed
 from loop.progress import StageProgress
 from loop.report import losses
 from loop.state import Fate, Mined, Pooled, State, once
-
-
-class TooManyFailuresError(ValueError):
-    """More candidates failed than generation.max_failed_share allows."""
 
 
 def run_round(loop: Loop, state: State) -> RoundResult:
@@ -110,13 +104,14 @@ def generate_and_judge(loop: Loop, state: State, generator: Fitted | None, linea
         candidates = stages.generate(todo, config, records, classes, weights, shared)
         inspected = stages.inspect(candidates, config, state.detector, shared)
         states = str(loop.folder.filter_states)
-        judged = stages.judge(inspected, config, state.detector, states, records, str(place))
-        collected = stages.collect(judged, config.hosting, _counting(progress))
-    _record_failures(collected.rows, place, config.generation.max_failed_share * len(lineages))
+        judged = stages.judge(inspected, config, state.detector, states, records)
+        kept = stages.keep(judged, config, str(place))
+        collected = stages.collect(kept, config.hosting, _counting(progress))
+    keep_failed(collected.rows, place, config.generation.max_failed_share * len(lineages))
     for warning in losses.warnings(loop.folder.judged(number)):
         loop.reporter.warn(warning)
-    kept, dropped = (loop.folder.sample_ids(number, fate) for fate in Fate)
-    return Pooled(kept=kept, dropped=dropped, cost=collected.cost)
+    kept_ids, dropped_ids = (loop.folder.sample_ids(number, fate) for fate in Fate)
+    return Pooled(kept=kept_ids, dropped=dropped_ids, cost=collected.cost)
 
 
 def _counting(progress: StageProgress) -> stages.OnRow:
@@ -129,14 +124,3 @@ def _counting(progress: StageProgress) -> stages.OnRow:
         progress.advance()
 
     return count
-
-
-def _record_failures(rows: Sequence[Row], place: UPath, num_allowed: float) -> None:
-    failed = [failed_sample(row) for row in rows if row["error"]]
-    if len(failed) > num_allowed:
-        raise TooManyFailuresError(
-            f"{place}: {len(failed)} candidates could not be drawn or judged, generation.max_failed_share allows "
-            f"{num_allowed:g}; first: {failed[0].dropped}"
-        )
-    for sample in failed:
-        write_record(place / Fate.DROPPED / f"{sample.id}.json", sample)

@@ -25,6 +25,7 @@ from actors.rows import Row, lineage_row, read_detections
 from loop.adapters import Embed, Generate, Inspect, Judge, open_detector_embed
 from loop.cache import Remembered
 from loop.config import HostingConfig, LoopConfig, RoleConfig
+from loop.keep import Keep
 from loop.state import Cost
 
 if TYPE_CHECKING:
@@ -95,16 +96,23 @@ def _remembered(opener: OpenComponent, shared: UPath | None, stage: str) -> Open
     return opener if shared is None else partial(Remembered, opener, str(shared / stage))
 
 
-def judge(inspected: Stream, config: LoopConfig, checkpoint: str, states: str, real: str, folder: str) -> Stream:
-    """Samples on disk below the round's ``folder``, judged by filters whose learnt states lie at ``states``.
+def judge(inspected: Stream, config: LoopConfig, checkpoint: str, states: str, real: str) -> Stream:
+    """The candidates, judged by filters whose learnt states lie at ``states``; rejected boxes are dealt with.
 
     The records of the real training images lie at ``real``, the current detector's weights at ``checkpoint``.
     """
     embed = partial(open_detector_embed, config.detector, checkpoint)
-    opener = partial(Judge, config.filters, config.rejected_boxes, states, real, folder, embed)
-    drawn = ("pixels", "painted", "drawn", "canvas", "refused")
-    known = ("annotation_boxes", "annotation_labels", "annotation_ignore", "seen_boxes", "seen_labels", "seen_scores")
-    return inspected.then(Stage(name="judge", open_component=opener, role=config.hosting.judge, forgets=drawn + known))
+    opener = partial(Judge, config.filters, config.rejected_boxes, states, real, embed)
+    ends = ("painted", "canvas", "refused")
+    return inspected.then(Stage(name="judge", open_component=opener, role=config.hosting.judge, forgets=ends))
+
+
+def keep(judged: Stream, config: LoopConfig, folder: str) -> Stream:
+    """The judged candidates, written as samples below the round's ``folder``; of a row, ids and reasons are left."""
+    annotation = [f"{of}_{part}" for of in ("annotation", "proposed") for part in ("boxes", "labels", "ignore")]
+    seen = ("seen_boxes", "seen_labels", "seen_scores")
+    ends = ("pixels", "drawn", "restored", "verdicts", *annotation, *seen)
+    return judged.then(Stage(name="keep", open_component=partial(Keep, folder), role=config.hosting.keep, forgets=ends))
 
 
 def detect(

@@ -27,8 +27,9 @@ from loop.driver import run
 from loop.hosting.placement import Node, unplaced
 from loop.progress import Reporter
 
-STAGES = {"mine", "generate", "inspect", "judge", "train", "evaluate"}
+STAGES = {"mine", "generate", "inspect", "judge", "keep", "train", "evaluate"}
 OTHER_BATCHES = {"generate": {"batch_size": 3}, "inspect": {"batch_size": 5}, "judge": {"batch_size": 1}}
+OTHER_BATCHES["keep"] = {"batch_size": 4}
 
 
 def start(tree, root, **changes):

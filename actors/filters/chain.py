@@ -37,10 +37,9 @@ def judge(
     judged = [_conclude(inspected, (), rejected_boxes) for inspected in batch]
     for a_filter in filters:
         alive = [position for position, entry in enumerate(judged) if not entry.dropped]
-        verdicts = a_filter.judge([judged[position].inspected for position in alive])
+        verdicts = a_filter.judge([batch[position] for position in alive])
         for position, found in zip(alive, verdicts, strict=True):
-            entry = judged[position]
-            judged[position] = _conclude(entry.inspected, entry.verdicts + found, rejected_boxes)
+            judged[position] = _conclude(batch[position], judged[position].verdicts + found, rejected_boxes)
     return judged
 
 
@@ -54,10 +53,13 @@ def _conclude(inspected: Inspected, verdicts: tuple[Verdict, ...], rejected_boxe
     if not dropped and candidate.drawn.any() and not (candidate.drawn & left).any():
         dropped = NO_DRAWN_BOX_LEFT
     return Judged(
-        inspected=inspected,
-        verdicts=verdicts,
         pixels=candidate.pixels,
         annotation=Annotation.empty() if dropped else candidate.annotation.take(left),
+        proposed=candidate.annotation,
+        drawn=candidate.drawn,
         restored=np.zeros(len(left), np.bool_),
+        seen=inspected.seen,
+        verdicts=verdicts,
         dropped=dropped,
+        lineage=candidate.lineage,
     )

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.images import Pixels
-from actors.records import WHOLE_IMAGE, Judged, LabeledImage, Verdict
+from actors.records import WHOLE_IMAGE, Candidate, Judged, LabeledImage, Verdict
 
 RejectedBoxes = Literal["ignore", "restore", "drop_image"]
 
@@ -25,12 +25,11 @@ def drops_image(verdict: Verdict, drawn: NDArray[np.bool_], policy: RejectedBoxe
     return verdict.box == WHOLE_IMAGE or (policy == "drop_image" and bool(drawn[verdict.box]))
 
 
-def restore(judged: Judged, canvas: LabeledImage, pixels: Pixels) -> Judged:
-    """A judged candidate with its rejected drawn boxes undone; ``pixels`` ``[H, W, 3]`` are the canvas's.
+def restore(judged: Judged, candidate: Candidate, canvas: LabeledImage, pixels: Pixels) -> Judged:
+    """What was judged of ``candidate`` with its rejected drawn boxes undone; ``pixels`` ``[H, W, 3]`` are the canvas's.
 
     An image that is dropped stays as it was drawn. Raises ValueError where ``pixels`` are of another size.
     """
-    candidate = judged.inspected.candidate
     rejected = _rejected(judged)
     if judged.dropped or not rejected.any():
         return judged
@@ -49,6 +48,6 @@ def restore(judged: Judged, canvas: LabeledImage, pixels: Pixels) -> Judged:
 
 def _rejected(judged: Judged) -> NDArray[np.bool_]:
     """Which of the candidate's boxes ``[n]`` a verdict speaks against."""
-    rejected = np.zeros(len(judged.inspected.candidate.annotation), np.bool_)
+    rejected = np.zeros(len(judged.proposed), np.bool_)
     rejected[[verdict.box for verdict in judged.verdicts if not verdict.keep and verdict.box != WHOLE_IMAGE]] = True
     return rejected

@@ -34,11 +34,15 @@ class Node:
         return fits
 
 
+STREAM = ("generate", "inspect", "judge", "keep")
+"""The roles whose actors hand candidates on to each other."""
+
+
 def gangs(hosting: HostingConfig) -> dict[str, tuple[Actor, ...]]:
     """The actors that are alive at the same time, by what they do together, largest first."""
     stream = [
         Actor(role=name, cpus=role.num_cpus, gpus=role.num_gpus)
-        for name in ("generate", "inspect", "judge")
+        for name in STREAM
         for role in [getattr(hosting, name)]
         for _ in range(role.num_actors)
     ]
@@ -48,7 +52,7 @@ def gangs(hosting: HostingConfig) -> dict[str, tuple[Actor, ...]]:
         for role in [getattr(hosting, name)]
     }
     return {
-        "generate + inspect + judge": tuple(sorted(stream, key=lambda actor: (actor.gpus, actor.cpus), reverse=True)),
+        " + ".join(STREAM): tuple(sorted(stream, key=lambda actor: (actor.gpus, actor.cpus), reverse=True)),
         **workers,
     }
 

@@ -59,12 +59,15 @@ def every_record(num_boxes):
     verdict = Verdict(filter="blank", box=WHOLE_IMAGE, keep=False, score=0.1, threshold=1 / 3, reason="blank")
     inspected = Inspected(candidate=candidate(num_boxes), seen=detections(num_boxes))
     judged = Judged(
-        inspected=inspected,
-        verdicts=(verdict,),
-        annotation=annotation(0),
-        dropped="blank: blank",
         pixels=inspected.candidate.pixels,
+        annotation=annotation(0),
+        proposed=annotation(num_boxes),
+        drawn=inspected.candidate.drawn,
         restored=np.zeros(num_boxes, np.bool_),
+        seen=inspected.seen,
+        verdicts=(verdict,),
+        dropped="blank: blank",
+        lineage=LINEAGE,
     )
     image = LabeledImage(id="a", uri="s3://b/a.png", width=5, height=3, annotation=annotation(num_boxes))
     found = Instance(image_id="a", index=1, label=2, difficulty=Difficulty.HARD, best_score=0.25, best_iou=1e-7)

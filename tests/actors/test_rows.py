@@ -1,13 +1,14 @@
 """Records as rows of plain columns and back, also joined into batches as the actors get them."""
 
 import json
+from dataclasses import fields
 
 import numpy as np
 import pytest
 
 from actors import rows
 from actors.hosting import join_rows, split_rows
-from actors.records import Annotation, Candidate, Detections, Lineage
+from actors.records import WHOLE_IMAGE, Annotation, Candidate, Detections, Judged, Lineage, Verdict
 
 LINEAGE = Lineage(round=2, image_id="a.png", box_indices=(1, 3), generator="layout", seed=2**63 - 1, strategy="hard")
 
@@ -44,6 +45,29 @@ def row(num_boxes, height=3):
     return rows.lineage_row(LINEAGE) | rows.candidate_columns(one) | rows.detections_columns(detections(num_boxes))
 
 
+def judged(num_boxes, height=3):
+    """Of a candidate with ``num_boxes`` boxes, the last of which is rejected and undone."""
+    one = candidate(num_boxes, height)
+    restored = np.arange(num_boxes) == num_boxes - 1
+    verdict = Verdict(filter="agreement", box=num_boxes - 1, keep=False, score=0.1, threshold=1 / 3, reason="no")
+    whole = Verdict(filter="blank", box=WHOLE_IMAGE, keep=True, score=1e-300, threshold=0.0, reason="")
+    return Judged(
+        pixels=255 - one.pixels,
+        annotation=one.annotation.take(~restored),
+        proposed=one.annotation,
+        drawn=one.drawn,
+        restored=restored,
+        seen=detections(num_boxes),
+        verdicts=(whole, verdict) if num_boxes else (),
+        dropped="" if num_boxes else "chain: no_drawn_box_left",
+        lineage=LINEAGE,
+    )
+
+
+def judged_row(num_boxes, height=3):
+    return row(num_boxes, height) | rows.judged_columns(judged(num_boxes, height))
+
+
 def test_a_lineage_row_names_its_candidate():
     one = rows.lineage_row(LINEAGE)
     assert one["id"] == LINEAGE.id
@@ -76,6 +100,47 @@ def test_rows_survive_arrow():
     back = BlockAccessor.for_block(block).to_batch_format("numpy")
     for count, one in zip(counts, split_rows(back), strict=True):
         assert_same(rows.read_inspected(one), count, height=3 + count)
+
+
+@pytest.mark.parametrize("num_boxes", [0, 1, 4])
+def test_a_judged_row_gives_its_record_back(num_boxes):
+    assert_equal(rows.read_judged(judged_row(num_boxes)), judged(num_boxes))
+
+
+def test_a_judged_row_holds_pixels_once_as_they_are_kept():
+    one = judged_row(2)
+    pictures = [name for name, value in one.items() if isinstance(value, np.ndarray) and value.ndim == 3]
+    assert pictures == ["pixels"]
+    assert np.array_equal(one["pixels"], judged(2).pixels)
+
+
+@pytest.mark.parametrize("counts", [(0, 0), (2, 2), (0, 3, 1), (4, 0)])
+def test_judged_rows_survive_a_batch_and_arrow(counts):
+    from ray.data.block import BlockAccessor
+
+    batch = join_rows([judged_row(count, height=3 + count) for count in counts])
+    block = BlockAccessor.batch_to_block(batch)
+    for back in (batch, BlockAccessor.for_block(block).to_batch_format("numpy")):
+        for count, one in zip(counts, split_rows(back), strict=True):
+            assert_equal(rows.read_judged(one), judged(count, height=3 + count))
+
+
+def test_a_row_that_could_not_be_judged_is_dropped_for_its_error():
+    blank = rows.read_judged(rows.lineage_row(LINEAGE) | rows.judged_columns(rows.BLANK_JUDGED))
+    assert (blank.dropped, blank.lineage, len(blank.annotation)) == ("error", LINEAGE, 0)
+
+
+def assert_equal(found, expected):
+    """Two records of one type, field by field, arrays to the byte."""
+    for field in fields(expected):
+        ours, theirs = getattr(found, field.name), getattr(expected, field.name)
+        if isinstance(theirs, np.ndarray):
+            assert (ours.dtype, ours.shape, ours.tobytes()) == (theirs.dtype, theirs.shape, theirs.tobytes())
+            assert not ours.flags.writeable
+        elif isinstance(theirs, Annotation | Detections):
+            assert_equal(ours, theirs)
+        else:
+            assert ours == theirs
 
 
 def assert_same(inspected, num_boxes, height):

@@ -1,4 +1,4 @@
-"""The judging actor: what it writes of a candidate one of whose boxes is rejected, by policy."""
+"""Judging and keeping: the sample that is written of a candidate one of whose boxes is rejected, by policy."""
 
 from dataclasses import replace
 from functools import partial
@@ -18,11 +18,12 @@ from actors.filters.chain import fit_filters
 from actors.images import encode_png, read
 from actors.records import Annotation, Candidate, Detections, LabeledImage, Lineage, Sample
 from actors.storage import read_record, write_record
-from loop.adapters import NOTHING_SEEN, Judge, open_detector_embed
+from loop.adapters import Judge, open_detector_embed
 from loop.check import describe
 from loop.config import LoopConfig
 from loop.data.config import DataConfig
 from loop.data.importing import import_data
+from loop.keep import Keep
 
 SOURCE = np.random.default_rng(0).integers(0, 200, (16, 16, 3), np.uint8)
 OWN, ADDED = [1, 1, 7, 7], [9, 9, 15, 15]
@@ -67,12 +68,11 @@ def row(found):
 
 def written(folder, policy, found):
     """The sample that is written, and its picture."""
-    judge = Judge(
-        (AgreementConfig(),), policy, str(folder / "filters.json"), str(folder / "train.json"), str(folder / "round")
-    )
-    one = row(found)
-    (verdict,) = judge([one])
-    place = folder / "round" / ("dropped" if verdict["dropped"] else "kept")
+    judge = Judge((AgreementConfig(),), policy, str(folder / "filters.json"), str(folder / "train.json"))
+    (judged,) = judge([row(found)])
+    one = {**row(found), **judged}
+    assert Keep(str(folder / "round"))([one]) == [{"dropped": judged["dropped"]}]
+    place = folder / "round" / ("dropped" if judged["dropped"] else "kept")
     return read_record(UPath(place / f"{one['id']}.json"), Sample), read(str(place / f"{one['id']}.png"))
 
 
@@ -152,7 +152,6 @@ def test_alignment_looks_through_the_rounds_detector(easy_data, small_model, tmp
         "ignore",
         str(tmp_path / "filters.json"),
         str(tmp_path / "train.json"),
-        str(tmp_path / "round"),
         partial(open_detector_embed, detector, checkpoint),
     )
     right = judge([all_drawn(image, image.annotation.labels, seed=0) for image in val])
@@ -173,4 +172,4 @@ def all_drawn(image, labels, seed):
         lineage=Lineage(round=1, image_id=image.id, box_indices=(0,), generator="g", seed=seed),
     )
     lineage = rows.lineage_row(candidate.lineage)
-    return {**lineage, **rows.candidate_columns(candidate), **rows.detections_columns(NOTHING_SEEN)}
+    return {**lineage, **rows.candidate_columns(candidate), **rows.detections_columns(Detections.empty())}

@@ -58,8 +58,9 @@ class Rejects:
 
 
 def judged(*boxes, policy="restore", filters=None, refused=""):
-    (one,) = judge(filters or [Rejects(*boxes)], [Inspected(candidate=candidate(refused), seen=NOTHING)], policy)
-    return restore(one, CANVAS, SOURCE) if policy == "restore" else one
+    drawn = candidate(refused)
+    (one,) = judge(filters or [Rejects(*boxes)], [Inspected(candidate=drawn, seen=NOTHING)], policy)
+    return restore(one, drawn, CANVAS, SOURCE) if policy == "restore" else one
 
 
 def test_gen2det_sec_3_2_ignored_the_label_goes_and_the_pixels_stay():
@@ -145,4 +146,4 @@ def test_what_the_generator_refused_is_dropped_for_its_reason_before_any_filter_
 def test_a_canvas_of_another_size_is_an_error():
     (one,) = judge([Rejects(1)], [Inspected(candidate=candidate(), seen=NOTHING)])
     with pytest.raises(ValueError, match=r"there is \(6, 12, 3\)"):
-        restore(one, CANVAS, SOURCE[:6])
+        restore(one, candidate(), CANVAS, SOURCE[:6])

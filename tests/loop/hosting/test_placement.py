@@ -6,14 +6,14 @@ import pytest
 
 from loop.config import HostingConfig, LoopConfig
 from loop.config_files import load
-from loop.hosting.placement import Node, gangs, num_gangs, unplaced, without_gpu
+from loop.hosting.placement import STREAM, Node, gangs, num_gangs, unplaced, without_gpu
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 def hosting(**roles):
     """A hosting whose roles ask for nothing unless said: (actors, CPUs, GPUs) each."""
-    idle, workers = dict.fromkeys(("generate", "inspect", "judge"), (1, 0.0, 0.0)), ("fit", "train")
+    idle, workers = dict.fromkeys(STREAM, (1, 0.0, 0.0)), ("fit", "train")
     sections = idle | dict.fromkeys(workers, (1, 0.1, 0.0)) | roles
     number = dict.fromkeys(workers, "num_workers")
     return HostingConfig.model_validate(
@@ -34,6 +34,7 @@ def nodes(*sizes):
         ({"generate": (2, 1, 0), "inspect": (1, 1, 0), "judge": (1, 1, 0)}, [(4, 0)], True),
         ({"generate": (2, 1, 0), "inspect": (1, 1, 0), "judge": (1, 1, 0)}, [(3.5, 0)], False),  # all three at once
         ({"generate": (3, 1, 0)}, [(2, 0), (1, 0)], True),
+        ({"judge": (1, 1, 0), "keep": (2, 1, 0)}, [(2.5, 0)], False),
         ({"train": (1, 3, 0)}, [(2, 0), (2, 0)], False),  # one worker is not spread over nodes
         ({"train": (2, 2, 0), "generate": (2, 2, 0)}, [(4, 0)], True),  # training comes after the stream
         ({"inspect": (2, 0, 0.5)}, [(1, 1)], True),  # two actors share a GPU
@@ -78,11 +79,12 @@ def test_asking_leaves_the_nodes_as_they_are():
 
 def test_the_gangs_hold_every_actor_largest_first():
     together = gangs(hosting(generate=(2, 1, 0), inspect=(1, 1, 1), judge=(1, 2, 0), train=(3, 2, 1)))
-    assert [actor.role for actor in together["generate + inspect + judge"]] == [
+    assert [actor.role for actor in together["generate + inspect + judge + keep"]] == [
         "inspect",
         "judge",
         "generate",
         "generate",
+        "keep",
     ]
     assert [actor.role for actor in together["train"]] == ["train"] * 3
 
@@ -95,7 +97,7 @@ def test_the_default_hosting_fits_the_smallest_laptop():
 def test_the_hosting_for_one_gpu_fits_a_machine_of_one_gpu_and_runs_every_network_on_it():
     config = load([CONFIGS / "gen2det.yaml", CONFIGS / "hosting/gpu.yaml"], ["data.root=somewhere"])
     assert unplaced(config.hosting, nodes((5, 1))) == ""
-    assert sum(actor.gpus for actor in gangs(config.hosting)["generate + inspect + judge"]) == pytest.approx(1.0)
+    assert sum(actor.gpus for actor in gangs(config.hosting)["generate + inspect + judge + keep"]) == pytest.approx(1.0)
     fitted = load([CONFIGS / "quickstart.yaml", CONFIGS / "hosting/gpu.yaml"])
     assert [without_gpu(one, nodes((5, 1))) for one in (config, fitted)] == ["", ""]
 

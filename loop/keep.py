@@ -1,0 +1,95 @@
+"""The last stage of a stream: judged candidates become samples on disk."""
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from upath import UPath
+
+from actors import images, rows
+from actors.records import Annotation, Detections, Judged, Sample
+from actors.rows import Row
+from actors.storage import write_bytes, write_record
+from loop.state import Fate
+
+
+class TooManyFailuresError(ValueError):
+    """More candidates failed than generation.max_failed_share allows."""
+
+
+class Keep:
+    """Writes a judged candidate: first its picture, then its record, which makes the sample whole.
+
+    Kept and dropped samples lie apart below the round's folder. A record names its picture relative to that folder, so
+    a run can be moved.
+    """
+
+    def __init__(self, folder: str) -> None:
+        """``folder`` is the URI of the round's folder."""
+        self.folder = UPath(folder)
+
+    def __call__(self, batch: Sequence[Row]) -> list[Row]:
+        """Why each candidate was dropped; empty where it was kept."""
+        for row in batch:
+            self._write(rows.read_judged(row))
+        return [{"dropped": row["dropped"]} for row in batch]
+
+    def blank(self) -> Row:
+        """Dropped for the error that the row carries."""
+        return {"dropped": rows.BLANK_JUDGED.dropped}
+
+    def _write(self, judged: Judged) -> None:
+        place = Fate.DROPPED if judged.dropped else Fate.KEPT
+        picture = images.encode_png(judged.pixels)
+        sample = Sample(
+            id=judged.lineage.id,
+            uri=f"{place}/{judged.lineage.id}.png",
+            sha256=hashlib.sha256(picture).hexdigest(),
+            width=judged.pixels.shape[1],
+            height=judged.pixels.shape[0],
+            annotation=judged.annotation,
+            proposed=judged.proposed,
+            drawn=judged.drawn,
+            restored=judged.restored,
+            seen=judged.seen,
+            verdicts=judged.verdicts,
+            dropped=judged.dropped,
+            lineage=judged.lineage,
+        )
+        write_bytes(self.folder / sample.uri, picture)
+        write_record(self.folder / place / f"{sample.id}.json", sample)
+
+
+def keep_failed(collected: Sequence[Row], folder: UPath, max_failed: float) -> None:
+    """Record the candidates that carry an error as dropped for it, in the round's ``folder``.
+
+    Raises TooManyFailuresError where there are more than ``max_failed`` of them; nothing is recorded then.
+    """
+    failed = [_failed_sample(row) for row in collected if row["error"]]
+    if len(failed) > max_failed:
+        raise TooManyFailuresError(
+            f"{folder}: {len(failed)} candidates could not be drawn or judged, generation.max_failed_share allows "
+            f"{max_failed:g}; first: {failed[0].dropped}"
+        )
+    for sample in failed:
+        write_record(folder / Fate.DROPPED / f"{sample.id}.json", sample)
+
+
+def _failed_sample(row: Row) -> Sample:
+    """The record of a candidate that could not be made: no picture, dropped with the error as the reason."""
+    lineage = rows.read_lineage(row)
+    return Sample(
+        id=lineage.id,
+        uri="",
+        sha256="",
+        width=0,
+        height=0,
+        annotation=Annotation.empty(),
+        proposed=Annotation.empty(),
+        drawn=np.zeros(0, np.bool_),
+        restored=np.zeros(0, np.bool_),
+        seen=Detections.empty(),
+        verdicts=(),
+        dropped=row["error"],
+        lineage=lineage,
+    )

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NewType
 
 from pydantic import ValidationError
 from upath import UPath
@@ -16,6 +16,9 @@ from actors.storage import write_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+Checkpoint = NewType("Checkpoint", str)
+"""The path or fsspec URI of one of our checkpoints; no other path may stand for it."""
 
 FORMAT_VERSION = 1
 KEY = "detloop"  # one entry with everything: the order of several is not the same twice in this file format

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from upath import UPath
 
-from actors.checkpoint import Header, read_checkpoint
+from actors.checkpoint import Checkpoint, Header, read_checkpoint
 from actors.config import Component, Config
 from actors.images import Pixels
 from actors.records import Annotation, Difficulty, LabeledImage
@@ -65,7 +65,7 @@ class DetectorCheckpoint:
     """A trained detector that a fit learns from."""
 
     config: Component  # of the detector; it loads the checkpoint
-    uri: str
+    uri: Checkpoint
 
     def digest(self) -> str:
         """SHA-256 over the config and the checkpoint's bytes, wherever they lie."""
@@ -164,6 +164,6 @@ class Fit(Protocol):
 class Fitted:
     """The result of a fit, for the component to be built with."""
 
-    checkpoint: str  # URI
+    checkpoint: Checkpoint
     fingerprint: str  # of that fit: over all that decides the weights
     boxes_cut: int = 0  # of the real images, that it left out, as prompts have no room for them

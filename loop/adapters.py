@@ -1,10 +1,11 @@
 """Rows in, records through a component, rows out: what the actors of each stage do.
 
-An adapter is opened inside its actor from plain arguments: configs, and URIs of what lies in the run folder.
+An adapter is opened inside its actor from plain arguments: configs, and the ``Sources`` in the run folder.
 """
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +13,7 @@ import numpy as np
 from upath import UPath
 
 from actors import images, rows
+from actors.checkpoint import Checkpoint
 from actors.detectors import DetectorConfig, load_detector
 from actors.filters import FilterConfig
 from actors.filters.chain import build_filters, judge
@@ -29,12 +31,27 @@ if TYPE_CHECKING:
 NUM_CANVASES: Final = 32  # real pictures that a judge keeps at hand; several candidates share one
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where the actors of a round find what they open. Paths are local or fsspec URIs."""
+
+    classes: tuple[str, ...]  # of the data set
+    real: str  # file with the records of the real training images
+    filter_states: str  # file with what the filters learnt from the real images
+    detector: Checkpoint  # the current detector
+    generator: Checkpoint | None  # the fitted generator; None where it does not learn
+    shared: str | None = None  # folder of candidates that runs share, see ``loop.cache``; None where they do not
+
+    def read_real(self) -> tuple[LabeledImage, ...]:
+        """The records of the real training images."""
+        return read_record(UPath(self.real), tuple[LabeledImage, ...])
+
+
 class Generate:
     """Draws the candidate of a row's lineage."""
 
-    def __init__(self, config: GeneratorConfig, real: str, classes: tuple[str, ...], fitted: str | None) -> None:
-        """``real`` is the URI of the real training images' records, ``fitted`` that of what was fitted on them."""
-        self.generator = config.build(read_record(UPath(real), tuple[LabeledImage, ...]), classes, fitted)
+    def __init__(self, config: GeneratorConfig, sources: Sources) -> None:
+        self.generator = config.build(sources.read_real(), sources.classes, sources.generator)
 
     def __call__(self, batch: Sequence[Row]) -> list[Row]:
         """The columns of the drawn candidates."""
@@ -49,7 +66,7 @@ class Generate:
 class Inspect:
     """Adds what a detector sees in a row's pixels, or in the picture behind its ``uri``."""
 
-    def __init__(self, config: DetectorConfig, checkpoint: str) -> None:
+    def __init__(self, config: DetectorConfig, checkpoint: Checkpoint) -> None:
         self.detector = load_detector(config, checkpoint)
 
     def __call__(self, batch: Sequence[Row]) -> list[Row]:
@@ -62,7 +79,7 @@ class Inspect:
         return rows.detections_columns(Detections.empty())
 
 
-def open_detector_embed(config: DetectorConfig, checkpoint: str, size_px: int) -> "Features":
+def open_detector_embed(config: DetectorConfig, checkpoint: Checkpoint, size_px: int) -> "Features":
     """A detector's features of pictures, each resized to ``size_px`` on its longer side."""
     detector = load_detector(config.model_copy(update={"image_size_px": size_px}), checkpoint)
     return lambda pictures: detector.features(pictures).numpy()
@@ -99,19 +116,14 @@ class Judge:
         self,
         configs: Sequence[FilterConfig],
         rejected_boxes: RejectedBoxes,
-        states: str,
-        real: str,
+        sources: Sources,
         open_embed: "OpenEmbed | None" = None,
     ) -> None:
-        """``states`` is the URI of what the filters learnt from the real images.
-
-        ``real`` is the URI of the real training images' records, the canvases among them; ``open_embed`` opens the
-        current detector, for filters that compare its features.
-        """
-        learnt: dict[str, State] = read_record(UPath(states), dict)
+        """``open_embed`` opens the current detector, for filters that compare its features."""
+        learnt: dict[str, State] = read_record(UPath(sources.filter_states), dict)
         self.filters = build_filters(configs, learnt, open_embed)
         self.rejected_boxes: RejectedBoxes = rejected_boxes
-        self.real = {image.id: image for image in read_record(UPath(real), tuple[LabeledImage, ...])}
+        self.real = {image.id: image for image in sources.read_real()}  # the canvases are among them
         self.read = lru_cache(NUM_CANVASES)(images.read)
 
     def __call__(self, batch: Sequence[Row]) -> list[Row]:

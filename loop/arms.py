@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from actors.attributes import attributes
+from actors.checkpoint import Checkpoint
 from actors.fitting import DetectorCheckpoint, FitData, Fitted, Learner
 from actors.plain import dumps
 from actors.records import Detections, Difficulty, LabeledImage, Sample
@@ -36,22 +37,22 @@ REAL_ONLY = MixingConfig(p=0.0)
 class Arm:
     """A trained detector and what it sees in the validation images."""
 
-    checkpoint: str  # URI
+    checkpoint: Checkpoint
     trained: TrainResult
     seen: Mapping[str, Detections]  # by image id
-    looked: Cost  # of seeing them
+    evaluated: Cost  # of seeing them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trainings:
-    """Trains and tries out detectors on one data set."""
+    """Trains detectors on one data set, and applies them to its validation images."""
 
     config: LoopConfig
     data: Dataset
     reporter: Reporter
 
-    def asked(self) -> "Trainings":
-        """Those of the detector that says what is easy: of mining.detector, if there is one, else these."""
+    def for_mining(self) -> "Trainings":
+        """Those of the detector that decides what is easy: of mining.detector, if there is one, else these."""
         other = self.config.mining.detector
         return replace(self, config=self.config.model_copy(update={"detector": other})) if other else self
 
@@ -71,24 +72,22 @@ class Trainings:
         label: str,
         mixing: MixingConfig = REAL_ONLY,
         pool: tuple[Sample, ...] = (),
-        start: str | None = None,
+        start: Checkpoint | None = None,
     ) -> Arm:
         """The detector trained into the folder ``place``; what is there already is not done again."""
-        job = self.job(place, number, mixing=mixing, pool=pool, start=start)
-        trained = once(place / "train.json", TrainResult, lambda: self._train(job, label))
-        looked = once(place / "look.json", Cost, lambda: self._look(place, job.checkpoint, label))
-        return Arm(checkpoint=job.checkpoint, trained=trained, seen=read_detections(place / "val.npz"), looked=looked)
+        job = self.mix(place, number, mixing=mixing, pool=pool, start=start)
+        return self.evaluate(job, self.train(job, label), label)
 
-    def job(
+    def mix(
         self,
         place: UPath,
         number: int,
         *,
         mixing: MixingConfig = REAL_ONLY,
         pool: tuple[Sample, ...] = (),
-        start: str | None = None,
+        start: Checkpoint | None = None,
     ) -> TrainJob:
-        """The training of round ``number`` that ends in the folder ``place``."""
+        """The training of round ``number`` on real images and ``pool`` that ends in the folder ``place``."""
         return TrainJob(
             name=f"{place.parent.name}-{place.name}",
             detector=self.config.detector,
@@ -99,7 +98,7 @@ class Trainings:
             pool=pool,
             seed=self._seed(number),
             start=start,
-            checkpoint=str(place / "detector.safetensors"),
+            checkpoint=Checkpoint(str(place / "detector.safetensors")),
             storage=str(place / "train"),
         )
 
@@ -109,14 +108,14 @@ class Trainings:
         difficulties: tuple[tuple[Difficulty, ...], ...],
         *,
         number: int,
-        detector: str,
+        detector: Checkpoint,
         start: Fitted | None = None,
     ) -> Fitted:
         """A component fitted on the real training images, whose boxes have these ``difficulties``.
 
-        A fit in round ``number`` goes on from ``start``, if there is one, with other examples. ``detector`` is the URI
-        of the current detector's checkpoint, for a learner that uses it. The result is kept by fingerprint beside the
-        runs, for all of them that have the same images.
+        A fit in round ``number`` goes on from ``start``, if there is one, with other examples. ``detector`` is the
+        current detector, for a learner that uses it. The result is kept by fingerprint beside the runs, for all of them
+        that have the same images.
         """
         config = self.config
         data = FitData(
@@ -132,7 +131,7 @@ class Trainings:
             learner=learner,
             data=data,
             start=start,
-            checkpoint=str(place / "generator.safetensors"),
+            checkpoint=Checkpoint(str(place / "generator.safetensors")),
             name=f"fits-{place.name}",
             storage=str(place / "fit"),
         )
@@ -158,6 +157,16 @@ class Trainings:
             )
             return result
 
+    def train(self, job: TrainJob, label: str) -> TrainResult:
+        """Train the detector of ``job``, unless it is there."""
+        return once(UPath(job.checkpoint).parent / "train.json", TrainResult, lambda: self._train(job, label))
+
+    def evaluate(self, job: TrainJob, trained: TrainResult, label: str) -> Arm:
+        """The trained detector with what it sees in the validation images, which it is shown once."""
+        place = UPath(job.checkpoint).parent
+        cost = once(place / "evaluate.json", Cost, lambda: self._evaluate(place, job.checkpoint, label))
+        return Arm(checkpoint=job.checkpoint, trained=trained, seen=read_detections(place / "val.npz"), evaluated=cost)
+
     def _train(self, job: TrainJob, label: str) -> TrainResult:
         for warning in job.mixture().warnings():
             self.reporter.warn(warning)
@@ -168,7 +177,7 @@ class Trainings:
             )
             return result
 
-    def _look(self, place: UPath, checkpoint: str, label: str) -> Cost:
+    def _evaluate(self, place: UPath, checkpoint: Checkpoint, label: str) -> Cost:
         images = self.data.splits["val"]
         with self.reporter.stage(f"evaluate {label}", len(images)) as progress:
             seen, cost = stages.detect(images, self.config.detector, checkpoint, self.config.hosting, progress.advance)

@@ -90,7 +90,7 @@ class Fold:
 
     def train(self, on_progress: OnProgress) -> None:
         """Train its detector, unless another run is faster."""
-        job, hosting = self.trainings.job(self.place, 0), self.trainings.config.hosting
+        job, hosting = self.trainings.mix(self.place, 0), self.trainings.config.hosting
         with exclusive(self.place):
             once(self.place / "train.json", TrainResult, lambda: train(job, hosting, on_progress))
 

@@ -1,9 +1,7 @@
-"""One round, on one screen: find what the detector gets wrong, picture it anew, keep what holds up, retrain, measure.
+"""One round: find what the detector gets wrong, draw it anew, keep what holds up, retrain, measure.
 
-Every step leaves its record in the round's folder, and is skipped where the record is there already.
+Each step leaves a record in the round's folder and is skipped where the record is there already.
 """
-
-from collections.abc import Sequence
 
 from actors.attributes import attributes, difficulties
 from actors.fitting import Fitted
@@ -12,43 +10,43 @@ from actors.rows import Row
 from actors.seeds import derive_seed
 from actors.storage import exclusive
 from loop import mining, stages
+from loop.adapters import Sources
 from loop.cache import shared_place
 from loop.context import Loop, RoundResult
 from loop.cross_fit import detect_unseen
+from loop.evaluation import counts
 from loop.keep import keep_failed
 from loop.progress import StageProgress
-from loop.report import losses
 from loop.state import Fate, Mined, Pooled, State, once
 
 
 def run_round(loop: Loop, state: State) -> RoundResult:
-    """One round more, from ``state``. Raises TooManyFailuresError where too many candidates could not be made."""
-    number = state.round + 1
+    """The round after ``state``. Raises TooManyFailuresError where too many candidates could not be made."""
+    config, number = loop.config, state.round + 1
     place = loop.folder.round(number)
-    mined = once(place / "mine.json", Mined, lambda: mine(loop, state))
-    lineages = mining.plan(
-        mined.instances,
-        copies=loop.config.generation.copies,
-        generator=loop.config.generator.kind,
-        strategy=loop.config.generator.requested(),
-        round_index=number,
-        seed=loop.config.seed,
-    )
-    generator = fit(loop, state, mined)
-    pooled = once(place / "pool.json", Pooled, lambda: generate_and_judge(loop, state, generator, lineages))
+    mined = once(place / "mine.json", Mined, lambda: mine(loop, state))  # within the budget
+    generator = fit(loop, state, mined)  # where it learns, and a fit is due
+    sources = round_sources(loop, state, generator)
+    candidates = stages.generate(missing_candidates(loop, state, mined), config, sources)  # lazy: nothing runs yet
+    inspected = stages.inspect(candidates, config, sources)
+    judged = stages.judge(inspected, config, sources)
+    kept = stages.keep(judged, config, str(place))
+    pooled = once(place / "pool.json", Pooled, lambda: run_stream(loop, state, kept))  # here the stream runs
     pool = (*state.pool, *loop.folder.samples(number, Fate.KEPT))
-    start = state.detector if loop.config.training.start == "previous" else None
-    arm = loop.trainings.arm(place, number, label=f"round {number}", mixing=loop.config.mixing, pool=pool, start=start)
+    start = state.detector if config.training.start == "previous" else None
+    job = loop.trainings.mix(place, number, mixing=config.mixing, pool=pool, start=start)
+    trained = loop.trainings.train(job, f"round {number}")
+    arm = loop.trainings.evaluate(job, trained, f"round {number}")
     control = loop.trainings.control(number)
     after = state.next(detector=arm.checkpoint, generator=generator, pool=pool)
     return RoundResult(state=after, mined=mined, pooled=pooled, arm=arm, control=control)
 
 
 def mine(loop: Loop, state: State) -> Mined:
-    """Look at every real training image with the current detector, and spend the budget on what it gets wrong.
+    """Show every real training image to the current detector, and spend the budget on what it gets wrong.
 
-    With mining.detector another one looks, and with cross-fitting detectors that have not seen the image. Where runs
-    share, one of them does it for all.
+    With ``mining.detector`` another detector decides, and with cross-fitting detectors that have not seen the image.
+    Where runs share, one of them mines for all.
     """
     decides = ("mining", "detector", "seed")
     shared = shared_place("mined", loop.config, decides, [loop.folder.train_records, state.detector])
@@ -59,11 +57,14 @@ def mine(loop: Loop, state: State) -> Mined:
 
 
 def _mine(loop: Loop, state: State) -> Mined:
-    config, images, asked = loop.config, loop.data.splits["train"], loop.trainings.asked()
-    unseen = detect_unseen(asked) if config.mining.cross_fit else None
-    eyes = asked.control(0).checkpoint if config.mining.detector and not unseen else state.detector
+    config, images, trainings = loop.config, loop.data.splits["train"], loop.trainings.for_mining()
+    unseen = detect_unseen(trainings) if config.mining.cross_fit else None
+    foreign = config.mining.detector is not None and unseen is None
+    checkpoint = trainings.control(0).checkpoint if foreign else state.detector
     with loop.reporter.stage("mine", len(images)) as progress:
-        seen, cost = unseen or stages.detect(images, asked.config.detector, eyes, config.hosting, progress.advance)
+        seen, cost = unseen or stages.detect(
+            images, trainings.config.detector, checkpoint, config.hosting, progress.advance
+        )
         instances = [
             instance for image in images for instance in attributes(image, seen[image.id], **config.mining.attribute())
         ]
@@ -77,7 +78,7 @@ def _mine(loop: Loop, state: State) -> Mined:
 
 
 def fit(loop: Loop, state: State, mined: Mined) -> Fitted | None:
-    """The generator, fitted anew on the real training images where that is due; None where it does not learn."""
+    """The generator, fitted again on the real training images where that is due; None where it does not learn."""
     config = loop.config
     if not (config.generator.learns and config.fit.is_due(state.round + 1)):
         return state.generator
@@ -87,40 +88,60 @@ def fit(loop: Loop, state: State, mined: Mined) -> Fitted | None:
     )
 
 
-def generate_and_judge(loop: Loop, state: State, generator: Fitted | None, lineages: Sequence[Lineage]) -> Pooled:
-    """Draw each lineage's candidate, look at it, judge it, write it down: one stream, whose pixels stay in the actors.
+def round_sources(loop: Loop, state: State, generator: Fitted | None) -> Sources:
+    """Where the actors of this round find what they open."""
+    checkpoint = generator.checkpoint if generator else None
+    files = (loop.folder.train_records, state.detector, checkpoint)
+    shared = shared_place("candidates", loop.config, ("generator", "detector"), files)
+    return Sources(
+        classes=loop.data.classes,
+        real=str(loop.folder.train_records),
+        filter_states=str(loop.folder.filter_states),
+        detector=state.detector,
+        generator=checkpoint,
+        shared=str(shared) if shared else None,
+    )
 
-    Candidates that an interrupted start has judged already are not drawn again.
-    """
-    config, number = loop.config, state.round + 1
-    place = loop.folder.round(number)
-    done = {sample_id for fate in Fate for sample_id in loop.folder.sample_ids(number, fate)}
-    todo = [lineage for lineage in lineages if lineage.id not in done]
-    decides = ("generator", "detector")
-    weights = generator.checkpoint if generator else None
-    shared = shared_place("candidates", config, decides, [loop.folder.train_records, state.detector, weights])
-    records, classes = str(loop.folder.train_records), loop.data.classes
-    with loop.reporter.stage("generate and judge", len(todo)) as progress:
-        candidates = stages.generate(todo, config, records, classes, weights, shared)
-        inspected = stages.inspect(candidates, config, state.detector, shared)
-        states = str(loop.folder.filter_states)
-        judged = stages.judge(inspected, config, state.detector, states, records)
-        kept = stages.keep(judged, config, str(place))
-        collected = stages.collect(kept, config.hosting, _counting(progress))
-    keep_failed(collected.rows, place, config.generation.max_failed_share * len(lineages))
-    for warning in losses.warnings(loop.folder.judged(number)):
+
+def missing_candidates(loop: Loop, state: State, mined: Mined) -> list[Lineage]:
+    """The lineages of the round's candidates, but for those that an interrupted start has judged already."""
+    number = state.round + 1
+    lineages = mining.plan(
+        mined.instances,
+        copies=loop.config.generation.copies,
+        generator=loop.config.generator.kind,
+        strategy=loop.config.generator.requested(),
+        round_index=number,
+        seed=loop.config.seed,
+    )
+    done = _judged_ids(loop, number)
+    return [lineage for lineage in lineages if lineage.id not in done]
+
+
+def run_stream(loop: Loop, state: State, kept: stages.Stream) -> Pooled:
+    """Run the stages from ``generate`` to ``keep``; the pixels stay in their actors."""
+    number = state.round + 1
+    num_candidates = len(_judged_ids(loop, number)) + len(kept.rows)
+    with loop.reporter.stage("generate and judge", len(kept.rows)) as progress:
+        collected = stages.collect(kept, loop.config.hosting, _counting(progress))
+    keep_failed(collected.rows, loop.folder.round(number), loop.config.generation.max_failed_share * num_candidates)
+    for warning in counts.warnings(loop.folder.judged(number)):
         loop.reporter.warn(warning)
     kept_ids, dropped_ids = (loop.folder.sample_ids(number, fate) for fate in Fate)
     return Pooled(kept=kept_ids, dropped=dropped_ids, cost=collected.cost)
 
 
+def _judged_ids(loop: Loop, number: int) -> set[str]:
+    return {sample_id for fate in Fate for sample_id in loop.folder.sample_ids(number, fate)}
+
+
 def _counting(progress: StageProgress) -> stages.OnRow:
     """Counts what comes out as kept or dropped."""
-    counts = {"kept": 0, "dropped": 0}
+    num_by_fate = {"kept": 0, "dropped": 0}
 
     def count(row: Row) -> None:
-        counts["dropped" if row["dropped"] else "kept"] += 1
-        progress.note(f"{counts['kept']} kept, {counts['dropped']} dropped")
+        num_by_fate["dropped" if row["dropped"] else "kept"] += 1
+        progress.note(f"{num_by_fate['kept']} kept, {num_by_fate['dropped']} dropped")
         progress.advance()
 
     return count

@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from upath import UPath
 
+from actors.checkpoint import Checkpoint
 from actors.detectors import DetectorConfig
 from actors.hosting import Host, OpenComponent
 from actors.records import Detections, LabeledImage, Lineage
 from actors.rows import Row, lineage_row, read_detections
-from loop.adapters import Embed, Generate, Inspect, Judge, open_detector_embed
+from loop.adapters import Embed, Generate, Inspect, Judge, Sources, open_detector_embed
 from loop.cache import Remembered
 from loop.config import HostingConfig, LoopConfig, RoleConfig
 from loop.keep import Keep
@@ -68,41 +69,28 @@ class Collected:
     cost: Cost
 
 
-def generate(
-    lineages: Sequence[Lineage],
-    config: LoopConfig,
-    real: str,
-    classes: tuple[str, ...],
-    fitted: str | None,
-    shared: UPath | None = None,
-) -> Stream:
-    """Candidates to be drawn, one per lineage, from the real training images whose records lie at ``real``.
-
-    ``fitted`` is the checkpoint's URI of a generator that learns, ``shared`` a folder of candidates that are taken
-    from there and left there.
-    """
-    opener = _remembered(partial(Generate, config.generator, real, classes, fitted), shared, "generate")
+def generate(lineages: Sequence[Lineage], config: LoopConfig, sources: Sources) -> Stream:
+    """Candidates to be drawn, one per lineage."""
+    opener = _remembered(partial(Generate, config.generator, sources), sources, "generate")
     stage = Stage(name="generate", open_component=opener, role=config.hosting.generate)
     return Stream(rows=tuple(lineage_row(lineage) for lineage in lineages)).then(stage)
 
 
-def inspect(candidates: Stream, config: LoopConfig, checkpoint: str, shared: UPath | None = None) -> Stream:
-    """The candidates, each looked at once by the current detector; ``shared`` as in ``generate``."""
-    opener = _remembered(partial(Inspect, config.detector, checkpoint), shared, "inspect")
+def inspect(candidates: Stream, config: LoopConfig, sources: Sources) -> Stream:
+    """The candidates, each looked at once by the current detector."""
+    opener = _remembered(partial(Inspect, config.detector, sources.detector), sources, "inspect")
     return candidates.then(Stage(name="inspect", open_component=opener, role=config.hosting.inspect))
 
 
-def _remembered(opener: OpenComponent, shared: UPath | None, stage: str) -> OpenComponent:
-    return opener if shared is None else partial(Remembered, opener, str(shared / stage))
+def _remembered(opener: OpenComponent, sources: Sources, stage: str) -> OpenComponent:
+    """The same component, which takes from ``sources.shared`` what is there, and leaves there what it computes."""
+    return partial(Remembered, opener, str(UPath(sources.shared) / stage)) if sources.shared else opener
 
 
-def judge(inspected: Stream, config: LoopConfig, checkpoint: str, states: str, real: str) -> Stream:
-    """The candidates, judged by filters whose learnt states lie at ``states``; rejected boxes are dealt with.
-
-    The records of the real training images lie at ``real``, the current detector's weights at ``checkpoint``.
-    """
-    embed = partial(open_detector_embed, config.detector, checkpoint)
-    opener = partial(Judge, config.filters, config.rejected_boxes, states, real, embed)
+def judge(inspected: Stream, config: LoopConfig, sources: Sources) -> Stream:
+    """The candidates with the verdicts of the filters and what is left of each; rejected boxes are dealt with."""
+    embed = partial(open_detector_embed, config.detector, sources.detector)
+    opener = partial(Judge, config.filters, config.rejected_boxes, sources, embed)
     ends = ("painted", "canvas", "refused")
     return inspected.then(Stage(name="judge", open_component=opener, role=config.hosting.judge, forgets=ends))
 
@@ -116,7 +104,11 @@ def keep(judged: Stream, config: LoopConfig, folder: str) -> Stream:
 
 
 def detect(
-    images: Sequence[LabeledImage], detector: DetectorConfig, checkpoint: str, hosting: HostingConfig, on_row: OnRow
+    images: Sequence[LabeledImage],
+    detector: DetectorConfig,
+    checkpoint: Checkpoint,
+    hosting: HostingConfig,
+    on_row: OnRow,
 ) -> tuple[dict[str, Detections], Cost]:
     """What the detector sees in each real image, by image id, and the cost of looking.
 

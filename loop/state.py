@@ -3,7 +3,7 @@
 ``runs/<name>/``::
 
     config.json  data.json  train.json  filters.json     what the run is made of
-    rounds/001/mine.json  pool.json  train.json  look.json  round.json          a finished stage each
+    rounds/001/mine.json  pool.json  train.json  evaluate.json  round.json        a finished stage each
     rounds/001/kept/  dropped/                            samples: picture and record
     rounds/001/detector.safetensors  val.npz              the detector, and what it sees in the validation images
     manifest.json  summary.json  summary.html             at the end of every round
@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from upath import UPath
 
+from actors.checkpoint import Checkpoint
 from actors.fitting import Fitted
 from actors.plain import differences
 from actors.records import Instance, Sample
@@ -70,11 +71,11 @@ class State:
     """What a round starts from."""
 
     round: int  # rounds finished
-    detector: str  # URI of the current detector's checkpoint
+    detector: Checkpoint  # the current detector
     generator: Fitted | None  # the generator as it is; None before the first round, or if it does not learn
     pool: tuple[Sample, ...]  # kept samples of all rounds so far, by round and id
 
-    def next(self, *, detector: str, generator: Fitted | None, pool: tuple[Sample, ...]) -> "State":
+    def next(self, *, detector: Checkpoint, generator: Fitted | None, pool: tuple[Sample, ...]) -> "State":
         """The state after one more round."""
         return State(round=self.round + 1, detector=detector, generator=generator, pool=pool)
 

@@ -32,10 +32,11 @@ def start(easy_config, new_root):
     }
 
     def begin():
-        jobs, fitted, fit, generate = [], [], arms.fit, stages.generate
+        jobs, fitted, fit, generate = [], [], arms.fit, stages.Generate
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(arms, "fit", lambda job, *rest: (jobs.append(job), fit(job, *rest))[1])
-            patch.setattr(stages, "generate", lambda *given: (fitted.append(given[4]), generate(*given))[1])
+            opened = lambda config, sources: (fitted.append(sources.generator), generate(config, sources))[1]  # noqa: E731
+            patch.setattr(stages, "Generate", opened)
             folder = run(LoopConfig.model_validate(easy_config | changes), Reporter(Console(file=StringIO())))
         return Path(folder), jobs, fitted
 

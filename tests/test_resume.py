@@ -46,11 +46,11 @@ STAGES = {
     "fitting the filters": "run/train.json",
     "training the control": "run/mlflow.json",
     "the control is trained, which is not noted yet": "controls/*/detector.safetensors",
-    "mining": "controls/*/look.json",
+    "mining": "controls/*/evaluate.json",
     "generating": "run/rounds/001/*/*.json",
     "training": "run/rounds/001/pool.json",
     "evaluating": "run/rounds/001/val.npz",
-    "reporting": "run/rounds/001/pr_curve.png",
+    "reporting": "mlartifacts/*/*/artifacts/pr_curve.png",
     "generating in round 2": "run/rounds/002/*/*.json",
     "concluding": "run/summary.json",
 }
@@ -58,7 +58,7 @@ STAGES = {
 
 MARKED = {
     "train.json": ["detector.safetensors"],
-    "look.json": ["val.npz"],
+    "evaluate.json": ["val.npz"],
     "round.json": ["pr_curve.png", "contact_sheet.png"],
 }
 """What a stage has written when its marker is there."""

@@ -82,9 +82,9 @@ def conclude(loop: Loop, tracker: Tracker) -> None:
     )
     facts["control_seconds"] = _seconds(control)
     if config.mining.cross_fit and config.rounds:
-        facts["cross_fit_seconds"] = [_seconds(fold) for fold in fold_arms(loop.trainings.asked())]
+        facts["cross_fit_seconds"] = [_seconds(fold) for fold in fold_arms(loop.trainings.for_mining())]
     elif config.mining.detector and config.rounds:
-        facts["mining_detector_seconds"] = _seconds(loop.trainings.asked().control(0))
+        facts["mining_detector_seconds"] = _seconds(loop.trainings.for_mining().control(0))
     facts["metrics"] = _last_metrics(loop, control)
     write_bytes(path / "manifest.json", b"".join(_manifest(loop.folder.judged(number)) for number in numbers))
     files = {"summary.json": json.dumps(facts, indent=1).encode(), "summary.html": _page(loop, rounds).encode()}
@@ -127,7 +127,7 @@ def _summarise(loop: Loop, result: RoundResult, measured: Measured, samples: Seq
     asked, drawn = count_drawn(samples)
     dropped, dropped_boxes = count_dropped(samples)
     mined, pooled, train = result.mined.cost, result.pooled.cost, result.arm.trained
-    looked = result.arm.looked
+    looked = result.arm.evaluated
     return RoundSummary(
         round=number,
         ap=measured.loop.metrics["AP"],
@@ -149,7 +149,7 @@ def _summarise(loop: Loop, result: RoundResult, measured: Measured, samples: Seq
 
 
 def _seconds(arm: Arm) -> dict[str, float]:
-    return {"train": arm.trained.training_s, "evaluate": arm.looked.seconds["inspect"]}
+    return {"train": arm.trained.training_s, "evaluate": arm.evaluated.seconds["inspect"]}
 
 
 def _metrics(result: RoundResult, measured: Measured, round_summary: RoundSummary) -> dict[str, float]:

@@ -7,6 +7,7 @@ from functools import partial
 
 from upath import UPath
 
+from actors.checkpoint import Checkpoint
 from actors.fitting import Fit, FitData, FitSize, Fitted, Learner, Preview, Worker
 from actors.plain import to_plain
 from actors.storage import write_bytes
@@ -30,7 +31,7 @@ class FitJob:
     learner: Learner
     data: FitData
     start: Fitted | None = None  # what it goes on from; None: random or pretrained weights
-    checkpoint: str  # URI of the checkpoint to write
+    checkpoint: Checkpoint  # to write
     name: str  # unique: a fit of this name in ``storage`` is gone on with
     storage: str  # folder or URI of what Ray Train keeps while it runs
 
@@ -40,10 +41,14 @@ class FitJob:
 
     def located(self, place: Callable[[str], str]) -> "FitJob":
         """The same job with ``place`` applied to the URIs of what it writes and starts from."""
-        start = self.start and replace(self.start, checkpoint=place(self.start.checkpoint))
-        detector = self.data.detector and replace(self.data.detector, uri=place(self.data.detector.uri))
-        data = replace(self.data, detector=detector)
-        return replace(self, data=data, start=start, checkpoint=place(self.checkpoint), storage=place(self.storage))
+        detector = self.data.detector and replace(self.data.detector, uri=Checkpoint(place(self.data.detector.uri)))
+        return replace(
+            self,
+            data=replace(self.data, detector=detector),
+            start=self.start and replace(self.start, checkpoint=Checkpoint(place(self.start.checkpoint))),
+            checkpoint=Checkpoint(place(self.checkpoint)),
+            storage=place(self.storage),
+        )
 
     def size(self) -> FitSize:
         """The size of the fit. Raises ValueError for a component that does not learn."""
@@ -69,7 +74,7 @@ def fit_fingerprint(learner: Learner, data: FitData, start: Fitted | None) -> st
 class FitResult:
     """A finished fit."""
 
-    checkpoint: str
+    checkpoint: Checkpoint
     steps: int
     losses: tuple[dict[str, float], ...]  # one entry every ``EPOCH_STEPS``: step, mean loss
     precision: str
@@ -161,7 +166,7 @@ def run_fit(
     )
 
 
-def sample_sheets(checkpoint: str) -> list[UPath]:
+def sample_sheets(checkpoint: Checkpoint) -> list[UPath]:
     """The pictures that a fit has left beside its checkpoint, by steps."""
     return sorted((UPath(checkpoint).parent / SHEETS).glob("*.png"), key=lambda file: file.name)
 

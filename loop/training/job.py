@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from actors.checkpoint import Checkpoint
 from actors.detectors import DetectorConfig
 from actors.plain import dumps
 from actors.records import LabeledImage, Sample
@@ -22,8 +23,8 @@ class TrainJob:
     real: tuple[LabeledImage, ...]
     pool: tuple[Sample, ...]
     seed: int
-    start: str | None  # one of our checkpoints to start from; None: random weights, or detector.weights (see training)
-    checkpoint: str  # URI of the checkpoint to write
+    start: Checkpoint | None  # where it starts; None: random weights, or detector.weights (see training)
+    checkpoint: Checkpoint  # to write
     name: str  # unique: a training of this name in ``storage`` is gone on with
     storage: str  # folder or URI of what Ray Train keeps while it runs
 
@@ -40,8 +41,9 @@ class TrainJob:
 
     def located(self, place: Callable[[str], str]) -> "TrainJob":
         """The same job with ``place`` applied to the URIs of what it writes and starts from."""
-        start = self.start and place(self.start)
-        return replace(self, checkpoint=place(self.checkpoint), storage=place(self.storage), start=start)
+        start = Checkpoint(place(self.start)) if self.start else None
+        checkpoint = Checkpoint(place(self.checkpoint))
+        return replace(self, checkpoint=checkpoint, storage=place(self.storage), start=start)
 
     def records(self) -> tuple[LabeledImage | Sample, ...]:
         """All images, the real ones first."""
@@ -62,7 +64,7 @@ class TrainJob:
 class TrainResult:
     """A finished training. The weights are the exponential moving average over the steps, as is usual for YOLO."""
 
-    checkpoint: str
+    checkpoint: Checkpoint
     steps: int
     realised_p: float  # share of synthetic images among those shown; 0 with an empty pool, whatever p asked for
     num_real_shown: int  # repetitions counted

@@ -126,7 +126,7 @@ def test_the_yolo_score_is_also_taken_by_detectors_that_have_not_seen_the_source
 
 def test_the_folds_train_as_the_control_does_on_the_real_images_of_the_others(apart):
     given, _, said, jobs = apart
-    control = trainings(given).job(UPath("control"), 0)
+    control = trainings(given).mix(UPath("control"), 0)
     images = ids(control.real)
     assert len(jobs) == 3
     assert said.count("train folds") == 1  # for both rounds

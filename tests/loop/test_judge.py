@@ -18,7 +18,7 @@ from actors.filters.chain import fit_filters
 from actors.images import encode_png, read
 from actors.records import Annotation, Candidate, Detections, LabeledImage, Lineage, Sample
 from actors.storage import read_record, write_record
-from loop.adapters import Judge, open_detector_embed
+from loop.adapters import Judge, Sources, open_detector_embed
 from loop.check import describe
 from loop.config import LoopConfig
 from loop.data.config import DataConfig
@@ -47,6 +47,12 @@ def folder(tmp_path):
     return tmp_path
 
 
+def sources(folder):
+    """What a judge opens: the records and what the filters learnt."""
+    real, states = str(folder / "train.json"), str(folder / "filters.json")
+    return Sources(classes=("object",), real=real, filter_states=states, detector="", generator=None)
+
+
 def row(found):
     """A candidate with its own box repainted and one added, of which the detector has found one."""
     pixels, painted = SOURCE.copy(), np.full((16, 16), -1, np.int16)
@@ -68,7 +74,7 @@ def row(found):
 
 def written(folder, policy, found):
     """The sample that is written, and its picture."""
-    judge = Judge((AgreementConfig(),), policy, str(folder / "filters.json"), str(folder / "train.json"))
+    judge = Judge((AgreementConfig(),), policy, sources(folder))
     (judged,) = judge([row(found)])
     one = {**row(found), **judged}
     assert Keep(str(folder / "round"))([one]) == [{"dropped": judged["dropped"]}]
@@ -147,13 +153,7 @@ def test_alignment_looks_through_the_rounds_detector(easy_data, small_model, tmp
     train, val = (data.splits[split] for split in ("train", "val"))
     write_record(UPath(tmp_path / "train.json"), (*train, *val))
     write_record(UPath(tmp_path / "filters.json"), fit_filters(filters, RealImages(train=train, classes=data.classes)))
-    judge = Judge(
-        filters,
-        "ignore",
-        str(tmp_path / "filters.json"),
-        str(tmp_path / "train.json"),
-        partial(open_detector_embed, detector, checkpoint),
-    )
+    judge = Judge(filters, "ignore", sources(tmp_path), partial(open_detector_embed, detector, checkpoint))
     right = judge([all_drawn(image, image.annotation.labels, seed=0) for image in val])
     wrong = judge([all_drawn(image, 1 - image.annotation.labels, seed=1) for image in val])
     assert sum(not row["dropped"] for row in right) >= len(val) - 1

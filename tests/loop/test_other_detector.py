@@ -47,10 +47,10 @@ def test_the_other_detector_says_what_is_easy_and_the_own_one_is_helped(easy_con
     trainings = Trainings(config=given, data=import_real(given), reporter=silent)
     found = json.loads((folder / "rounds/001/mine.json").read_text())["found"]
     assert {(one["image_id"], one["index"]): (one["difficulty"], one["best_score"]) for one in found} == said_by(
-        trainings.asked()
+        trainings.for_mining()
     )
-    assert said_by(trainings.asked()) != said_by(trainings)
-    assert trainings.asked().config.detector.image_size_px == OTHER_PX
+    assert said_by(trainings.for_mining()) != said_by(trainings)
+    assert trainings.for_mining().config.detector.image_size_px == OTHER_PX
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["mining_detector_seconds"].keys() == {"train", "evaluate"}
 
@@ -58,7 +58,7 @@ def test_the_other_detector_says_what_is_easy_and_the_own_one_is_helped(easy_con
 def test_without_another_detector_nothing_changes(easy_config, tmp_path):
     given = LoopConfig.model_validate({**easy_config, "root": str(tmp_path)})
     trainings = Trainings(config=given, data=None, reporter=None)
-    assert trainings.asked() is trainings
+    assert trainings.for_mining() is trainings
     assert given.science()["mining"]["detector"] is None
     assert config(easy_config, tmp_path).science()["mining"]["detector"]["image_size_px"] == OTHER_PX
 

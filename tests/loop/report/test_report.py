@@ -12,6 +12,7 @@ from PIL import Image
 from actors.images import encode_png
 from actors.records import WHOLE_IMAGE, Annotation, Detections, LabeledImage, Lineage, Sample, Verdict
 from loop.evaluation.coco import RECALLS, Evaluation
+from loop.evaluation.counts import warnings
 from loop.report import (
     Figure,
     RoundSummary,
@@ -27,7 +28,6 @@ from loop.report import (
     summary,
 )
 from loop.report.contact_sheet import DRAWN, DROPPED, KEPT, MINED, RESTORED, SEEN
-from loop.report.losses import warnings
 from loop.report.marks import Mark, marked
 
 

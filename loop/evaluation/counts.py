@@ -1,4 +1,4 @@
-"""What is lost between mining and the pool: counted by reason, and told where little is left."""
+"""What is lost between mining and the pool: counts by reason, and warnings where little is left."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -7,17 +7,18 @@ from textwrap import shorten
 from actors.records import WHOLE_IMAGE, Sample
 
 LEAST_KEPT = 0.1  # share of the candidates
-NUM_REASONS, MAX_REASON_CHARS = 3, 100  # told; a failed candidate's reason is its error
+NUM_REASONS, MAX_REASON_CHARS = 3, 100  # in a warning; a failed candidate's reason is its error
 
 
 def count_drawn(samples: Sequence[Sample]) -> tuple[int, int]:
     """How many mined instances the candidates were to show, and how many of these were drawn.
 
-    No candidate counts for more than it was asked for: further places in one do not make up for none in another.
+    No candidate counts for more instances than its lineage has: further places in one do not make up for none in
+    another.
     """
-    asked = [len(sample.lineage.box_indices) for sample in samples]
-    drawn = [min(int(sample.drawn.sum()), number) for sample, number in zip(samples, asked, strict=True)]
-    return sum(asked), sum(drawn)
+    requested = [len(sample.lineage.box_indices) for sample in samples]
+    drawn = [min(int(sample.drawn.sum()), number) for sample, number in zip(samples, requested, strict=True)]
+    return sum(requested), sum(drawn)
 
 
 def count_dropped(samples: Iterable[Sample]) -> tuple[dict[str, int], dict[str, int]]:
@@ -36,12 +37,12 @@ def warnings(samples: Sequence[Sample]) -> list[str]:
 
 
 def _few_drawn(samples: Sequence[Sample]) -> list[str]:
-    asked, drawn = count_drawn(samples)
+    requested, drawn = count_drawn(samples)
     warning = (
-        f"only {drawn} of {asked} mined instances were drawn; the generator had no room for the others, or no picture "
-        "(inpaint: a higher generator.insert moves more of them to free places)"
+        f"only {drawn} of {requested} mined instances were drawn; the generator had no room for the others, or no "
+        "picture (inpaint: a higher generator.insert moves more of them to free places)"
     )
-    return [warning] if 2 * drawn < asked else []
+    return [warning] if 2 * drawn < requested else []
 
 
 def _few_kept(samples: Sequence[Sample]) -> list[str]:

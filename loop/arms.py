@@ -5,22 +5,19 @@ round generates, so it is trained once per schedule and kept by fingerprint besi
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
 from upath import UPath
 
-from actors.attributes import attributes
 from actors.checkpoint import Checkpoint
 from actors.fitting import DetectorCheckpoint, FitData, Fitted, Learner
 from actors.plain import dumps
-from actors.records import Detections, Difficulty, LabeledImage, Sample
+from actors.records import Detections, Difficulty, Sample
 from actors.seeds import derive_seed
 from actors.storage import exclusive, read_detections, write_detections
 from loop import stages
-from loop.config import LoopConfig, MiningConfig, MixingConfig, digest
+from loop.config import LoopConfig, MixingConfig, digest
 from loop.data.importing import Dataset
 from loop.hosting.records import Progress
 from loop.progress import Reporter
@@ -208,16 +205,3 @@ class Trainings:
 def _digest(data: Dataset) -> str:
     """Over names, places, sizes and labels; pixels are known by their places."""
     return hashlib.sha256(dumps([data.splits["train"], data.splits["val"]])).hexdigest()
-
-
-def hard_boxes(
-    truth: Sequence[LabeledImage], seen: Mapping[str, Detections], config: MiningConfig
-) -> dict[str, NDArray[np.bool_]]:
-    """For each image, which boxes ``[n]`` a detector gets wrong, by the same rule as in mining."""
-    hard = {}
-    for image in truth:
-        flags = np.zeros(len(image.annotation), np.bool_)
-        for instance in attributes(image, seen[image.id], **config.attribute()):
-            flags[instance.index] = instance.difficulty is Difficulty.HARD
-        hard[image.id] = flags
-    return hard

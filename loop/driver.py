@@ -19,7 +19,8 @@ from loop.hosting.engine import engine, in_an_actor
 from loop.hosting.launch import nodes
 from loop.hosting.placement import without_gpu
 from loop.progress import Reporter
-from loop.report.round import conclude, report_round
+from loop.report.round import report_round
+from loop.report.run import report_run
 from loop.round import run_round
 from loop.state import Fate, RunFolder, State, once
 from loop.tracking import Tracker
@@ -86,7 +87,7 @@ def _rounds(loop: Loop, tracker: Tracker) -> None:
         result = run_round(loop, state)
         report_round(loop, result, tracker)
         state = result.state
-    conclude(loop, tracker)
+    report_run(loop, tracker)
 
 
 def _tracker(folder: RunFolder, config: LoopConfig) -> Tracker:

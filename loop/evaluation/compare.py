@@ -1,8 +1,8 @@
-"""How what a round drew compares with the real images: which pictures are compared, and through whose eyes.
+"""What a round drew, compared with the real images: YOLO scores and fidelity.
 
-The eyes are those of the detector that the loop starts from, trained on the real images alone. It is the same in every
-round, and in every run with the same training, so the figures of these can be compared. It has seen the images that
-pictures are drawn after, though, and may know them again; where mining is cross-fitted there are others that have not.
+Features are those of the detector that the loop starts from, trained on the real images alone. It is the same in every
+round, and in every run with the same training, so their figures can be compared. But it was trained on the images that
+pictures are drawn after, and may recognise them. Cross-fitted mining has detectors that were not.
 """
 
 import json
@@ -32,8 +32,15 @@ CROP_PX = 128  # the side that crops are resized to
 KINDS = ("real", "held out", "drawn")
 
 
-def fidelity(loop: Loop, number: int, samples: Sequence[Sample]) -> dict[str, float]:
-    """The figures of round ``number`` by name, as ``evaluation.fidelity`` asks for them; none where it does not.
+def compare_drawn(loop: Loop, number: int, samples: Sequence[Sample]) -> dict[str, float]:
+    """The figures of all that round ``number`` drew, by name: YOLO scores, also by strategy, and fidelity."""
+    strategies = {sample.id: sample.lineage.strategy for sample in samples}
+    scores = yolo_scores(samples, loop.data.classes, strategies) | unseen_yolo_scores(loop, samples, strategies)
+    return scores | _fidelity(loop, number, samples)
+
+
+def _fidelity(loop: Loop, number: int, samples: Sequence[Sample]) -> dict[str, float]:
+    """Fidelity as ``evaluation.fidelity`` has it; nothing where that is off.
 
     All candidates are compared, whatever the filters said of them; what was restored is left out, as it is real again.
     """
@@ -46,23 +53,24 @@ def fidelity(loop: Loop, number: int, samples: Sequence[Sample]) -> dict[str, fl
 
 
 def unseen_yolo_scores(loop: Loop, samples: Sequence[Sample], groups: Mapping[str, str]) -> dict[str, float]:
-    """The YOLO score by detectors that have not seen the image that a picture is drawn after: ``yolo_score_unseen``.
+    """The YOLO score by detectors that were not trained on the image a picture is drawn after: ``yolo_score_unseen``.
 
     Those are the folds' detectors (``mining.cross_fit``); without folds, or with folds of another detector, there is
-    none. ``groups`` as in ``yolo_scores``. Candidates of which a part was restored are left out, as they are seen anew.
+    none. ``groups`` as in ``yolo_scores``. Candidates of which a part was restored are left out, as the detectors would
+    see them after it.
     """
     if not loop.config.mining.cross_fit or loop.config.mining.detector:
         return {}
-    asked = [sample for sample in samples if _is_as_drawn(sample)]
+    shown = [sample for sample in samples if _is_as_drawn(sample)]
     seen: dict[str, Detections] = {}
-    with loop.reporter.stage("look by folds", len(asked)) as progress:
+    with loop.reporter.stage("inspect by folds", len(shown)) as progress:
         for fold in fold_arms(loop.trainings):
-            pictures = [layout(sample) for sample in asked if sample.lineage.image_id in fold.seen]
+            pictures = [layout(sample) for sample in shown if sample.lineage.image_id in fold.seen]
             found = stages.detect(
                 pictures, loop.config.detector, fold.checkpoint, loop.config.hosting, progress.advance
             )
             seen |= found[0]
-    scores = yolo_scores([replace(sample, seen=seen[sample.id]) for sample in asked], loop.data.classes, groups)
+    scores = yolo_scores([replace(sample, seen=seen[sample.id]) for sample in shown], loop.data.classes, groups)
     return {key.replace("yolo_score", "yolo_score_unseen"): score for key, score in scores.items()}
 
 
@@ -72,8 +80,8 @@ def _measure(loop: Loop, number: int, samples: Sequence[Sample]) -> dict[str, fl
     pictures: tuple[Sequence[LabeledImage | Sample], ...] = (splits["train"], splits["val"], samples)
     rows = [row for kind, ones in zip(KINDS, pictures, strict=True) for row in _rows(kind, ones, crops=crops)]
     size_px = CROP_PX if crops else config.detector.image_size_px
-    eyes = partial(open_detector_embed, config.detector, loop.trainings.control(0).checkpoint, size_px)
-    real, held_out, drawn = _embed(loop, "fidelity", rows, eyes)
+    open_embed = partial(open_detector_embed, config.detector, loop.trainings.control(0).checkpoint, size_px)
+    real, held_out, drawn = _embed(loop, "fidelity", rows, open_embed)
     if min(len(real), len(held_out), len(drawn)) < MIN_PICTURES:
         loop.reporter.warn(
             f"fidelity is not measured: {len(real)} real, {len(held_out)} held-out and {len(drawn)} drawn "
@@ -96,10 +104,10 @@ def _fid(loop: Loop, rows: Sequence[Row], seed: int) -> dict[str, float]:
     return {"fid": fid, "fid_val": fid_val}
 
 
-def _embed(loop: Loop, label: str, rows: Sequence[Row], eyes: "Callable[[], Embed]") -> Iterator[Features]:
+def _embed(loop: Loop, label: str, rows: Sequence[Row], open_embed: "Callable[[], Embed]") -> Iterator[Features]:
     """The features of all pictures of each of ``KINDS``, in the order of the rows."""
     with loop.reporter.stage(label, len(rows)) as progress:
-        features = stages.embed(rows, eyes, loop.config.hosting, progress.advance)
+        features = stages.embed(rows, open_embed, loop.config.hosting, progress.advance)
     for kind in KINDS:
         group = [features[row["id"]] for row in rows if row["kind"] == kind]
         yield np.concatenate(group) if group else np.zeros((0, 0))

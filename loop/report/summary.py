@@ -8,6 +8,12 @@ from dataclasses import asdict, dataclass
 from io import StringIO
 from typing import Any
 
+from actors.records import Sample
+from loop.arms import Arm
+from loop.context import RoundResult
+from loop.evaluation.counts import count_drawn, count_dropped
+from loop.evaluation.measure import Measured
+
 TABLE_WIDTH = 104  # characters; a table of a run is no wider, so that logs keep it whole
 
 
@@ -26,7 +32,7 @@ class RoundSummary:
     dropped: Mapping[str, int]  # the other candidates, by "filter: reason"
     dropped_boxes: Mapping[str, int]  # boxes rejected in candidates, kept or not, by "filter: reason"
     restored_boxes: int  # of the rejected ones: drawn boxes that were undone in candidates that are kept
-    seconds: Mapping[str, float]  # by stage; generate, inspect and judge run at the same time
+    seconds: Mapping[str, float]  # by stage; generate, inspect, judge and keep run at the same time
     wall_s: float  # from the start of mining to the end of evaluation
     engine_s: float  # of the wall time: starting actors and workers, moving rows
     asked: int  # mined instances, in every candidate that was to show them
@@ -51,6 +57,53 @@ class RoundSummary:
             "seconds/engine": self.engine_s,
             "seconds/wall": self.wall_s,
         }
+
+
+def summarise(result: RoundResult, measured: Measured, samples: Sequence[Sample]) -> RoundSummary:
+    """What a round came to; ``samples`` are all that it judged."""
+    requested, drawn = count_drawn(samples)
+    dropped, dropped_boxes = count_dropped(samples)
+    mined, pooled, arm = result.mined.cost, result.pooled.cost, result.arm
+    return RoundSummary(
+        round=result.state.round,
+        ap=measured.loop.metrics["AP"],
+        control_ap=measured.control.metrics["AP"],
+        gain=measured.gain.value,
+        gain_ci95=(measured.gain.low, measured.gain.high),
+        mined=len(result.mined.instances),
+        candidates=len(result.pooled.kept) + len(result.pooled.dropped),
+        kept=len(result.pooled.kept),
+        dropped=dropped,
+        dropped_boxes=dropped_boxes,
+        restored_boxes=sum(int(sample.restored.sum()) for sample in samples),
+        seconds={"mine": mined.seconds["inspect"], **pooled.seconds, **arm_seconds(arm)},
+        wall_s=mined.wall_s + pooled.wall_s + arm.trained.launch_s + arm.trained.training_s + arm.evaluated.wall_s,
+        engine_s=mined.engine_s + pooled.engine_s + arm.trained.launch_s + arm.evaluated.engine_s,
+        asked=requested,
+        drawn=drawn,
+    )
+
+
+def arm_seconds(arm: Arm) -> dict[str, float]:
+    """The seconds of an arm's steps."""
+    return {"train": arm.trained.training_s, "evaluate": arm.evaluated.seconds["inspect"]}
+
+
+def round_metrics(result: RoundResult, measured: Measured, row: RoundSummary) -> dict[str, float]:
+    """A round's figures by their names in MLflow."""
+    shares, mined, generator = result.mined.shares, result.mined.cost, result.state.generator
+    figures = {**measured.loop.metrics, **{f"control_{key}": value for key, value in measured.control.metrics.items()}}
+    for share in shares:
+        figures |= {f"mined/{share.name}/easy": share.num_easy, f"mined/{share.name}/hard": share.num_hard}
+    figures |= row.metrics()
+    figures["realised_p"] = result.arm.trained.realised_p
+    figures["images_per_s/train"] = result.arm.trained.images_per_s
+    figures["easy_share"] = sum(share.num_easy for share in shares) / max(len(result.mined.found), 1)
+    if mined.num_items:  # none with cross-fitting: the folds' detectors have seen the images before
+        figures["images_per_s/mine"] = mined.num_items / max(mined.seconds["inspect"], 1e-9)
+    if generator:
+        figures["fit/boxes_cut"] = generator.boxes_cut
+    return figures | dict(measured.drawn)
 
 
 def summary(rounds: Sequence[RoundSummary], *, name: str, fingerprint: str, seed: int, steps: int) -> dict[str, Any]:

@@ -12,23 +12,12 @@ from PIL import Image
 from actors.images import encode_png
 from actors.records import WHOLE_IMAGE, Annotation, Detections, LabeledImage, Lineage, Sample, Verdict
 from loop.evaluation.coco import RECALLS, Evaluation
-from loop.evaluation.counts import warnings
-from loop.report import (
-    Figure,
-    RoundSummary,
-    ap_curve,
-    choose,
-    conclusion,
-    contact_sheet,
-    count_drawn,
-    count_dropped,
-    html_summary,
-    pr_curve,
-    rounds_table,
-    summary,
-)
-from loop.report.contact_sheet import DRAWN, DROPPED, KEPT, MINED, RESTORED, SEEN
+from loop.evaluation.counts import count_drawn, count_dropped, warnings
+from loop.report.contact_sheet import DRAWN, DROPPED, KEPT, MINED, RESTORED, SEEN, choose, contact_sheet
+from loop.report.curves import ap_curve, pr_curve
 from loop.report.marks import Mark, marked
+from loop.report.page import Figure, html_summary
+from loop.report.summary import RoundSummary, conclusion, rounds_table, summary
 
 
 def annotation(*boxes) -> Annotation:

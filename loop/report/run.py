@@ -1,0 +1,66 @@
+"""The report of a whole run: the table at the end, ``summary.json``, ``summary.html``, and the manifest of the pool."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from actors.storage import read_record, write_bytes
+from loop.arms import Arm
+from loop.context import Loop
+from loop.cross_fit import fold_arms
+from loop.evaluation.coco import evaluate
+from loop.report.manifest import manifest
+from loop.report.page import html_summary
+from loop.report.pictures import figures
+from loop.report.summary import RoundSummary, arm_seconds, points, rounds_table, summary
+from loop.tracking import Tracker
+
+
+def report_run(loop: Loop, tracker: Tracker) -> None:
+    """Gather the rounds' reports; leave the run's in its folder and in MLflow."""
+    config, path = loop.config, loop.folder.path
+    numbers = range(1, config.rounds + 1)
+    rounds = [read_record(loop.folder.round(number) / "round.json", RoundSummary) for number in numbers]
+    facts = _summarise(loop, rounds)
+    files = {"summary.json": json.dumps(facts, indent=1).encode(), "summary.html": _page(loop, rounds).encode()}
+    write_bytes(path / "manifest.json", b"".join(manifest(loop.folder.judged(number)) for number in numbers))
+    for name, data in files.items():
+        write_bytes(path / name, data)
+    tracker.log_files(files)
+    if not rounds:
+        tracker.log_figures({f"control_{key}": value for key, value in facts["metrics"]["control"].items()})
+    loop.reporter.say(rounds_table(rounds))
+    ap, seconds = facts["metrics"]["control"]["AP"], sum(facts["control_seconds"].values())
+    loop.reporter.say(f"control: AP {points(ap)}, {seconds:.0f} s, trained once and kept for all runs")
+    loop.reporter.say(f"pictures and curves: {path / 'summary.html'}   compare runs: detloop ui {config.root}")
+
+
+def _summarise(loop: Loop, rounds: Sequence[RoundSummary]) -> dict[str, Any]:
+    """The content of ``summary.json``."""
+    config, control = loop.config, loop.trainings.control(0)
+    facts = summary(
+        rounds, name=config.name, fingerprint=config.fingerprint(), seed=config.seed, steps=config.training.steps
+    )
+    facts["control_seconds"] = arm_seconds(control)
+    if config.mining.cross_fit and config.rounds:
+        facts["cross_fit_seconds"] = [arm_seconds(fold) for fold in fold_arms(loop.trainings.for_mining())]
+    elif config.mining.detector and config.rounds:
+        facts["mining_detector_seconds"] = arm_seconds(loop.trainings.for_mining().control(0))
+    facts["metrics"] = _last_metrics(loop, control)
+    return facts
+
+
+def _last_metrics(loop: Loop, control: Arm) -> dict[str, dict[str, float]]:
+    """After the last round, COCO metrics of the arms ``loop`` and ``control``, and the figures of what was ``drawn``.
+
+    Without rounds, those of the control alone.
+    """
+    if loop.config.rounds:
+        return read_record(loop.folder.round(loop.config.rounds) / "metrics.json", dict[str, dict[str, float]])
+    return {"control": evaluate(loop.data.splits["val"], control.seen, loop.data.classes).metrics}
+
+
+def _page(loop: Loop, rounds: Sequence[RoundSummary]) -> str:
+    config = loop.config
+    facts = {"fingerprint": config.fingerprint(), "seed": str(config.seed), "steps": str(config.training.steps)}
+    return html_summary(rounds, facts, config.name, figures(loop, rounds))

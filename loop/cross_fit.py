@@ -1,8 +1,8 @@
-"""Easy or hard as DetDiffusion has it (arXiv 2403.13304, Sec. 3), asked of detectors that have not seen the image.
+"""Easy or hard as DetDiffusion has it (arXiv 2403.13304, Sec. 3), by detectors that have not seen the image.
 
 A detector finds most of what it was trained on, so that by its own training images nearly all is easy; which images
 the paper's detector was trained on, it does not say. Cross-fitting is ours here: k detectors, each trained on the real
-images without one of k folds, and each asked about that fold alone, as Chernozhukov et al. fit their nuisance functions
+images without one of k folds, and each applied to that fold alone, as Chernozhukov et al. fit their nuisance functions
 (Double/debiased machine learning, arXiv 1608.00060, Sec. 3).
 
 The detectors see real images only, so they are the same in every round, and kept by fingerprint beside the runs.
@@ -54,7 +54,7 @@ def check_num_folds(num_folds: int, num_images: int) -> None:
 def detect_unseen(trainings: Trainings) -> tuple[dict[str, Detections], Cost]:
     """What is seen in each real training image, by its id, by the detector that was not trained on it.
 
-    The cost is nothing: as the control's, that of the fold's detectors is told once for the run, not for each round.
+    The cost is zero: that of the folds' detectors is reported once for the run, as the control's is.
     """
     seen = {image_id: found for arm in fold_arms(trainings) for image_id, found in arm.seen.items()}
     return seen, Cost(seconds={"inspect": 0.0}, wall_s=0.0, engine_s=0.0, num_items=0)

@@ -77,7 +77,7 @@ def generate(lineages: Sequence[Lineage], config: LoopConfig, sources: Sources) 
 
 
 def inspect(candidates: Stream, config: LoopConfig, sources: Sources) -> Stream:
-    """The candidates, each looked at once by the current detector."""
+    """The candidates, with what the current detector sees in each; it sees each once."""
     opener = _remembered(partial(Inspect, config.detector, sources.detector), sources, "inspect")
     return candidates.then(Stage(name="inspect", open_component=opener, role=config.hosting.inspect))
 
@@ -110,7 +110,7 @@ def detect(
     hosting: HostingConfig,
     on_row: OnRow,
 ) -> tuple[dict[str, Detections], Cost]:
-    """What the detector sees in each real image, by image id, and the cost of looking.
+    """The detections in each real image, by image id, and their cost.
 
     Raises ValueError where a picture cannot be read.
     """
@@ -137,7 +137,7 @@ def embed(
 def _refuse_broken(collected: Collected) -> None:
     broken = [f"{row['id']}: {row['error']}" for row in collected.rows if row["error"]]
     if broken:
-        raise ValueError(f"{len(broken)} images could not be looked at; first: {broken[0]}")
+        raise ValueError(f"{len(broken)} images could not be read; first: {broken[0]}")
 
 
 def collect(stream: Stream, hosting: HostingConfig, on_row: OnRow) -> Collected:

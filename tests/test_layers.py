@@ -65,6 +65,13 @@ def test_imports_form_no_circle():
 
 
 @every_file
+def test_what_is_measured_or_trained_does_not_depend_on_how_it_is_reported(file):
+    if owner(file)[:2] in {("loop", "evaluation"), ("loop", "training")}:
+        above = ("loop.report", "loop.round", "loop.driver")
+        assert not [name for name in imports(parse(file)) if name.startswith(above)]
+
+
+@every_file
 @pytest.mark.parametrize("library", HOMES)
 def test_a_library_stays_in_its_home(file, library):
     place = str(file.relative_to(ROOT))

@@ -116,7 +116,7 @@ def config(small_model, tmp_path_factory):
         "training": {"steps": 8, "epoch_steps": 4, "batch_size": 4},
         "evaluation": {"bootstrap_draws": 100},
         "hosting": {"engine": "inline", "generate": {"batch_size": 2}, "inspect": {"batch_size": 2}}
-        | {"judge": {"batch_size": 2}},
+        | {"judge": {"batch_size": 2}, "keep": {"batch_size": 2}},
     }
     file = tmp_path_factory.mktemp("config") / "run.yaml"
     file.write_text(yaml.safe_dump(tree))

@@ -438,7 +438,7 @@ def test_a_cluster_that_is_too_small_is_told_before_the_run(easy_config, new_roo
     """Ray itself is left out: to start it takes it many seconds."""
     for call in ("init", "shutdown", "autoscaler.sdk.request_resources"):
         monkeypatch.setattr(f"ray.{call}", lambda **_: None)
-    monkeypatch.setattr(driver, "nodes", lambda: [Node(cpus=2.0, gpus=0.0)])
+    monkeypatch.setattr("loop.hosting.engine.nodes", lambda: [Node(cpus=2.0, gpus=0.0)])
     root = new_root()
     with pytest.raises(ValueError, match=r"hosting\.train: an actor of 64 CPUs.* the cluster has 2 CPUs"):
         start(easy_config, root, hosting={"engine": "ray", "train": {"num_cpus": 64}})

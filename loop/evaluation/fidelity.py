@@ -66,10 +66,10 @@ def yolo_score(samples: Sequence[Sample], classes: Sequence[str], *, drawn_only:
 
 
 def layout(sample: Sample, *, drawn_only: bool = False) -> LabeledImage:
-    """What was asked for, as the truth about what was drawn; with ``drawn_only`` the other boxes are ignored."""
-    asked = sample.proposed
-    ignore = asked.ignore | ~sample.drawn if drawn_only else asked.ignore
-    annotation = Annotation(boxes=asked.boxes, labels=asked.labels, ignore=ignore)
+    """The layout that was asked for, as ground truth; with ``drawn_only``, boxes that were not drawn are ignored."""
+    proposed = sample.proposed
+    ignore = proposed.ignore | ~sample.drawn if drawn_only else proposed.ignore
+    annotation = Annotation(boxes=proposed.boxes, labels=proposed.labels, ignore=ignore)
     return LabeledImage(id=sample.id, uri=sample.uri, width=sample.width, height=sample.height, annotation=annotation)
 
 
@@ -106,9 +106,9 @@ def precision_recall(real: Features, drawn: Features) -> tuple[float, float]:
     return _share_among(drawn, real), _share_among(real, drawn)
 
 
-def _share_among(asked: Features, others: Features) -> float:
+def _share_among(features: Features, others: Features) -> float:
     radii = _to_neighbour(others, NUM_NEIGHBOURS)
-    inside = [(part <= radii).any(axis=1) for part in _distances(asked, others)]
+    inside = [(part <= radii).any(axis=1) for part in _distances(features, others)]
     return float(np.concatenate(inside).mean())
 
 
@@ -147,13 +147,13 @@ def _to_neighbour(features: Features, number: int) -> Floats:
     return np.concatenate([np.partition(part, number, axis=1)[:, number] for part in _distances(features, features)])
 
 
-def _distances(asked: Features, others: Features) -> Iterator[Floats]:
+def _distances(features: Features, others: Features) -> Iterator[Floats]:
     """Euclidean distances ``[n, m]``, some rows at a time; exactly 0 between equal rows."""
     from scipy.spatial.distance import cdist
 
     num_rows = max(MAX_DISTANCES // len(others), 1)
-    for start in range(0, len(asked), num_rows):
-        yield np.asarray(cdist(asked[start : start + num_rows], others))
+    for start in range(0, len(features), num_rows):
+        yield np.asarray(cdist(features[start : start + num_rows], others))
 
 
 def _check(first: Features, second: Features, num_needed: int) -> None:

@@ -10,7 +10,7 @@ from actors.images import Pixels
 from loop.report.contact_sheet import CONTEXT, DRAWN, GREY, INK, MINED, SEEN
 from loop.report.marks import WHITE, Colour, Mark, font, marked
 
-COLOURS: Mapping[str, Colour] = {"easy": SEEN, "hard": MINED}  # of boxes; what is asked for otherwise is DRAWN
+COLOURS: Mapping[str, Colour] = {"easy": SEEN, "hard": MINED}  # of boxes by difficulty; DRAWN for any other word
 
 CELL, GAP, MARGIN, HEADER = 240, 10, 22, 84  # px
 
@@ -43,19 +43,19 @@ def _header(sheet: Image.Image, title: str, columns: Sequence[str]) -> None:
         left, base = MARGIN + number * (CELL + GAP), HEADER - 10
         drawing.text((left, base), name, INK, font(13, bold=True), anchor="ls")
         left += round(drawing.textlength(name, font(13, bold=True))) + 12
-        for asked in COLOURS if name == "real" else (name,):
-            colour = COLOURS.get(asked, DRAWN)
+        for word in COLOURS if name == "real" else (name,):
+            colour = COLOURS.get(word, DRAWN)
             drawing.rectangle((left, base - 10, left + 10, base), outline=colour, width=2)
             if name == "real":
-                drawing.text((left + 15, base), asked, GREY, font(12), anchor="ls")
-                left += 27 + round(drawing.textlength(asked, font(12)))
+                drawing.text((left + 15, base), word, GREY, font(12), anchor="ls")
+                left += 27 + round(drawing.textlength(word, font(12)))
 
 
 def _row(preview: Preview) -> Image.Image:
-    told = [COLOURS[difficulty] for difficulty in preview.difficulties]
-    cells = [_cell(preview, preview.real, told)]
-    for asked, pixels in preview.drawn.items():
-        cells.append(_cell(preview, pixels, [COLOURS.get(asked, DRAWN)] * len(told)))
+    colours = [COLOURS[difficulty] for difficulty in preview.difficulties]
+    cells = [_cell(preview, preview.real, colours)]
+    for word, pixels in preview.drawn.items():
+        cells.append(_cell(preview, pixels, [COLOURS.get(word, DRAWN)] * len(colours)))
     row = Image.new("RGB", (len(cells) * (CELL + GAP) - GAP, max(cell.height for cell in cells)), WHITE)
     for column, cell in enumerate(cells):
         row.paste(cell, (column * (CELL + GAP) + (CELL - cell.width) // 2, 0))

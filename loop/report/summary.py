@@ -35,8 +35,8 @@ class RoundSummary:
     seconds: Mapping[str, float]  # by stage; generate, inspect, judge and keep run at the same time
     wall_s: float  # from the start of mining to the end of evaluation
     engine_s: float  # of the wall time: starting actors and workers, moving rows
-    asked: int  # mined instances, in every candidate that was to show them
-    drawn: int  # of these; a candidate has no more than it was asked for, whatever it drew besides
+    asked: int  # mined instances that the candidates were to show, counted in each candidate
+    drawn: int  # those of them that were drawn; no candidate counts for more than it was to show
 
     def metrics(self) -> dict[str, float]:
         """These figures by the names that they have in MLflow."""

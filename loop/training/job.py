@@ -1,4 +1,4 @@
-"""What a training is asked to do, and what it reports: plain records that travel to the workers and back."""
+"""The job of a training and its result: plain records that travel to the workers and back."""
 
 import hashlib
 from collections.abc import Callable

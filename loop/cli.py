@@ -1,7 +1,8 @@
-"""The command line. Heavy libraries load only when a command needs them: help and config errors come at once."""
+"""The command line. Each command imports heavy libraries when it runs: help and config errors come at once."""
 
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -10,19 +11,41 @@ import typer
 app = typer.Typer(
     help="Find what a detector gets wrong, draw it anew, judge, retrain, measure - round after round.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Look at a data set.", no_args_is_help=True)
+data_app = typer.Typer(help="Inspect a data set.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-Configs = Annotated[list[Path], typer.Argument(metavar="CONFIG...", help="YAML files, later ones laid over earlier.")]
-Overrides = Annotated[list[str], typer.Option("--set", metavar="KEY.SUB=VALUE", help="Set one key; repeat for more.")]
+Configs = Annotated[
+    list[Path], typer.Argument(metavar="CONFIG...", help="YAML files. A later file overrides the earlier ones.")
+]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="KEY.SUB=VALUE", help="Override one key. Can be repeated.")
+]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"detloop {version('detloop')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 @app.command()
 def run(configs: Configs, overrides: Overrides = []) -> None:  # noqa: B006 - typer copies it
-    """Run the loop; started again, it goes on where it stopped."""
+    """Run the loop. Running the same command again continues an interrupted run.
+
+    Exit status: 0 when all rounds are finished; 2 when the config, the data or the hosting cannot be used.
+    """
     from loop.config_files import load
 
     config = load(configs, overrides)  # before anything heavy is imported: a mistake in it shows at once
@@ -37,13 +60,15 @@ def run(configs: Configs, overrides: Overrides = []) -> None:  # noqa: B006 - ty
 def ablate(
     configs: Annotated[
         list[Path],
-        typer.Argument(metavar="CONFIG... ABLATION", help="YAML files of the run, and last the ablation's."),
+        typer.Argument(metavar="CONFIG... ABLATION", help="YAML files of the run, followed by that of the ablation."),
     ],
     overrides: Overrides = [],  # noqa: B006 - typer copies it
 ) -> None:
-    """Run the loop for every arm and seed of an ablation, and compare; started again, it goes on where it stopped.
+    """Run the loop for every arm and seed of an ablation and compare the arms.
 
-    Exit status 1 where a run failed.
+    Running the same command again continues an interrupted ablation.
+
+    Exit status: 0 when every run is finished; 1 when a run failed; 2 when the config or the data cannot be used.
     """
     from loop.ablation.config import load_ablation
 
@@ -57,7 +82,10 @@ def ablate(
 
 @app.command()
 def check(configs: Configs, overrides: Overrides = []) -> None:  # noqa: B006 - typer copies it
-    """Show the resolved config, the plan, counts, and what it will take. Starts nothing."""
+    """Print the plan of a run: images, trainings, disk, time, missing weights, and the resolved config. Starts nothing.
+
+    Exit status: 0 when the config and the data can be used; 2 when they cannot.
+    """
     from loop.check import describe
     from loop.config_files import load
 
@@ -67,9 +95,12 @@ def check(configs: Configs, overrides: Overrides = []) -> None:  # noqa: B006 - 
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder of a labelled data set.")],
-    out: Annotated[Path, typer.Option(help="Where the config is written.")] = Path("detloop.yaml"),
+    out: Annotated[Path, typer.Option(help="Config file to write. It must not exist.")] = Path("detloop.yaml"),
 ) -> None:
-    """Look at a folder of data, and write a commented config that runs on it."""
+    """Inspect a folder of labelled images and write a commented config for it.
+
+    Exit status: 0 when the config is written; 2 when the folder holds no data of a known format or the file exists.
+    """
     from upath import UPath
 
     from loop.data.init_config import starter_config
@@ -83,15 +114,18 @@ def init(
 @app.command()
 def export(
     folder: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a run, such as runs/quickstart.")],
-    out: Annotated[str, typer.Option(help="Folder to write, new or empty.")],
+    out: Annotated[str, typer.Option(help="Folder to write. It must be new or empty.")],
     layout: Annotated[str, typer.Option("--format", help="coco, yolo or voc.")] = "coco",
 ) -> None:
-    """Write a run's real and synthetic images as one data set, with lineage and a data set card."""
+    """Write the real and synthetic images of a run as one data set, with lineage and a data set card.
+
+    Exit status: 0 when the data set is written; 2 when there is no such run or the folder is not empty.
+    """
     from upath import UPath
 
     from loop.driver import export_run
 
-    typer.echo(f"written, and described in {export_run(UPath(folder), layout, UPath(out))}")
+    typer.echo(f"Data set written. Its card: {export_run(UPath(folder), layout, UPath(out))}")
 
 
 @app.command()
@@ -99,7 +133,10 @@ def ui(
     root: Annotated[str, typer.Argument(help="Storage root of the runs, or the URI of an MLflow server.")] = "runs",
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
 ) -> None:
-    """Start the MLflow UI on the runs' store, for this machine alone."""
+    """Serve the MLflow UI for the runs below a storage root, on this machine only.
+
+    Exit status: that of the MLflow server; 2 when ROOT is the address of a server, which has a UI of its own.
+    """
     from loop.tracking import local_store, ui_command
 
     is_server = root.startswith(("http://", "https://"))
@@ -109,9 +146,9 @@ def ui(
 
 @data_app.command()
 def validate(configs: Configs, overrides: Overrides = []) -> None:  # noqa: B006 - typer copies it
-    """Import the data of a config, decode every picture, and report what is dropped and why.
+    """Import the data of a config, decode every image, and report what is dropped and why.
 
-    Exit status 1 where a picture cannot be used.
+    Exit status: 0 when every image can be used; 1 when one cannot; 2 when the config or the data set cannot be used.
     """
     from loop.config_files import load
     from loop.data.validate import validate_images
@@ -125,7 +162,7 @@ def validate(configs: Configs, overrides: Overrides = []) -> None:  # noqa: B006
 
 
 def main() -> None:
-    """Run the command line; what a user can mend ends in one message and exit status 2."""
+    """Run the command line. A config or data error prints one message and ends with exit status 2."""
     try:
         app()
     except (ValueError, OSError) as error:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,24 @@ def test_the_console_script_is_there():
     script = Path(sys.executable).with_name("detloop")
     done = subprocess.run([script, "--help"], check=True, capture_output=True, text=True)  # noqa: S603 - our own
     assert "Find what a detector gets wrong" in done.stdout
+
+
+def test_the_version_is_that_of_the_installed_package(detloop):
+    assert detloop("--version") == (0, f"detloop {version('detloop')}\n", "")
+
+
+@pytest.mark.parametrize("command", ["run", "ablate", "check", "init", "export", "ui", "data validate"])
+def test_the_help_of_a_command_gives_its_exit_status(detloop, command):
+    status, said, _ = detloop(*command.split(), "--help")
+    assert status == 0
+    assert re.search(r"Exit status: (0 when|that of)", " ".join(said.split()))
+
+
+def test_the_shell_completes_commands():
+    completion = {"_DETLOOP_COMPLETE": "complete_bash", "COMP_WORDS": "detloop ex", "COMP_CWORD": "1"}
+    script = Path(sys.executable).with_name("detloop")
+    done = subprocess.run([script], check=False, capture_output=True, text=True, env={**os.environ, **completion})  # noqa: S603 - our own
+    assert done.stdout.split() == ["export"]
 
 
 def test_check_says_what_a_run_would_do_and_starts_nothing(detloop, tmp_path):
@@ -238,7 +257,7 @@ def run_folder(easy_config, new_root, tmp_path_factory):
 def test_an_export_reads_back_with_what_is_synthetic_in_it(detloop, run_folder, tmp_path, fmt):
     out = tmp_path / fmt
     status, said, _ = detloop("export", run_folder, "--format", fmt, "--out", out)
-    assert (status, said) == (0, f"written, and described in {out}/README.md\n")
+    assert (status, said) == (0, f"Data set written. Its card: {out}/README.md\n")
     kept = [json.loads(file.read_text()) for file in run_folder.glob("rounds/001/kept/*.json")]
     assert len(kept) > 10
     data = import_data(DataConfig(root=str(out)), UPath(out), 0)

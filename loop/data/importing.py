@@ -1,41 +1,23 @@
-"""Data in: a folder of labelled images becomes records, and a report of all that was left out.
+"""Data in: a folder of labelled images becomes the splits of a run, and a report of all that was left out.
 
-Images: found by name, size from the picture's own header. Boxes: cut at the image's border, dropped where nothing is
-left of them, kept without their mask where that cannot be used. An image in several splits stays in the one that is
-held out. Where there is no validation split, real training images are held out for it; synthetic ones (of an export of
-ours) never are.
+Where there is no validation split, real training images are held out for it; synthetic ones (of an export of ours)
+never are. How images and boxes are read, ``loop.data.reading`` says.
 """
 
 import hashlib
-import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from PIL import Image
 from upath import UPath
 
-from actors import boxes as geometry
 from actors.plain import dumps
-from actors.records import Annotation, LabeledImage
-from actors.storage import is_local
+from actors.records import LabeledImage
 from loop.data.config import DataConfig
-from loop.data.formats import FORMATS, detect
-from loop.data.formats.base import RawBox, RawDataset, RawImage, inside, pictures
 from loop.data.ledger import ImportReport, Ledger, count
 from loop.data.provenance import Provenance
-from loop.data.segmentation import Sound, masks_of
+from loop.data.reading import Folder, read_folder
 from loop.data.splits import hold_out, subset
-from loop.data.validate import PictureError, probe
-
-IMAGE_FOLDERS = ("images", "JPEGImages")
-HELD_OUT_FIRST = ("test", "val", "train")
-
-_ROUNDING_PX = 0.01  # boxes that stick out by less were rounded, not wrong
-_NUM_READERS = 8  # threads that open pictures: remote ones answer slowly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,192 +46,43 @@ def _hash(images: Sequence[LabeledImage]) -> str:
     return hashlib.sha256(dumps(known)).hexdigest()[:12]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Located:
-    """A described image whose picture was found."""
-
-    raw: RawImage
-    place: str  # below the root
-    width: int
-    height: int
-
-
 def import_data(config: DataConfig, root: UPath, seed: int) -> Dataset:
     """Read the data set in ``root``; ``seed`` draws the held-out images and the subset, where the config asks for them.
 
-    Raises FileNotFoundError or ValueError, naming file and value, where there is no data of a known format, where an
-    annotation file of the whole set is broken, where a file name leads out of ``root``, or where no usable training
-    or validation image is left. All else is counted in the report.
+    Raises FileNotFoundError or ValueError, naming file and value, where ``read_folder`` does, and where no usable
+    training or validation image is left. All else is counted in the report.
     """
-    root = UPath(root).absolute() if is_local(UPath(root)) else UPath(root)
-    kind = _format(config, root)
-    ledger = Ledger()
-    raw = FORMATS[kind].read(root, config, ledger)
-    located = _told_apart({split: _locate(root, images, ledger) for split, images in raw.splits.items()}, ledger)
-    _remark_on_strangers(root, raw, located, ledger)
-    strip = _shared_folder(located)
-    splits = {
-        split: tuple(_image(root, one, one.place.removeprefix(strip), raw.classes, ledger) for one in images)
-        for split, images in located.items()
-    }
-    synthetic = _synthetic(located, strip)
-    splits = _drawn(splits, synthetic, config, seed, ledger)
-    report = _report(kind, root, splits, raw, ledger)
+    folder = read_folder(config, root)
+    splits = _drawn(folder.splits, folder.synthetic, config, seed, folder.ledger)
+    report = _report(folder, splits)
     _check_usable(report)
     return Dataset(
-        classes=raw.classes, splits=splits, report=report, val_is_drawn="val" not in located, synthetic=synthetic
+        classes=folder.classes,
+        splits=splits,
+        report=report,
+        val_is_drawn="val" not in folder.splits,
+        synthetic=folder.synthetic,
     )
 
 
-def _format(config: DataConfig, root: UPath) -> str:
-    if not root.is_dir():
-        raise NotADirectoryError(f"data.root: {root} is no folder")
-    if config.format == "auto":
-        return detect(root)
-    kind = "coco" if config.format == "world" else config.format
-    if not FORMATS[kind].find(root):
-        raise FileNotFoundError(f"{root}: no {kind} data here; looked for {FORMATS[kind].LOOKED_FOR}")
-    return kind
+def import_images(root: UPath, classes: Sequence[str]) -> tuple[LabeledImage, ...]:
+    """All labelled images in ``root``, whatever their split, with labels that count in ``classes``.
 
-
-def _locate(root: UPath, images: Sequence[RawImage], ledger: Ledger) -> list[_Located]:
-    """The images whose pictures can be used; the others are dropped."""
-    with warnings.catch_warnings(), ThreadPoolExecutor(_NUM_READERS) as threads:
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # probe has a lower limit of its own
-        attempts = threads.map(lambda raw: _try_locate(root, raw), images)
-        return [found for found in (_or_drop(attempt, ledger) for attempt in attempts) if found]
-
-
-def _try_locate(root: UPath, raw: RawImage) -> "_Located | tuple[str, str, str]":
-    """The located image, or file, reason and detail of the drop."""
-    for place in dict.fromkeys(raw.places):
-        try:
-            width, height = probe(inside(root, place, raw.source))
-        except FileNotFoundError:
-            continue
-        except PictureError as error:
-            return place, error.reason, error.detail
-        return _Located(raw=raw, place=place, width=width, height=height)
-    return raw.source, "missing image", f"looked for {', '.join(dict.fromkeys(raw.places))}"
-
-
-def _or_drop(attempt: "_Located | tuple[str, str, str]", ledger: Ledger) -> _Located | None:
-    if isinstance(attempt, _Located):
-        return attempt
-    file, reason, detail = attempt
-    ledger.drop(file, "image", reason, detail)
-    return None
-
-
-def _told_apart(located: Mapping[str, list[_Located]], ledger: Ledger) -> dict[str, list[_Located]]:
-    """Each picture once; what is held out stays so, and is real."""
-    kept: dict[str, list[_Located]] = {}
-    seen: dict[str, str] = {}
-    for split in [name for name in HELD_OUT_FIRST if name in located]:
-        kept[split] = []
-        for one in located[split]:
-            if one.place in seen:
-                reason = "listed twice" if seen[one.place] == split else f"also in {seen[one.place]}"
-                ledger.drop(one.place, "image", reason, f"left out of {split}")
-                continue
-            seen[one.place] = split
-            if one.raw.provenance is not None and split != "train":
-                ledger.drop(one.place, "image", "synthetic image held out", f"{split} must stay real")
-                continue
-            kept[split].append(one)
-    return {split: kept[split] for split in reversed(HELD_OUT_FIRST) if split in kept}
-
-
-def _remark_on_strangers(
-    root: UPath, raw: RawDataset, located: Mapping[str, Sequence[_Located]], ledger: Ledger
-) -> None:
-    """Count the pictures that lie beside those of the data set without being named by it."""
-    named = {place for images in raw.splits.values() for one in images for place in one.places}
-    folders = {str(PurePosixPath(one.place).parent) for images in located.values() for one in images}
-    for folder in sorted(folders):
-        beside = [name for name in pictures(root, folder) if str(PurePosixPath(name).parent) == folder]
-        num_strangers = len(set(beside) - named)
-        if num_strangers:
-            ledger.remarks.append(f"{num_strangers} pictures in {folder} belong to no split, or have no annotation")
-
-
-def _shared_folder(located: Mapping[str, Sequence[_Located]]) -> str:
-    """The image folder that all pictures lie in, with its slash; ids leave it out. Empty where there is none."""
-    firsts = {PurePosixPath(one.place).parts[0] for images in located.values() for one in images}
-    return f"{firsts.pop()}/" if len(firsts) == 1 and firsts <= set(IMAGE_FOLDERS) else ""
-
-
-def _image(root: UPath, one: _Located, image_id: str, classes: Sequence[str], ledger: Ledger) -> LabeledImage:
-    _check_size(one, ledger)
-    index = {name: position for position, name in enumerate(classes)}
-    kept = list(_sound_boxes(one, index, ledger))
-    return LabeledImage(
-        id=image_id,
-        uri=str(root / one.place),
-        width=one.width,
-        height=one.height,
-        annotation=_annotation(kept, index),
-        masks=masks_of(kept, one.raw.source, (one.width, one.height), ledger),
+    Raises FileNotFoundError or ValueError where ``read_folder`` does, where an image or box cannot be used, and where
+    a class of the folder is not among ``classes``.
+    """
+    folder = read_folder(DataConfig(root=str(root)), root)
+    splits = {"all": tuple(image for images in folder.splits.values() for image in images)}
+    report = _report(folder, splits)
+    if report.dropped or not splits["all"]:
+        raise ValueError(f"not every image of {root} can be used:\n{report}")
+    if strangers := sorted(set(folder.classes) - set(classes)):
+        raise ValueError(f"{root}: classes {strangers} are not among those of the run: {list(classes)}")
+    index = np.array([list(classes).index(name) for name in folder.classes], np.int64)
+    return tuple(
+        replace(image, annotation=replace(image.annotation, labels=index[image.annotation.labels]))
+        for image in splits["all"]
     )
-
-
-def _check_size(one: _Located, ledger: Ledger) -> None:
-    said = one.raw.size
-    if said is None or any(map(math.isnan, said)) or said == (one.width, one.height):
-        return
-    detail = f"the file says {said[0]:g}x{said[1]:g} px, the picture has {one.width}x{one.height} px, which is used"
-    ledger.note(one.place, "image", "size mismatch", detail)
-
-
-def _annotation(kept: Sequence[Sound], index: Mapping[str, int]) -> Annotation:
-    if not kept:
-        return Annotation.empty()
-    return Annotation(
-        boxes=np.array([corners for _, corners in kept], dtype=np.float32),
-        labels=np.array([index[box.label] for box, _ in kept if box.label is not None], dtype=np.int64),
-        ignore=np.array([box.ignore for box, _ in kept], dtype=np.bool_),
-    )
-
-
-def _sound_boxes(one: _Located, index: Mapping[str, int], ledger: Ledger) -> Iterator[Sound]:
-    """The boxes without a fault, each with its corners ``[4]`` in px of the picture, cut at its border."""
-    file = one.raw.source
-    scale = (one.width, one.height) * 2 if one.raw.relative else (1, 1, 1, 1)
-    for box in one.raw.boxes:
-        corners = [value * side for value, side in zip(box.corners, scale, strict=True)]
-        clipped = np.clip(corners, 0, (one.width, one.height) * 2).astype(np.float32)
-        reason = _fault(box, index) or ("" if geometry.areas(clipped[None])[0] > 0 else "outside the image")
-        if reason:
-            ledger.drop(file, "box", reason, box.where)
-            continue
-        if np.abs(clipped - corners).max() > _ROUNDING_PX:
-            detail = f"{box.where}, in an image of {one.width}x{one.height} px"
-            ledger.note(file, "box", "clipped at the image border", detail)
-        yield box, clipped
-
-
-def _fault(box: RawBox, index: Mapping[str, int]) -> str:
-    """Why the box cannot be used, wherever the image ends; empty where it can."""
-    x0, y0, x1, y1 = box.corners
-    if not all(map(math.isfinite, box.corners)):
-        return "not a number"
-    if box.label not in index:
-        return "unknown class"
-    if x1 < x0 or y1 < y0:
-        return "negative size"
-    return "zero area" if x1 == x0 or y1 == y0 else ""
-
-
-def _synthetic(located: Mapping[str, Sequence[_Located]], strip: str) -> dict[str, Provenance]:
-    """Provenance by image id, its source named by id as well."""
-    places = {one.place for images in located.values() for one in images}
-    found = {}
-    for one in (one for images in located.values() for one in images):
-        if one.raw.provenance is not None:
-            source = one.raw.provenance.source
-            source = source.removeprefix(strip) if source in places else source
-            found[one.place.removeprefix(strip)] = Provenance(source=source, lineage=one.raw.provenance.lineage)
-    return found
 
 
 def _drawn(
@@ -276,15 +109,13 @@ def _drawn(
     return splits
 
 
-def _report(
-    kind: str, root: UPath, splits: Mapping[str, Sequence[LabeledImage]], raw: RawDataset, ledger: Ledger
-) -> ImportReport:
+def _report(folder: Folder, splits: Mapping[str, Sequence[LabeledImage]]) -> ImportReport:
     return ImportReport(
-        format=kind,
-        root=str(root),
-        splits={split: count(images, raw.classes) for split, images in splits.items()},
-        findings=tuple(ledger.findings),
-        remarks=tuple(ledger.remarks),
+        format=folder.format,
+        root=str(folder.root),
+        splits={split: count(images, folder.classes) for split, images in splits.items()},
+        findings=tuple(folder.ledger.findings),
+        remarks=tuple(folder.ledger.remarks),
     )
 
 

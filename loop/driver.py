@@ -6,6 +6,7 @@ from functools import partial
 from upath import UPath
 
 from actors.filters.base import RealImages
+from actors.filters.base import State as FilterState
 from actors.filters.chain import fit_filters
 from actors.storage import exclusive, read_record, write_record
 from loop.arms import Trainings
@@ -52,11 +53,7 @@ def _drive(config: LoopConfig, reporter: Reporter) -> UPath:
         if config.hosting.engine == "ray" and (slow := without_gpu(config, nodes())):
             reporter.warn(slow)
         write_record(folder.train_records, data.splits["train"])
-        held_out = (*data.splits["val"], *data.splits.get("test", ()))
-        filters = config.filters if config.rounds else ()
-        real = RealImages(classes=data.classes, train=data.splits["train"], held_out=held_out)
-        fit = partial(fit_filters, filters, real)
-        states = once(folder.filter_states, dict, lambda: in_an_actor(fit, config.hosting))
+        states = once(folder.filter_states, dict, lambda: learnt_by_filters(config, data) if config.rounds else {})
         for kind, state in states.items():
             for remark in state.get("remarks", ()):
                 reporter.warn(f"{kind}: {remark}")
@@ -107,6 +104,13 @@ def import_real(config: LoopConfig) -> Dataset:
     else:
         root = UPath(config.data.root or "")
     return import_data(config.data, root.absolute(), config.seed)
+
+
+def learnt_by_filters(config: LoopConfig, data: Dataset) -> dict[str, FilterState]:
+    """The state of each filter of ``config`` by its kind, fitted on the real images of ``data``. Needs the engine."""
+    held_out = (*data.splits["val"], *data.splits.get("test", ()))
+    real = RealImages(classes=data.classes, train=data.splits["train"], held_out=held_out)
+    return in_an_actor(partial(fit_filters, config.filters, real), config.hosting)
 
 
 def export_run(path: UPath, layout: str, out: UPath) -> UPath:

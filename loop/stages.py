@@ -117,7 +117,7 @@ def detect(
     rows = tuple({"id": image.id, "uri": image.uri, "error": ""} for image in images)
     stage = Stage(name="inspect", open_component=partial(Inspect, detector, checkpoint), role=hosting.inspect)
     collected = collect(Stream(rows=rows).then(stage), hosting, on_row)
-    _refuse_broken(collected)
+    refuse_broken(collected)
     return {row["id"]: read_detections(row) for row in collected.rows}, collected.cost
 
 
@@ -130,11 +130,12 @@ def embed(
     """
     stage = Stage(name="embed", open_component=partial(Embed, open_embed), role=hosting.inspect)
     collected = collect(Stream(rows=tuple(rows)).then(stage), hosting, on_row)
-    _refuse_broken(collected)
+    refuse_broken(collected)
     return {row["id"]: np.asarray(row["features"], np.float32) for row in collected.rows}
 
 
-def _refuse_broken(collected: Collected) -> None:
+def refuse_broken(collected: Collected) -> None:
+    """Raise ValueError where a row carries an error."""
     broken = [f"{row['id']}: {row['error']}" for row in collected.rows if row["error"]]
     if broken:
         raise ValueError(f"{len(broken)} images could not be read; first: {broken[0]}")

@@ -163,6 +163,10 @@ class RunFolder:
         """The folder of one round; 0 is the detector that the first round starts from."""
         return self.path / "rounds" / f"{number:03d}"
 
+    def checkpoint(self, number: int) -> Checkpoint:
+        """The detector trained in round ``number``, from 1."""
+        return Checkpoint(str(self.round(number) / "detector.safetensors"))
+
     @property
     def train_records(self) -> UPath:
         """Records of the real training images, for the actors that read them."""

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted([*ROOT.glob("actors/**/*.py"), *ROOT.glob("loop/**/*.py")])
+PACKAGES = ("actors", "loop", "detloop")  # each imports those before it
+FILES = sorted(file for package in PACKAGES for file in ROOT.glob(f"{package}/**/*.py"))
 IDS = [str(file.relative_to(ROOT)) for file in FILES]
 every_file = pytest.mark.parametrize("file", FILES, ids=IDS)
 
@@ -35,13 +36,13 @@ MAX_FUNCTION_LINES, MAX_MEDIAN_LINES, MAX_FILE_LINES = 60, 10, 300
 
 
 def test_there_is_something_to_check():
-    assert {"actors/records.py", "loop/round.py", "loop/training/__init__.py"} <= set(IDS)
+    assert {"actors/records.py", "loop/round.py", "loop/training/__init__.py", "detloop/__init__.py"} <= set(IDS)
 
 
 @every_file
-def test_actors_never_import_the_loop(file):
-    if owner(file)[0] == "actors":
-        assert not [name for name in imports(parse(file)) if name.split(".")[0] == "loop"]
+def test_a_package_imports_only_those_below_it(file):
+    above = PACKAGES[PACKAGES.index(owner(file)[0]) + 1 :]
+    assert not [name for name in imports(parse(file)) if name.split(".")[0] in above]
 
 
 @every_file
@@ -93,8 +94,8 @@ def test_heavy_libraries_wait_inside_functions(file):
         assert not loaded & WORKERS
 
 
-@pytest.mark.parametrize("module", ["loop.config", "loop.hosting.placement", "loop.cli"])
-def test_importing_a_config_or_the_command_line_loads_nothing_heavy(module):
+@pytest.mark.parametrize("module", ["loop.config", "loop.hosting.placement", "loop.cli", "detloop"])
+def test_importing_a_config_the_command_line_or_the_package_loads_nothing_heavy(module):
     code = f"import sys, {module}; print(*sys.modules)"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603 - our own

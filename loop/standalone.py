@@ -1,0 +1,220 @@
+"""Mine and judge as single steps outside a run. They share what lies below the root and write into no run's folder."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from upath import UPath
+
+from actors import images
+from actors.attributes import attributes
+from actors.checkpoint import Checkpoint
+from actors.filters.base import FilterBase, OpenEmbed, State
+from actors.filters.chain import build_filters
+from actors.filters.chain import judge as judge_batch
+from actors.filters.rejected import RejectedBoxes
+from actors.plain import dumps, from_plain, to_plain
+from actors.records import Candidate, Detections, Inspected, Instance, LabeledImage, Lineage, Sample
+from actors.rows import Row
+from actors.seeds import derive_seed
+from actors.storage import exclusive, read_detections, read_record, write_detections
+from loop import mining, stages
+from loop.adapters import open_detector_embed
+from loop.arms import Trainings
+from loop.config import LoopConfig
+from loop.cross_fit import detect_unseen
+from loop.data.importing import Dataset, import_images
+from loop.driver import anchored, import_real, learnt_by_filters
+from loop.hosting.engine import engine
+from loop.progress import Reporter
+from loop.state import RunFolder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mining:
+    """What mining finds in the real images."""
+
+    data: Dataset
+    found: tuple[Instance, ...]  # every box that has an attribute, in the order of images and boxes
+    taken: tuple[Instance, ...]  # those that a round would spend its budget on, in its order
+
+
+def mine(config: LoopConfig, reporter: Reporter, current: Checkpoint | None = None, number: int = 1) -> Mining:
+    """Mine as round ``number`` of a run of ``config`` does.
+
+    ``current`` is the checkpoint of the current detector; without one, it is the control, which is trained if the root
+    has none yet. Detections are kept below the root, so that other thresholds and policies need no detector.
+
+    Raises ValueError or FileNotFoundError where the data, the hosting or the checkpoint cannot be used.
+    """
+    config = anchored(config)
+    data = import_real(config)
+    with engine(config.hosting):
+        seen = _seen(Trainings(config=config, data=data, reporter=reporter), current)
+    found = [
+        one for image in data.splits["train"] for one in attributes(image, seen[image.id], **config.mining.attribute())
+    ]
+    taken = mining.select(found, config.mining, derive_seed(config.seed, "mine", number - 1))
+    return Mining(data=data, found=tuple(found), taken=taken)
+
+
+def _seen(trainings: Trainings, current: Checkpoint | None) -> Mapping[str, Detections]:
+    """The detections in each real training image, by the detector that a round asks."""
+    config, asked = trainings.config, trainings.for_mining()
+    if config.mining.cross_fit:
+        return detect_unseen(asked)[0]
+    if current is None or config.mining.detector:
+        current = asked.control(0).checkpoint
+    place = UPath(config.root) / "seen" / f"{_fingerprint(asked, current)}.npz"
+    with exclusive(place):
+        if not place.exists():
+            write_detections(place, _detect(asked, current))
+        return read_detections(place)
+
+
+def _detect(trainings: Trainings, checkpoint: Checkpoint) -> Mapping[str, Detections]:
+    config, train = trainings.config, trainings.data.splits["train"]
+    with trainings.reporter.stage("mine", len(train)) as progress:
+        return stages.detect(train, config.detector, checkpoint, config.hosting, progress.advance)[0]
+
+
+def _fingerprint(trainings: Trainings, checkpoint: Checkpoint) -> str:
+    """16 hex digits over the detector and the real training images; pixels are known by their places."""
+    parts = [trainings.config.fingerprint("detector"), hashlib.sha256(UPath(checkpoint).read_bytes()).hexdigest()]
+    return hashlib.sha256(dumps([*parts, trainings.data.splits["train"]])).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """Samples with the verdicts of the filters asked."""
+
+    classes: tuple[str, ...]
+    samples: tuple[Sample, ...]
+
+
+def judge_run(config: LoopConfig, reporter: Reporter) -> Judgement:
+    """Judge the candidates of the finished rounds of a run again, by the filters of ``config``, which names the run.
+
+    The samples come by round and id. A box that the run restored is not judged, since its drawing is gone. A candidate
+    that could not be drawn is returned as it is.
+
+    Raises ValueError where there is no such run, or where a candidate cannot be judged.
+    """
+    config = anchored(config)
+    folder = RunFolder(UPath(config.root) / config.name)
+    is_known = config.filters == folder.config().filters and folder.filter_states.exists()
+    data = import_real(config)
+    with engine(config.hosting):
+        trainings = Trainings(config=config, data=data, reporter=reporter)
+        states = read_record(folder.filter_states, dict) if is_known else learnt_by_filters(config, data)
+        judged = list[Sample]()
+        for number in range(1, folder.num_finished() + 1):
+            current = trainings.control(0).checkpoint if number == 1 else folder.checkpoint(number - 1)
+            judged += _judge(trainings, folder.judged(number), states, current)
+    return Judgement(classes=data.classes, samples=tuple(judged))
+
+
+def judge_images(config: LoopConfig, root: UPath, reporter: Reporter, current: Checkpoint | None = None) -> Judgement:
+    """Judge the labelled images in the folder ``root`` by the filters of ``config``, as if all their boxes were drawn.
+
+    ``current`` is the checkpoint of the detector that inspects them; without one, it is the control.
+
+    Raises ValueError or FileNotFoundError where the images cannot be used or have other classes than the data of
+    ``config``.
+    """
+    config = anchored(config)
+    data = import_real(config)
+    own = import_images(root, data.classes)
+    with engine(config.hosting):
+        trainings = Trainings(config=config, data=data, reporter=reporter)
+        current = current or trainings.control(0).checkpoint
+        with reporter.stage("inspect", len(own)) as progress:
+            seen, _ = stages.detect(own, config.detector, current, config.hosting, progress.advance)
+        samples = [_own_sample(image, seen[image.id]) for image in own]
+        judged = tuple(_judge(trainings, samples, learnt_by_filters(config, data), current))
+    return Judgement(classes=data.classes, samples=judged)
+
+
+def _own_sample(image: LabeledImage, seen: Detections) -> Sample:
+    return Sample(
+        id=image.id,
+        uri=image.uri,
+        sha256="",
+        width=image.width,
+        height=image.height,
+        annotation=image.annotation,
+        proposed=image.annotation,
+        drawn=~image.annotation.ignore,
+        restored=np.zeros(len(image.annotation), np.bool_),
+        seen=seen,
+        verdicts=(),
+        dropped="",
+        lineage=Lineage(round=0, image_id="", box_indices=(), generator="", seed=0),
+    )
+
+
+def _judge(
+    trainings: Trainings, samples: Sequence[Sample], states: Mapping[str, State], current: Checkpoint
+) -> Iterator[Sample]:
+    """The samples with new verdicts, in their order. Those without a picture stay as they are."""
+    config = trainings.config
+    rows = tuple({"id": one.id, "sample": json.dumps(to_plain(one)), "error": ""} for one in samples if one.uri)
+    embed = partial(open_detector_embed, config.detector, current)
+    opener = partial(Rejudge, config.filters, config.rejected_boxes, states, embed)
+    stage = stages.Stage(name="judge", open_component=opener, role=config.hosting.judge)
+    with trainings.reporter.stage("judge", len(rows)) as progress:
+        collected = stages.collect(stages.Stream(rows=rows).then(stage), config.hosting, progress.advance)
+    stages.refuse_broken(collected)
+    judged = {row["id"]: from_plain(Sample, json.loads(row["sample"])) for row in collected.rows}
+    return (judged.get(one.id, one) for one in samples)
+
+
+class Rejudge:
+    """Judges the picture of a sample on disk."""
+
+    def __init__(
+        self,
+        configs: Sequence[FilterBase],
+        rejected_boxes: RejectedBoxes,
+        states: Mapping[str, State],
+        open_embed: OpenEmbed,
+    ) -> None:
+        self.filters = build_filters(configs, states, open_embed)
+        self.rejected_boxes: RejectedBoxes = rejected_boxes
+
+    def __call__(self, batch: Sequence[Row]) -> list[Row]:
+        """The sample with its new verdicts, as JSON."""
+        samples = [from_plain(Sample, json.loads(row["sample"])) for row in batch]
+        judged = judge_batch(self.filters, [_inspected(sample) for sample in samples], self.rejected_boxes)
+        return [
+            {
+                "sample": json.dumps(
+                    to_plain(replace(sample, verdicts=one.verdicts, dropped=one.dropped, annotation=one.annotation))
+                )
+            }
+            for sample, one in zip(samples, judged, strict=True)
+        ]
+
+    def blank(self) -> Row:
+        """Nothing is added."""
+        return {}
+
+
+def _inspected(sample: Sample) -> Inspected:
+    """The candidate that became ``sample``, as far as the disk knows it: which box painted a pixel is forgotten."""
+    pixels = images.read(sample.uri)
+    return Inspected(
+        candidate=Candidate(
+            pixels=pixels,
+            annotation=sample.proposed,
+            drawn=sample.drawn & ~sample.restored,
+            painted=np.full(pixels.shape[:2], -1, np.int16),
+            canvas=sample.lineage.image_id,
+            lineage=sample.lineage,
+            refused="" if sample.verdicts else sample.dropped,
+        ),
+        seen=sample.seen,
+    )

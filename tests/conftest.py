@@ -11,6 +11,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
+STARTS_RAY = {"ray_session", "ray_engine", "swept"}
+"""Fixtures whose tests are marked ``ray``."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are selected by their markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests whose fixtures start Ray."""
+    for item in items:
+        if not STARTS_RAY.isdisjoint(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.ray)
+
+
 LAYERS = """\
 nc: 80
 backbone:

@@ -14,6 +14,8 @@ from loop.config_files import load
 from loop.driver import run
 from loop.progress import Reporter
 
+pytestmark = pytest.mark.slow
+
 CONFIG = Path(__file__).parents[1] / "configs/detdiffusion.yaml"
 SHRUNKEN = (
     *("detector.image_size_px=64", "generator.network.size_px=32", "generator.prompt.grid=[8, 8]"),

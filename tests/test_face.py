@@ -152,6 +152,7 @@ def test_mining_again_under_another_rule_asks_no_detector(result, monkeypatch):
     assert lenient["rank"].notna().sum() <= 2
 
 
+@pytest.mark.slow
 def test_mining_a_run_finds_what_its_next_round_finds(result, tmp_path):
     root = shutil.copytree(result.folder.parent, tmp_path / "runs")
     table = detloop.mine(root / "easy", NO_ENGINE)
@@ -166,6 +167,7 @@ def test_mining_a_run_finds_what_its_next_round_finds(result, tmp_path):
 @pytest.mark.parametrize(
     "rule", [{"mining.cross_fit": 2}, {"mining.detector": {"image_size_px": 96}}], ids=["folds", "another detector"]
 )
+@pytest.mark.slow
 def test_mining_asks_whom_a_round_asks(result, rule):
     name = next(iter(rule)).replace(".", "-")
     if "mining.detector" in rule:

@@ -15,6 +15,8 @@ from loop.driver import run
 from loop.progress import Reporter
 from loop.training.fit import EPOCH_STEPS
 
+pytestmark = pytest.mark.slow
+
 PAINTER = {"kind": "crop", "size_px": 16, "channels": [8, 16], "fit_steps": 2 * EPOCH_STEPS, "fit_batch_size": 4}
 
 

@@ -16,6 +16,8 @@ import yaml
 from loop.config import ConfigError, LoopConfig
 from loop.state import RunFolder
 
+pytestmark = pytest.mark.slow
+
 SERVER = """\
 import json, os, sys
 import matplotlib.pyplot, mlflow, pycocotools.cocoeval, scipy.ndimage

@@ -203,6 +203,7 @@ def test_a_run_that_another_process_is_at_is_left_alone(folder, easy_config):
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("*.*")} == before
 
 
+@pytest.mark.slow
 def test_a_run_grows_by_rounds_and_ends_as_if_all_had_been_asked_for_at_once(folder, easy_config, new_root):
     root = new_root()
     shutil.copytree(folder.parent / "controls", root / "controls")
@@ -233,6 +234,7 @@ def mlflow_rounds(root, loop):
     return {run.data.tags["round"]: run.info.status for run in children}
 
 
+@pytest.mark.slow
 def test_equal_configs_give_equal_bytes_whatever_the_batches(folder, easy_config, new_root):
     again, _ = start(easy_config, new_root(), hosting={"engine": "inline", **OTHER_BATCHES})
     assert results(again, 2) == results(folder, 2)
@@ -240,6 +242,7 @@ def test_equal_configs_give_equal_bytes_whatever_the_batches(folder, easy_config
     assert figures(again) == figures(folder)
 
 
+@pytest.mark.slow
 def test_p_of_zero_equals_the_real_only_run_bit_for_bit_and_its_control_is_not_trained_again(folder, easy_config):
     real_only, said = start(easy_config, folder.parent, name="real_only", rounds=1, mixing__p=0.0)
     (control,) = (folder.parent / "controls").iterdir()
@@ -287,12 +290,14 @@ def kept_samples(run_folder):
     return [read(file) for file in (run_folder / "rounds/001/kept").glob("*.json")]
 
 
+@pytest.mark.slow
 def test_the_generator_is_fitted_once_and_frozen_from_then_on_gen2det_section_3_1(inpainted):
     run_folder, fitted = inpainted
     (checkpoint,) = (run_folder.parent / "fits").glob("*/generator.safetensors")
     assert [digest(checkpoint)] == fitted
 
 
+@pytest.mark.slow
 def test_inpainting_changes_the_holes_alone_gen2det_section_3_1(inpainted, easy_data):
     changed = []
     for sample in kept_samples(inpainted[0]):
@@ -313,6 +318,7 @@ def test_inpainting_changes_the_holes_alone_gen2det_section_3_1(inpainted, easy_
     assert min(changed) > 50
 
 
+@pytest.mark.slow
 def test_labels_are_the_sources_and_only_ever_removed_gen2det_section_3_2(inpainted, easy_data):
     content = read(easy_data / "annotations/train.json")
     names = {image["id"]: image["file_name"] for image in content["images"]}
@@ -331,6 +337,7 @@ def test_labels_are_the_sources_and_only_ever_removed_gen2det_section_3_2(inpain
     assert sum(len(sample["annotation"]["boxes"]) < 2 for sample in samples) > 0  # some were removed
 
 
+@pytest.mark.slow
 def test_arms_that_go_on_start_from_their_own_last_checkpoint(easy_config, new_root, monkeypatch):
     jobs = []
     train = arms.train
@@ -405,6 +412,7 @@ def title(pid):
         return ""
 
 
+@pytest.mark.ray
 def test_ray_with_two_actors_and_killed_ones_gives_the_bytes_of_this_process(folder, easy_config, new_root):
     root = new_root()
     shutil.copytree(folder.parent / "controls", root / "controls")  # what is there is not waited for

@@ -36,6 +36,8 @@ TINY = [
 pytestmark = [
     pytest.mark.skipif(not shutil.which("uv"), reason="uv is not on PATH: pip install uv"),
     pytest.mark.timeout(1800),
+    pytest.mark.ray,
+    pytest.mark.slow,
 ]
 
 

@@ -101,6 +101,7 @@ def apart(easy_config, new_root):
         return given, *go(given), jobs
 
 
+@pytest.mark.slow
 def test_the_yolo_score_is_also_taken_by_detectors_that_have_not_seen_the_source(apart, monkeypatch):
     given, folder, _, jobs = apart
     samples = RunFolder(UPath(folder)).judged(1)
@@ -124,6 +125,7 @@ def test_the_yolo_score_is_also_taken_by_detectors_that_have_not_seen_the_source
     assert unseen_yolo_scores(SimpleNamespace(config=other), samples, {}) == {}
 
 
+@pytest.mark.slow
 def test_the_folds_train_as_the_control_does_on_the_real_images_of_the_others(apart):
     given, _, said, jobs = apart
     control = trainings(given).mix(UPath("control"), 0)
@@ -137,6 +139,7 @@ def test_the_folds_train_as_the_control_does_on_the_real_images_of_the_others(ap
     assert sorted(name for part in left_out for name in part) == sorted(images)
 
 
+@pytest.mark.slow
 def test_every_box_is_tagged_by_a_detector_that_has_not_seen_its_image(apart):
     given, folder, _, jobs = apart
     data = import_real(given)
@@ -154,6 +157,7 @@ def test_every_box_is_tagged_by_a_detector_that_has_not_seen_its_image(apart):
     assert len(expected) == 16
 
 
+@pytest.mark.slow
 def test_the_rounds_record_says_how_much_is_easy_and_the_summary_what_the_folds_cost(apart):
     from mlflow import MlflowClient
 
@@ -168,6 +172,7 @@ def test_the_rounds_record_says_how_much_is_easy_and_the_summary_what_the_folds_
     assert all(one["train"] > 0 and one["evaluate"] > 0 for one in seconds)
 
 
+@pytest.mark.slow
 def test_another_run_below_the_root_finds_them_there(apart, easy_config):
     given, folder, _, _ = apart
     changes = {"mixing": {"p": 0.25}, "training": {**easy_config["training"], **TRAINING, "background_ignore": False}}
@@ -178,6 +183,7 @@ def test_another_run_below_the_root_finds_them_there(apart, easy_config):
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"seed": 1}, {"training": {**TRAINING, "steps": 6}}, {"mining": {"cross_fit": 2}}])
 def test_other_folds_and_schedules_have_detectors_of_their_own(apart, change):
     known = {path.name for path in Path(apart[0].root, "folds").iterdir()}
@@ -186,6 +192,7 @@ def test_other_folds_and_schedules_have_detectors_of_their_own(apart, change):
     assert known.isdisjoint(cross_fit.Fold.of(given, part).place.name for part in parts)
 
 
+@pytest.mark.slow
 def test_an_interrupted_start_goes_on_with_the_fold_that_is_missing(easy_config, new_root, monkeypatch):
     given = trainings(config(easy_config, new_root(), 3))
     jobs, train = [], cross_fit.train

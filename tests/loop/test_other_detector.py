@@ -40,6 +40,7 @@ def said_by(trainings):
     }
 
 
+@pytest.mark.slow
 def test_the_other_detector_says_what_is_easy_and_the_own_one_is_helped(easy_config, new_root):
     given = config(easy_config, new_root())
     silent = Reporter(Console(file=StringIO()))

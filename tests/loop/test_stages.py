@@ -185,7 +185,7 @@ def test_ray_a_row_that_kills_its_process_comes_back_with_an_error(ray_engine, e
     assert "did not come back" in caplog.text
 
 
-@pytest.mark.parametrize("engine", ["inline", "ray"])
+@pytest.mark.parametrize("engine", ["inline", pytest.param("ray", marks=pytest.mark.ray)])
 def test_a_component_that_cannot_be_opened_ends_the_stream(engine, request):
     hosting = request.getfixturevalue("ray_engine") if engine == "ray" else INLINE
     with pytest.raises(Exception, match="there is no such checkpoint"):

@@ -230,6 +230,7 @@ def start(tree, root, **changes):
     return Path(run(config, Reporter(Console(file=said, width=200)))), said.getvalue()
 
 
+@pytest.mark.slow
 def test_candidates_are_drawn_once_for_arms_that_judge_and_train_differently(small_run, new_root):
     root, sharing = new_root(), {"engine": "inline", "share_candidates": True}
     alone, _ = start(small_run, root, name="alone")
@@ -250,6 +251,7 @@ def samples(folder):
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.glob("rounds/001/*/*.*")}
 
 
+@pytest.mark.slow
 def test_without_rounds_the_control_alone_is_trained_and_measured(small_run, new_root):
     from mlflow import MlflowClient
 

@@ -134,6 +134,7 @@ def test_a_fit_without_a_box_is_told_and_not_tried(hosting, job):
         fit(job(ignore=True), hosting)
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_share_a_batch_are_refused(job):
     with pytest.raises(ValueError, match=r"batch size \(4\), hosting.fit.num_workers \(3\)"):
         fit(job(), HostingConfig(fit={"num_workers": 3}))
@@ -210,6 +211,7 @@ def test_a_fit_goes_on_from_the_weights_of_the_one_before(job, tmp_path):
         fit(replace(job(channels=(8, 8)), start=start), INLINE)
 
 
+@pytest.mark.slow
 def test_runs_of_one_root_share_a_fit_and_others_do_not(easy_config, tmp_path, monkeypatch):
     jobs: list[FitJob] = []
 

@@ -101,6 +101,7 @@ def loader_of(job: TrainJob, folder: Path, num_loaders: int = 0) -> Any:
     return training.get_dataloader("", 4, -1, "train")
 
 
+@pytest.mark.slow
 def test_equal_jobs_give_equal_bytes_and_other_seeds_do_not(job):
     first = trained_bytes(job())
     assert trained_bytes(job()) == first
@@ -125,6 +126,7 @@ def test_background_ignore_changes_a_mixed_training(job):
     assert trained_bytes(job()) != trained_bytes(job(plan=plan))
 
 
+@pytest.mark.slow
 def test_background_ignore_changes_a_mixed_training_of_queries_and_no_other(job, small_detr):
     detr = DetectorConfig(model=str(small_detr), image_size_px=SIZE_PX)
     ignoring, counting = ({"background_ignore": flag} for flag in (True, False))

@@ -113,6 +113,7 @@ def equal(first, second):
 # --- the fit
 
 
+@pytest.mark.slow
 def test_weight_0_is_the_base_model_bit_for_bit_detdiffusion_eq_5(data):
     """Against GeoDiffusion's loss (arXiv 2306.04607, Eqs. 5-7) written out here."""
     without, base = (config(fit={"mask_loss": 0.0}).open_fit(data, CPU) for _ in range(2))

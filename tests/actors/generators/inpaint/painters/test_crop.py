@@ -123,6 +123,7 @@ def test_classes_take_turns_whatever_their_share(data):
     assert abs(share - 0.5) < 3 * 0.5 / np.sqrt(len(seen))
 
 
+@pytest.mark.slow
 def test_the_loss_falls(data):
     longer = CONFIG.model_copy(update={"painter": PAINTER.model_copy(update={"fit_steps": 60})})
     fit = longer.open_fit(data, Worker(device="cpu"))

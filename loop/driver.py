@@ -19,11 +19,12 @@ from loop.data.world import write_world
 from loop.hosting.engine import engine, in_an_actor
 from loop.hosting.launch import nodes
 from loop.hosting.placement import without_gpu
+from loop.keep import Fate
 from loop.progress import Reporter
 from loop.report.round import report_round
 from loop.report.run import report_run
 from loop.round import run_round
-from loop.state import Fate, RunFolder, State, once
+from loop.state import RunFolder, State, once
 from loop.tracking import Tracker
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from enum import StrEnum
 
 import numpy as np
 from upath import UPath
@@ -10,7 +11,13 @@ from actors import images, rows
 from actors.records import Annotation, Detections, Judged, Sample
 from actors.rows import Row
 from actors.storage import write_bytes, write_record
-from loop.state import Fate
+
+
+class Fate(StrEnum):
+    """What became of a candidate; also the name of the folder that holds it."""
+
+    KEPT = "kept"
+    DROPPED = "dropped"
 
 
 class TooManyFailuresError(ValueError):

@@ -15,9 +15,9 @@ from loop.cache import shared_place
 from loop.context import Loop, RoundResult
 from loop.cross_fit import detect_unseen
 from loop.evaluation import counts
-from loop.keep import keep_failed
+from loop.keep import Fate, keep_failed
 from loop.progress import StageProgress
-from loop.state import Fate, Mined, Pooled, State, once
+from loop.state import Mined, Pooled, State, once
 
 
 def run_round(loop: Loop, state: State) -> RoundResult:

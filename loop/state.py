@@ -13,7 +13,6 @@ Starting the same run again reads what is there and does the rest.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from typing import Any, TypeVar
 
 from upath import UPath
@@ -25,16 +24,10 @@ from actors.records import Instance, Sample
 from actors.storage import read_record, write_record
 from loop.config import SCHEMA, ConfigError, LoopConfig
 from loop.config_files import validate
+from loop.keep import Fate
 from loop.mining import ClassDifficulty
 
 Record = TypeVar("Record")
-
-
-class Fate(StrEnum):
-    """What became of a candidate; also the name of the folder that holds it."""
-
-    KEPT = "kept"
-    DROPPED = "dropped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

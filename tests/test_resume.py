@@ -52,7 +52,7 @@ STAGES = {
     "generating": "run/rounds/001/*/*.json",
     "training": "run/rounds/001/pool.json",
     "evaluating": "run/rounds/001/val.npz",
-    "reporting": "mlartifacts/*/*/artifacts/pr_curve.png",
+    "reporting": "mlartifacts/*/artifacts/pr_curve.png",
     "generating in round 2": "run/rounds/002/*/*.json",
     "concluding": "run/summary.json",
 }

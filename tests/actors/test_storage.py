@@ -22,7 +22,8 @@ from actors.storage import (
     write_record,
 )
 from loop.config import ConfigError, LoopConfig
-from loop.state import Fate, RunFolder, once
+from loop.keep import Fate
+from loop.state import RunFolder, once
 
 
 @pytest.fixture(params=["disk", "uri of a disk", "memory"])

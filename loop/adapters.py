@@ -14,7 +14,7 @@ from upath import UPath
 
 from actors import images, rows
 from actors.checkpoint import Checkpoint
-from actors.detectors import DetectorConfig, load_detector
+from actors.detectors.base import DetectorBase
 from actors.filters import FilterConfig
 from actors.filters.chain import build_filters, judge
 from actors.filters.crops import window
@@ -66,8 +66,8 @@ class Generate:
 class Inspect:
     """Adds what a detector sees in a row's pixels, or in the picture behind its ``uri``."""
 
-    def __init__(self, config: DetectorConfig, checkpoint: Checkpoint) -> None:
-        self.detector = load_detector(config, checkpoint)
+    def __init__(self, config: DetectorBase, checkpoint: Checkpoint) -> None:
+        self.detector = config.load(checkpoint)
 
     def __call__(self, batch: Sequence[Row]) -> list[Row]:
         """The columns of what is seen."""
@@ -79,9 +79,9 @@ class Inspect:
         return rows.detections_columns(Detections.empty())
 
 
-def open_detector_embed(config: DetectorConfig, checkpoint: Checkpoint, size_px: int) -> "Features":
+def open_detector_embed(config: DetectorBase, checkpoint: Checkpoint, size_px: int) -> "Features":
     """A detector's features of pictures, each resized to ``size_px`` on its longer side."""
-    detector = load_detector(config.model_copy(update={"image_size_px": size_px}), checkpoint)
+    detector = config.model_copy(update={"image_size_px": size_px}).load(checkpoint)
     return lambda pictures: detector.features(pictures).numpy()
 
 

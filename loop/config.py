@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from actors.attributes import AttributeRule
 from actors.config import Config, Share
 from actors.detectors import DetectorConfig
+from actors.detectors.ultralytics.component import UltralyticsConfig
 from actors.filters import FilterConfig
 from actors.filters.rejected import RejectedBoxes
 from actors.generators import GeneratorConfig
@@ -111,7 +112,7 @@ class TrainingConfig(Config):
     background_ignore: bool = True
     """On synthetic images only positive locations give classification loss (Gen2Det, Sec. 3.3)."""
     overrides: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    """The detector family's own training settings, by their own names (ultralytics: lr0, mosaic, optimizer, ...)."""
+    """The detector family's own training settings, by the names that it gives them."""
 
     @model_validator(mode="after")
     def _whole_epochs(self) -> Self:
@@ -211,7 +212,7 @@ class LoopConfig(Config):
     """Rounds of mine, generate, judge and train; 0 trains and measures the control alone. With more than before, a
     run goes on from the rounds that it has."""
     data: DataConfig
-    detector: DetectorConfig = DetectorConfig()
+    detector: DetectorConfig = UltralyticsConfig()
     mining: MiningConfig = MiningConfig()
     generator: GeneratorConfig = InpaintConfig()
     fit: FitConfig = FitConfig()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from actors.checkpoint import Checkpoint
-from actors.detectors import DetectorConfig
+from actors.detectors.base import DetectorBase
 from actors.hosting import Host, OpenComponent
 from actors.records import Detections, LabeledImage, Lineage
 from actors.rows import Row, lineage_row, read_detections
@@ -105,7 +105,7 @@ def keep(judged: Stream, config: LoopConfig, folder: str) -> Stream:
 
 def detect(
     images: Sequence[LabeledImage],
-    detector: DetectorConfig,
+    detector: DetectorBase,
     checkpoint: Checkpoint,
     hosting: HostingConfig,
     on_row: OnRow,

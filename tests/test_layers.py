@@ -1,6 +1,7 @@
 """Who may import whom, what `detloop --help` may load, and how long files and functions may be."""
 
 import ast
+import re
 import statistics
 import subprocess
 import sys
@@ -27,7 +28,7 @@ HOMES = {  # the only places that may name a library, even for types
     "ultralytics": ("actors/detectors/ultralytics/", "loop/training/ultralytics/"),
 }
 WORKERS = {  # subclass heavy libraries, or stand on what does; opened in workers alone
-    *("loop.training.ultralytics.trainer", "loop.training.ultralytics.batches"),
+    *("loop.training.ultralytics.trainer", "loop.training.batches"),
     *("actors.generators.diffusion.learner", "actors.generators.diffusion.mask_loss"),
     *("actors.generators.layout.network", "actors.generators.layout.fit", "actors.generators.layout.generator"),
     *("actors.generators.inpaint.painters.crop.fit", "actors.generators.inpaint.painters.crop.perception"),
@@ -84,6 +85,13 @@ def test_one_file_of_training_drives_ultralytics():
     users = [file for file in FILES if any(name.split(".")[0] == "ultralytics" for name in imports(parse(file)))]
     training = [file for file in users if "training" in file.parts]
     assert len(training) <= 1, f"ultralytics is named in {[file.name for file in training]}"
+
+
+@every_file
+def test_names_of_ultralytics_stay_with_its_family(file):
+    if "ultralytics" not in file.parts:
+        words = set(re.findall(r"\w+", file.read_text()))
+        assert not words & {"criterion", "lr0", "bce", "YOLODataset", "one2many", "init_criterion"}
 
 
 @every_file

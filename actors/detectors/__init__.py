@@ -1,16 +1,9 @@
-"""Detectors behind one protocol, and the union of their configs."""
+"""The detectors of detloop: the union of their configs."""
 
-from actors.detectors.base import Detector
-from actors.detectors.ultralytics.config import UltralyticsConfig
+from typing import Annotated
 
-DetectorConfig = UltralyticsConfig
+from actors.custom import Open
+from actors.detectors.base import DetectorBase
+from actors.detectors.ultralytics.component import UltralyticsConfig
 
-
-def load_detector(config: DetectorConfig, checkpoint: str, device: str | None = None) -> Detector:
-    """The detector of ``config`` with the weights of one of our own checkpoints (a path or an fsspec URI).
-
-    ``device`` is a torch device; by default the GPU that this process was given, else the CPU.
-    """
-    from actors.detectors.ultralytics.detector import UltralyticsDetector
-
-    return UltralyticsDetector(config, checkpoint, device)
+DetectorConfig = Annotated[UltralyticsConfig, Open(DetectorBase, "detloop.detectors")]

@@ -1,25 +1,34 @@
-"""What the loop asks of a detector."""
+"""Detector families: the protocol of a detector, and the base of every family's config."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from pydantic import Field
+
+from actors.checkpoint import Checkpoint, Header, LoadedWeights, read_checkpoint, transfer, write_checkpoint
+from actors.config import Component
 from actors.images import Pixels
-from actors.records import Annotation, Detections
+from actors.records import Detections
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
+
+Setting = bool | int | float | str
 
 
 class Detector(Protocol):
-    """A trained detector on one device. Implementations are built from their config and a checkpoint's URI."""
+    """A trained detector on one device."""
 
     classes: tuple[str, ...]
 
     def detect(self, images: Sequence[Pixels]) -> list[Detections]:
-        """What is in each image, boxes in that image's own pixels, by falling score.
+        """The detections in each image ``[H, W, 3]`` uint8 RGB, boxes in that image's own px, by falling score.
 
-        A picture's detections do not depend, to the last bit on one kind of hardware, on the pictures it is
-        batched with.
+        An image's detections do not depend, to the last bit on one kind of hardware, on the images it is batched
+        with.
         """
         ...
 
@@ -27,9 +36,109 @@ class Detector(Protocol):
         """One embedding ``[n, d]`` float32 per image, from the deepest feature map, averaged over positions."""
         ...
 
-    def loss(self, images: "Tensor", annotations: Sequence[Annotation]) -> "Tensor":
-        """The training loss, a scalar, differentiable in images ``[n, 3, H, W]`` float32 in [0, 1].
 
-        Boxes are in pixels of the given tensor. Ignored boxes are left out.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Starter:
+    """The lines of YAML that ``detloop init`` writes for a family; comments follow ``##``."""
+
+    section: str  # of the section detector, but for image_size_px
+    overrides: str  # value of training.overrides
+
+
+class DetectorBase(Component):
+    """The base of every detector's config: builds the network, reads and writes its weights, and opens the detector.
+
+    A family subclasses it in ``actors`` and names the module of ``loop`` that trains it (see ``loop.training.base``).
+    Networks are plain ``torch.nn.Module``; only the family calls them.
+    """
+
+    trainer: ClassVar[str]
+    """Dotted name of the module that trains the family; it is imported by the loop."""
+    starter: ClassVar[Starter | None] = None
+    """The part of ``detloop init`` that depends on the family; None where it cannot write such a config."""
+
+    model: str
+    """Architecture, by the name that the family knows it by."""
+    weights: str | None = None
+    """Weights for training.start: weights."""
+    image_size_px: int = Field(320, ge=32, multiple_of=32)
+    """Longer side that images are resized to; a multiple of 32."""
+    min_score: float = Field(0.001, ge=0.0, le=1.0)
+    """Detections below this are not reported."""
+    max_detections: int = Field(300, ge=1)
+    """Detections reported for an image, strongest first."""
+
+    # For every family to answer
+
+    @abstractmethod
+    def architecture(self, num_classes: int) -> "nn.Module":
+        """A network with fresh weights, drawn from torch's global generator, on the CPU, in training mode.
+
+        Raises ValueError or FileNotFoundError where there is no such architecture or it does not take the image size.
         """
-        ...
+
+    @abstractmethod
+    def head(self, network: "nn.Module") -> str:
+        """The prefix of the names of the parameters in the head of ``network``, which depend on the classes."""
+
+    @abstractmethod
+    def load(self, checkpoint: Checkpoint, device: str | None = None) -> Detector:
+        """The detector with the weights of one of our checkpoints (a path or an fsspec URI).
+
+        ``device`` is a torch device; by default the GPU that this process was given, else the CPU. Raises like
+        ``load_checkpoint``.
+        """
+
+    # The same for every family
+
+    def read_weights(self) -> tuple[tuple[str, ...], "dict[str, Tensor]"]:
+        """Class names and tensors of ``weights``: here, one of our checkpoints. Families add their own releases."""
+        if not self.weights:
+            raise ValueError("detector.weights: training.start is weights, but no weights are named")
+        header, tensors = read_checkpoint(self.weights)
+        return header.classes, tensors
+
+    def load_weights(self, network: "nn.Module", classes: Sequence[str]) -> LoadedWeights:
+        """Give ``network``, which detects ``classes``, the weights of ``weights`` wherever they fit, in place.
+
+        Everything before the head must fit, else ValueError. In the head, tensors of another shape stay fresh, and so
+        do the rows of classes unless the weights are for the same classes in the same order. Raises FileNotFoundError
+        or ValueError where there are no such weights.
+        """
+        names, tensors = self.read_weights()
+        by_class = frozenset() if names == tuple(classes) else self._class_tensors(network, len(classes))
+        return transfer(network, tensors, str(self.weights), self.head(network), by_class)
+
+    def _class_tensors(self, network: "nn.Module", num_classes: int) -> frozenset[str]:
+        """The tensors with a row for each class: those whose shape changes with one class more."""
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            larger = self.architecture(num_classes + 1).state_dict()
+        return frozenset(name for name, tensor in network.state_dict().items() if tensor.shape != larger[name].shape)
+
+    def save_checkpoint(self, network: "nn.Module", classes: Sequence[str], uri: Checkpoint) -> None:
+        """Put the weights (not fused, not wrapped) of ``network`` at ``uri`` as one of our checkpoints, atomically."""
+        header = Header(
+            family=self.kind,
+            model=PurePath(self.model).name,
+            classes=tuple(classes),
+            image_size_px=self.image_size_px,
+        )
+        write_checkpoint(uri, header, network.state_dict())
+
+    def load_checkpoint(self, uri: Checkpoint) -> tuple["nn.Module", tuple[str, ...]]:
+        """The network of one of our checkpoints, as ``architecture`` gives it, and the classes that it detects.
+
+        Raises FileNotFoundError, or ValueError where the checkpoint is of another architecture.
+        """
+        header, tensors = read_checkpoint(uri)
+        wanted = (self.kind, PurePath(self.model).name)
+        if (header.family, header.model) != wanted:
+            raise ValueError(f"{uri}: holds {header.family} {header.model}, but detector says {' '.join(wanted)}")
+        network = self.architecture(len(header.classes))
+        try:
+            network.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise ValueError(f"{uri}: does not fit {self.model} with {len(header.classes)} classes: {error}") from error
+        return network, header.classes

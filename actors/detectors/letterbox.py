@@ -1,4 +1,4 @@
-"""Pictures on the canvas that a detector takes, their boxes back in their own pixels, and which go together."""
+"""Pictures on the canvas that a detector takes, their boxes back in their own pixels, and their batches."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from actors import boxes as geometry
 from actors.images import Pixels
 
-GREY = 114  # what ultralytics pads with, in training as well
+GREY = 114  # YOLO's padding, in training as well
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +25,8 @@ class Letterbox:
     def fit(cls, source: tuple[int, int], size_px: int, stride_px: int) -> "Letterbox":
         """The longer side becomes ``size_px``; the shorter is padded evenly to the next multiple of ``stride_px``.
 
-        It depends on this picture alone, unlike ultralytics' choice, which looks at the whole batch. Rounding is
-        ultralytics', so that a picture lies where it lies in training. ``size_px`` is a multiple of ``stride_px``.
+        It depends on this picture alone, not on its batch. Rounding is that of YOLO's training, so that a picture lies
+        where it lies there. ``size_px`` is a multiple of ``stride_px``.
         """
         ratio = size_px / max(source)
         height, width = (max(round(side * ratio), 1) for side in source)
@@ -59,7 +59,7 @@ class Letterbox:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MicroBatch:
-    """How many pictures a device is shown at once: a number that depends on the canvas and on nothing else.
+    """The number of pictures that a device takes at once, which depends on the canvas and on nothing else.
 
     Libraries choose an algorithm by the shape of the whole batch, so the last bits of a picture's output depend on how
     many pictures go with it (measured with oneDNN: 1 to 8 against 16). For convolutions they do not depend on its

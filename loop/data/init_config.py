@@ -16,6 +16,8 @@ import re
 import yaml
 from upath import UPath
 
+from actors.detectors.base import DetectorBase
+from actors.detectors.ultralytics.component import UltralyticsConfig
 from loop.data.survey import Found, describe
 
 _TARGET_SIDE_PX = 16
@@ -44,8 +46,7 @@ data:
   # Images found: {counts}. Boxes or images left out: {num_dropped}; `detloop data validate` lists them.
 {val_frac}{subset}
 detector:
-  kind: ultralytics ## this package is AGPL-3.0: see Licences in the README
-  model: yolo11n.yaml ## from scratch; or weights: yolo11n.pt with training.start: weights
+{detector}
   # Images are {own_size_px} px on the longer side. The shorter side of the boxes is {median:.0f} px in the median,
   # and below {small:.0f} px for a tenth of the smallest class: those should still be {target} px here.
   image_size_px: {image_size_px} ## a multiple of 32
@@ -85,7 +86,7 @@ training:
   epoch_steps: {epoch_steps}
   batch_size: {batch_size}
   background_ignore: false ## restoring rejected boxes leaves nothing unlabelled
-  overrides: {{optimizer: AdamW, lr0: 0.002}} ## from scratch in few steps; else leave it to ultralytics
+  overrides: {overrides}
 """
 
 
@@ -94,8 +95,10 @@ def starter_config(folder: UPath, file: str = "config.yaml") -> str:
     return render(describe(folder), file)
 
 
-def render(found: Found, file: str = "config.yaml") -> str:
-    """The YAML text of a config for data that was looked at."""
+def render(found: Found, file: str = "config.yaml", family: type[DetectorBase] = UltralyticsConfig) -> str:
+    """The YAML text of a config for surveyed data. Raises ValueError where ``family`` has no lines for one."""
+    if family.starter is None:
+        raise ValueError(f"no config can be written for the detectors of {family.__name__}: it has no starter")
     report = found.dataset.report
     train = report.splits["train"]
     steps = training_steps(train.images)
@@ -110,6 +113,8 @@ def render(found: Found, file: str = "config.yaml") -> str:
         num_dropped=len(report.dropped),
         val_frac=_VAL_FRAC if found.dataset.val_is_drawn else "",
         subset=_SUBSET.format(size=train.images // 4) if train.images >= 4 * _LEAST_SUBSET else "",
+        detector=family.starter.section,
+        overrides=family.starter.overrides,
         own_size_px=found.image_size_px,
         median=found.median_side_px,
         small=found.small_side_px,

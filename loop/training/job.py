@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from actors.checkpoint import Checkpoint
-from actors.detectors import DetectorConfig
+from actors.detectors.base import DetectorBase
 from actors.plain import dumps
 from actors.records import LabeledImage, Sample
 from loop.config import MixingConfig, TrainingConfig
@@ -16,7 +16,7 @@ from loop.mixing import Mixture
 class TrainJob:
     """One training, whole: equal jobs give equal checkpoints on one kind of hardware."""
 
-    detector: DetectorConfig
+    detector: DetectorBase
     training: TrainingConfig
     mixing: MixingConfig
     classes: tuple[str, ...]
@@ -62,7 +62,7 @@ class TrainJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
-    """A finished training. The weights are the exponential moving average over the steps, as is usual for YOLO."""
+    """A finished training."""
 
     checkpoint: Checkpoint
     steps: int

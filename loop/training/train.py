@@ -4,13 +4,13 @@ import time
 
 from loop.config import HostingConfig
 from loop.hosting.launch import OnProgress, launch
+from loop.training.base import trainer_of
 from loop.training.job import TrainJob, TrainResult
-from loop.training.ultralytics.settings import check_overrides
 from loop.training.worker import run_training
 
 
 def train(job: TrainJob, hosting: HostingConfig, on_progress: OnProgress | None = None) -> TrainResult:
-    """Train ``job`` to its last step and write its checkpoint; ``on_progress`` hears of it every few seconds.
+    """Train ``job`` to its last step and write its checkpoint; ``on_progress`` is called every few seconds.
 
     A training of the same name that was interrupted is gone on with, and ends in the same bytes as one that was not
     (Ray only; in this process it starts again). With several workers BatchNorm and the loss's normaliser see one
@@ -19,7 +19,7 @@ def train(job: TrainJob, hosting: HostingConfig, on_progress: OnProgress | None 
     Raises ValueError or FileNotFoundError where the job cannot be done as it is, Ray's errors where workers are lost
     more often than ``hosting.train.max_failures``. Ray must have been started.
     """
-    check_overrides(job.training.overrides)
+    trainer_of(job.detector).check_settings(job.training.overrides)
     mixture = job.mixture()
     role = hosting.train
     if job.training.batch_size % role.num_workers:

@@ -28,9 +28,8 @@ from speed_sampling import measure_sampling
 from speed_train import measure_train
 from turns import headline, in_turns, ratio_to_best
 
-from actors.detectors import load_detector
-from actors.detectors.ultralytics.config import UltralyticsConfig
-from actors.detectors.ultralytics.weights import architecture, import_ultralytics, save_checkpoint
+from actors.detectors.ultralytics.component import UltralyticsConfig
+from actors.detectors.ultralytics.weights import import_ultralytics
 from actors.images import Pixels
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
@@ -56,7 +55,7 @@ def pictures(num: int, *, mixed: bool) -> list[Pixels]:
 def lively_model(config: UltralyticsConfig) -> Any:
     """Random weights, with normalisation as after training, so that pictures give candidates to suppress."""
     torch.manual_seed(0)
-    model: Any = architecture(config, len(CLASSES))
+    model: Any = config.architecture(len(CLASSES))
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = 1.0
@@ -83,8 +82,8 @@ def mining_calls(size_px: int, images: list[Pixels]) -> dict[str, Callable[[], o
     config = UltralyticsConfig(model=MODEL, image_size_px=size_px)
     model = lively_model(config)
     with tempfile.TemporaryDirectory() as folder:
-        save_checkpoint(model, config, CLASSES, f"{folder}/model.safetensors")
-        detector = load_detector(config, f"{folder}/model.safetensors")
+        config.save_checkpoint(model, CLASSES, f"{folder}/model.safetensors")
+        detector = config.load(f"{folder}/model.safetensors")
     from ultralytics import YOLO
 
     yolo = YOLO(MODEL)

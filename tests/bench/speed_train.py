@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from actors.detectors.ultralytics.config import UltralyticsConfig
+from actors.detectors.ultralytics.component import UltralyticsConfig
 from actors.records import Annotation, LabeledImage
 from loop.config import MixingConfig, TrainingConfig
 from loop.hosting.records import Place
 from loop.hosting.resume import NoMemory
 from loop.training.job import TrainJob
-from loop.training.worker import start_model
+from loop.training.worker import start_network
 
 MODEL = "yolo11n.yaml"
 CLASSES = tuple("abcdefgh")
@@ -128,7 +128,7 @@ def ours(records: tuple[LabeledImage, ...], size_px: int, after_step: AfterStep,
             storage="",
         )
         place = Place(folder=folder, device="cpu")
-        training = Training(job, start_model(job)[0], place, NoMemory(), lambda _: None)
+        training = Training(job, start_network(job)[0], place, NoMemory(), lambda _: None)
         training.add_callback("on_train_batch_end", after_step)
         training.train()
 

@@ -9,8 +9,7 @@ import torch
 from upath import UPath
 
 from actors import rows
-from actors.detectors.ultralytics.config import UltralyticsConfig
-from actors.detectors.ultralytics.weights import architecture, save_checkpoint
+from actors.detectors.ultralytics.component import UltralyticsConfig
 from actors.filters.agreement import AgreementConfig
 from actors.filters.alignment import AlignmentConfig
 from actors.filters.base import RealImages
@@ -149,7 +148,7 @@ def test_alignment_looks_through_the_rounds_detector(easy_data, small_model, tmp
     checkpoint = str(tmp_path / "detector.safetensors")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        save_checkpoint(architecture(detector, len(data.classes)), detector, data.classes, checkpoint)
+        detector.save_checkpoint(detector.architecture(len(data.classes)), data.classes, checkpoint)
     train, val = (data.splits[split] for split in ("train", "val"))
     write_record(UPath(tmp_path / "train.json"), (*train, *val))
     write_record(UPath(tmp_path / "filters.json"), fit_filters(filters, RealImages(train=train, classes=data.classes)))

@@ -1,26 +1,29 @@
-"""Ultralytics models as detectors: what is in a picture, what it is like, and what is lost on it.
+"""Ultralytics models as detectors: detections and features.
 
-A YOLO with two heads (YOLO26, YOLOv10) is asked through its one-to-many head, with suppression, like every other
-YOLO. That is ultralytics' default, it is the head that the body learns from, and it gives ``nms_iou`` one meaning.
-RT-DETR needs no suppression and ignores ``nms_iou``.
+A YOLO with two heads (YOLO26, YOLOv10) detects through its one-to-many head, with suppression, like every other YOLO.
+That is ultralytics' default, it is the head that the body learns from, and it gives ``nms_iou`` one meaning. RT-DETR
+needs no suppression and ignores ``nms_iou``.
 """
 
 from collections.abc import Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from actors.checkpoint import Checkpoint
 from actors.detectors.letterbox import Letterbox, MicroBatch
 from actors.detectors.suppression import strongest, suppress
-from actors.detectors.ultralytics.config import UltralyticsConfig
+from actors.detectors.ultralytics.config import UltralyticsSettings
 from actors.detectors.ultralytics.onednn import pack_convolutions
-from actors.detectors.ultralytics.weights import attend_one_by_one, load_checkpoint, stride_px
+from actors.detectors.ultralytics.weights import Model, is_detr, stride_px
 from actors.images import Pixels
 from actors.precision import reproducible
-from actors.records import Annotation, Detections
+from actors.records import Detections
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
 CPU_BATCH = MicroBatch(max_images=8, max_px=640 * 640)
@@ -34,14 +37,15 @@ class UltralyticsDetector:
     A class is reported once a place: the best of a YOLO's location. Suppression is within a class.
     """
 
-    def __init__(self, config: UltralyticsConfig, checkpoint: str, device: str | None = None) -> None:
+    def __init__(self, config: UltralyticsSettings, checkpoint: Checkpoint, device: str | None = None) -> None:
         import torch
 
         self.config, self.checkpoint = config, checkpoint
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        model = self._load()
-        self.classes: tuple[str, ...] = tuple(model.names.values())
-        self._stride_px, self._is_detr = stride_px(model), not hasattr(model.model[-1], "one2many")
+        model: Model
+        model, self.classes = config.load_checkpoint(checkpoint)
+        model.eval().requires_grad_(False).to(self.device)
+        self._stride_px, self._is_detr = stride_px(model), is_detr(model)
         self._micro_batch = self._choose_batch()
         model.end2end = False  # see the top of this file
         self._fused = model.fuse(verbose=False).to(memory_format=torch.channels_last)
@@ -55,11 +59,8 @@ class UltralyticsDetector:
             return GPU_BATCH
         return ALONE if self._is_detr else CPU_BATCH
 
-    def _load(self) -> Any:  # noqa: ANN401 - a torch module with attributes of ultralytics
-        return load_checkpoint(self.config, self.checkpoint).eval().requires_grad_(False).to(self.device)
-
     def detect(self, images: Sequence[Pixels]) -> list[Detections]:
-        """What is in each image ``[H, W, 3]`` uint8 RGB, boxes in its own pixels, by falling score."""
+        """The detections in each image ``[H, W, 3]`` uint8 RGB, boxes in its own px, by falling score."""
         found = {}
         places = [self._place(pixels) for pixels in images]
         with reproducible():
@@ -79,30 +80,6 @@ class UltralyticsDetector:
             for part, batch in self._micro_batch.batches(images, [self._place(pixels) for pixels in images]):
                 rows.update(zip(part, self._fused.predict(self._tensor(batch), embed=deepest), strict=False))
             return torch.stack([rows[index] for index in range(len(images))]).cpu() if rows else torch.empty(0, 0)
-
-    def loss(self, images: "Tensor", annotations: Sequence[Annotation]) -> "Tensor":
-        """The model's own training loss, normalised over the batch's objects; weights and statistics are frozen.
-
-        Ultralytics' factor of batch size is left out. RT-DETR's is that of its last decoder layer, without the
-        denoising queries, which are random. Raises ValueError where sizes do not fit.
-        """
-        num_images, _, height, width = images.shape
-        if len(annotations) != num_images or height % self._stride_px or width % self._stride_px:
-            raise ValueError(
-                f"loss: {len(annotations)} annotations for images {tuple(images.shape)}; "
-                f"one for each is needed, and sides that are multiples of {self._stride_px}"
-            )
-        batch = {"img": images.to(self.device), **_targets(annotations, height, width)}
-        loss, _ = self._differentiable.loss(batch)
-        scalar: Tensor = loss if self._is_detr else loss.sum() / num_images
-        return scalar
-
-    @cached_property
-    def _differentiable(self) -> Any:  # noqa: ANN401
-        model = self._load()
-        model.model[-1].training = not self._is_detr  # the head's raw maps, with its normalisation left in eval
-        model.criterion = model.init_criterion()
-        return model
 
     def _place(self, pixels: Pixels) -> Letterbox:
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
@@ -140,14 +117,14 @@ class UltralyticsDetector:
         return strongest(in_source, scores.cpu().numpy(), labels.cpu().numpy(), self.config.max_detections)
 
 
-def _targets(annotations: Sequence[Annotation], height: int, width: int) -> dict[str, "Tensor"]:
-    """Boxes that are not ignored, as ultralytics' losses take them: centre and size in shares of the image."""
+def attend_one_by_one(model: Model) -> None:
+    """Let attention take one image at a time: in batched products of matrices the place counts, on some processors."""
     import torch
+    from ultralytics.nn.modules.block import AAttn, Attention
 
-    kept = [annotation.take(~annotation.ignore) for annotation in annotations]
-    boxes = np.concatenate([annotation.boxes for annotation in kept]) / np.array([width, height] * 2, np.float32)
-    centred = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], axis=1)
-    image = np.repeat(np.arange(len(kept)), [len(annotation) for annotation in kept])
-    labels = np.concatenate([annotation.labels for annotation in kept])
-    arrays = {"batch_idx": image, "cls": labels, "bboxes": centred}
-    return {name: torch.from_numpy(values.astype(np.float32)) for name, values in arrays.items()}
+    def alone(forward: "Callable[[Tensor], Tensor]", images: "Tensor") -> "Tensor":
+        return torch.cat([forward(image) for image in torch.split(images, 1)])
+
+    for module in model.modules():
+        if isinstance(module, Attention | AAttn):
+            module.forward = partial(alone, module.forward)

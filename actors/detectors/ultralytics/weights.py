@@ -1,22 +1,22 @@
-"""Ultralytics models, YOLO and RT-DETR: their config, architecture and weights.
+"""Ultralytics models, YOLO and RT-DETR: their architecture, and weights of other makers.
 
-The package is AGPL-3.0. Nothing else in ``actors`` imports it, and this file does so inside functions only.
+The package is AGPL-3.0. In ``actors`` only this folder imports it, inside functions.
 """
 
 import os
 import tempfile
-from collections.abc import Sequence
-from functools import cache, partial
-from pathlib import Path, PurePath
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actors.checkpoint import Header, LoadedWeights, read_checkpoint, transfer, write_checkpoint
-from actors.detectors.ultralytics.config import UltralyticsConfig
+from actors.detectors.ultralytics.config import UltralyticsSettings
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
-FAMILY = "ultralytics"
+Model = Any
+"""A ``torch.nn.Module`` with attributes of ultralytics, which is not typed."""
+
 TRACKERS = ("sync", "clearml", "comet", "dvc", "mlflow", "raytune", "tensorboard", "wandb")
 
 
@@ -42,24 +42,23 @@ def import_ultralytics() -> None:
     dict.update(SETTINGS, dict.fromkeys(TRACKERS, False))  # in memory: its own update writes a file
 
 
-def architecture(config: UltralyticsConfig, num_classes: int) -> "nn.Module":
+def build(config: UltralyticsSettings, num_classes: int) -> Model:
     """A model with fresh weights, drawn from torch's global generator, on the CPU, in training mode.
 
-    ``args``, ``nc`` and ``names`` ("0", "1", ...) are set, so that ``model.loss(batch)`` runs. Raises
-    FileNotFoundError where there is no such YAML, ValueError where it is no detector or does not take the image size.
+    ``args`` and ``nc`` are set, so that ``model.loss(batch)`` runs. Raises FileNotFoundError where there is no such
+    YAML, ValueError where it is no detector or does not take the image size.
     """
     import_ultralytics()
     from ultralytics.cfg import get_cfg
     from ultralytics.nn.tasks import DetectionModel, RTDETRDetectionModel
 
     layers = _read_yaml(config.model)
-    build = RTDETRDetectionModel if layers["head"][-1][2] == "RTDETRDecoder" else DetectionModel
-    model: Any = build(layers, nc=num_classes, verbose=False)
+    kind = RTDETRDetectionModel if layers["head"][-1][2] == "RTDETRDecoder" else DetectionModel
+    model: Model = kind(layers, nc=num_classes, verbose=False)
     model.args, model.nc, model.task = get_cfg(), num_classes, "detect"
     if config.image_size_px % stride_px(model):
         raise ValueError(f"detector.image_size_px: {config.image_size_px} is no multiple of {stride_px(model)}")
-    network: nn.Module = model
-    return network
+    return model
 
 
 def _read_yaml(name: str) -> dict[str, Any]:
@@ -79,61 +78,19 @@ def _read_yaml(name: str) -> dict[str, Any]:
     return layers
 
 
-def stride_px(model: Any) -> int:  # noqa: ANN401 - a torch module with attributes of ultralytics
+def stride_px(model: Model) -> int:
     """The coarsest grid of a model, in px: canvases are multiples of it."""
     return max(32, int(model.stride.max()))
 
 
-def save_checkpoint(model: "nn.Module", config: UltralyticsConfig, classes: Sequence[str], uri: str) -> None:
-    """Put the weights (not fused, not wrapped) of ``model`` at ``uri`` as one of our checkpoints, atomically."""
-    header = Header(
-        family=FAMILY, model=PurePath(config.model).name, classes=tuple(classes), image_size_px=config.image_size_px
-    )
-    write_checkpoint(uri, header, model.state_dict())
+def is_detr(model: Model) -> bool:
+    """Whether the head is RT-DETR's, of queries; else it is a YOLO's, of locations."""
+    return not hasattr(model.model[-1], "one2many")
 
 
-def load_checkpoint(config: UltralyticsConfig, uri: str) -> "nn.Module":
-    """The model of one of our checkpoints, as ``architecture`` gives it; its classes are the values of ``names``.
-
-    Raises FileNotFoundError, or ValueError where the checkpoint is of another architecture than ``config``.
-    """
-    header, tensors = read_checkpoint(uri)
-    wanted = (FAMILY, PurePath(config.model).name)
-    if (header.family, header.model) != wanted:
-        raise ValueError(f"{uri}: holds {header.family} {header.model}, but detector says {' '.join(wanted)}")
-    model = architecture(config, len(header.classes))
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(f"{uri}: does not fit {config.model} with {len(header.classes)} classes: {error}") from error
-    model.names = dict(enumerate(header.classes))  # type: ignore[assignment]
-    return model
-
-
-def load_weights(model: "nn.Module", config: UltralyticsConfig) -> LoadedWeights:
-    """Give ``model`` the weights of ``config.weights`` wherever they fit, in place.
-
-    Everything before the head must fit, else ValueError. In the head, tensors of another shape stay fresh, and so do
-    the rows of classes unless ``model.names`` names the same classes in the same order: set it before.
-
-    ``config.weights`` is one of our checkpoints (.safetensors, path or URI); a release of ultralytics by its bare
-    name, kept in ``releases_folder()`` and downloaded into it where missing; or, with ``trust_pickle``, any pickled
-    local file. A file in the working directory is never taken for a release. Raises FileNotFoundError or ValueError.
-    """
-    source: Any = model
-    names, tensors = _read_weights(config)
-    by_class = frozenset() if names == tuple(source.names.values()) else _class_tensors(source, config)
-    head = f"model.{len(source.model) - 1}."
-    return transfer(model, tensors, str(config.weights), head, by_class)
-
-
-def _class_tensors(model: Any, config: UltralyticsConfig) -> frozenset[str]:  # noqa: ANN401
-    """The tensors with a row for each class: those whose shape changes with one class more."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        larger = architecture(config, len(model.names) + 1).state_dict()
-    return frozenset(name for name, tensor in model.state_dict().items() if tensor.shape != larger[name].shape)
+def head_name(model: Model) -> str:
+    """The prefix of the names of the head's parameters."""
+    return f"model.{len(model.model) - 1}."
 
 
 def releases_folder() -> Path:
@@ -141,20 +98,19 @@ def releases_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "detloop" / "weights"
 
 
-def _read_weights(config: UltralyticsConfig) -> tuple[tuple[str, ...], dict[str, "Tensor"]]:
-    """Class names and tensors of ``config.weights``."""
-    source = config.weights
-    if not source:
-        raise ValueError("detector.weights: training.start is weights, but no weights are named")
-    if source.endswith(".safetensors"):
-        header, tensors = read_checkpoint(source)
-        return header.classes, tensors
+def unpack(source: str, *, trust_pickle: bool) -> tuple[tuple[str, ...], dict[str, "Tensor"]]:
+    """Class names and tensors of a pickled file.
+
+    ``source`` is a release of ultralytics by its bare name, kept in ``releases_folder()`` and downloaded into it where
+    missing; or, with ``trust_pickle``, any local file. A file in the working directory is never taken for a release.
+    Raises FileNotFoundError or ValueError.
+    """
     import_ultralytics()
     from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
     if source in GITHUB_ASSETS_NAMES and source.endswith(".pt"):
         return _unpickle(_release(source), restricted=True)
-    if not config.trust_pickle:
+    if not trust_pickle:
         raise ValueError(
             f"detector.weights: {source} is a pickled file and no named release of ultralytics. Unpickling runs code "
             "that the file brings along. Set detector.trust_pickle: true if you made it or trust who did"
@@ -187,16 +143,3 @@ def _unpickle(path: str, *, restricted: bool) -> tuple[tuple[str, ...], dict[str
         raise ValueError(f"detector.weights: {path} cannot be read: {error}") from error
     source = content.get("ema") or content["model"]
     return tuple(source.names.values()), source.float().state_dict()
-
-
-def attend_one_by_one(model: Any) -> None:  # noqa: ANN401 - a torch module
-    """Let attention see one image at a time: in batched products of matrices the place counts, on some processors."""
-    import torch
-    from ultralytics.nn.modules.block import AAttn, Attention
-
-    def alone(forward: Any, images: "Tensor") -> "Tensor":  # noqa: ANN401
-        return torch.cat([forward(image) for image in torch.split(images, 1)])
-
-    for module in model.modules():
-        if isinstance(module, Attention | AAttn):
-            module.forward = partial(alone, module.forward)

@@ -5,15 +5,14 @@ hardware computes natively; ``bf16`` and ``fp16`` name one; false is float32, an
 matching ultralytics reports to break on half numbers.
 """
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
+from actors.detectors.ultralytics.losses import Batch, Losses, LossFunction
 from actors.precision import native_dtypes
 
 if TYPE_CHECKING:
     import torch
-
-LossFunction = Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
 
 
 def forward_dtype(device: "torch.device", amp: bool | float | str) -> "torch.dtype":
@@ -36,14 +35,14 @@ def in_full_precision(loss: LossFunction, device_type: str) -> LossFunction:
     """``loss`` on float32 predictions: eight bits of bfloat16 place a box edge no better than to a few pixels."""
     import torch
 
-    def full(value: Any) -> Any:  # noqa: ANN401 - predictions nest tensors in lists and dicts
+    def full(value: Losses) -> Losses:
         if isinstance(value, Mapping):
             return {key: full(entry) for key, entry in value.items()}
         if isinstance(value, list | tuple):
             return [full(entry) for entry in value]
         return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
 
-    def wrapped(predictions: Mapping[str, Any], batch: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as the loss has it
+    def wrapped(predictions: Batch, batch: Batch) -> Losses:
         with torch.autocast(device_type, enabled=False):
             return loss(full(predictions), batch)
 

@@ -1,4 +1,4 @@
-"""Which of the detector family's own training settings a config may give."""
+"""The training settings of ultralytics: those that a config may give, and all that a training gets."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -49,7 +49,7 @@ and means trainings of 100; ours may have ten.
 def settings(job: TrainJob, folder: str, device: str) -> dict[str, Any]:
     """Ultralytics' settings for ``job``, everything it writes going to ``folder``."""
     training = job.training
-    check_overrides(training.overrides)
+    check_settings(training.overrides)
     epochs = training.steps // training.epoch_steps
     return {
         "warmup_epochs": WARM_UP_SHARE * epochs,
@@ -63,7 +63,7 @@ def settings(job: TrainJob, folder: str, device: str) -> dict[str, Any]:
         "device": device,
         "seed": job.seed % 2**31,
         "save_dir": folder,
-        "amp": False,  # see precision.py; ultralytics would download a model to try it on
+        "amp": False,  # see amp.py; ultralytics would download a model to try it on
         "augmentations": [],  # else whether albumentations happens to be installed would change the images
         **dict.fromkeys(("save", "val", "plots", "verbose", "pretrained"), False),
     }
@@ -79,9 +79,9 @@ def known_settings() -> frozenset[str]:
     return frozenset(yaml.safe_load(defaults.read_text()))
 
 
-def check_overrides(names: Iterable[str]) -> None:
+def check_settings(overrides: Iterable[str]) -> None:
     """Raise ValueError where ``training.overrides`` names a setting that is unknown or that is not its to give."""
-    for name in names:
+    for name in overrides:
         key = f"training.overrides.{name}"
         if name in RESERVED:
             raise ValueError(f"{key}: set {RESERVED[name]} instead")

@@ -9,7 +9,8 @@ come from, which of them a step sees, what background costs, and where the state
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,23 +24,21 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import RTDETRDetectionModel
 from ultralytics.utils.torch_utils import unwrap_model
 
+from actors.detectors.ultralytics.losses import dense_losses, hook_losses, mark_background
 from actors.seeds import derive_seed
 from loop.hosting.records import Place, Progress
 from loop.hosting.resume import Memory
 from loop.mixing import Mixture
-from loop.training.background_ignore import mark_background
+from loop.training.batches import Labels, MixedImages, MixtureSampler
 from loop.training.image_cache import Pictures, Record
 from loop.training.job import TrainJob
 from loop.training.ultralytics.amp import forward_dtype, in_full_precision
-from loop.training.ultralytics.batches import MixedImages, MixtureSampler
-from loop.training.ultralytics.losses import heads, ignore_background, ignore_unmatched
 from loop.training.ultralytics.settings import settings
 
 PICTURES_BYTES = 2 << 30  # of decoded pictures that a training process and its loaders keep in memory
 PROGRESS_S = 2.0  # between two reports
 
 State = dict[str, Any]  # plain values and tensors
-Labels = dict[str, Any]  # one image as ultralytics' augmentation knows it
 Batch = dict[str, Any]
 
 
@@ -92,6 +91,17 @@ class Images(YOLODataset):  # type: ignore[misc]
         return pixels, (record.height, record.width), pixels.shape[:2]
 
 
+class MixedMosaics(MixedImages):
+    """Both kinds of images, whose mosaics the trainer closes."""
+
+    kinds: Mapping[bool, Images]
+
+    def close_mosaic(self, hyp: SimpleNamespace) -> None:
+        """No more mosaics from here on."""
+        for images in self.kinds.values():
+            images.close_mosaic(copy(hyp))
+
+
 class Training(DetectionTrainer):  # type: ignore[misc] # with "Trainer" in its name ultralytics would hook trackers to it
     """Ultralytics' training of one job: ``epoch_steps`` steps are an epoch, a batch is a step, nothing is validated."""
 
@@ -135,7 +145,7 @@ class Training(DetectionTrainer):  # type: ignore[misc] # with "Trainer" in its 
             generator=torch.Generator(),
         )
 
-    def build_images(self, mixture: Mixture) -> MixedImages:
+    def build_images(self, mixture: Mixture) -> MixedMosaics:
         """The images of the job, real and synthetic apart."""
         limit_bytes = PICTURES_BYTES // 2 // max(self.args.workers, 1)
         shared = {"hyp": self.args, "data": self.data, "stride": self.stride, "batch_size": self.args.batch}
@@ -145,7 +155,7 @@ class Training(DetectionTrainer):  # type: ignore[misc] # with "Trainer" in its 
             return Images(pictures, len(self.job.classes), stretch=self.detr, **shared)
 
         synthetic = images(self.job.pool) if self.job.pool else None
-        return MixedImages(images(self.job.real), synthetic, self.job.training.epoch_steps * mixture.batch_size)
+        return MixedMosaics(images(self.job.real), synthetic, self.job.training.epoch_steps * mixture.batch_size)
 
     def get_class_counts(self) -> NDArray[np.float32]:
         """Boxes of each class ``[classes]`` in real images and pool."""
@@ -196,11 +206,9 @@ class Training(DetectionTrainer):  # type: ignore[misc] # with "Trainer" in its 
         state = self.memory.recall()
         if state is not None:
             self.restore(state, model)
-        for head in heads(model.criterion):
-            ignore_background(head)
+        hook_losses(model)
+        for head in dense_losses(model.criterion):
             head.loss = in_full_precision(head.loss, self.device.type)
-        if self.detr:
-            ignore_unmatched(model)
 
     def restore(self, state: State, model: nn.Module) -> None:
         """Take up weights, average, optimiser and schedule where ``snapshot`` left them."""

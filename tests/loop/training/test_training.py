@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from actors.detectors import DetectorConfig
+from actors.detectors.ultralytics.component import UltralyticsConfig
 from actors.detectors.ultralytics.weights import import_ultralytics
 from actors.records import Annotation, LabeledImage
 from loop.config import HostingConfig, MixingConfig, TrainingConfig
@@ -18,7 +18,7 @@ from loop.hosting.records import Place, Progress
 from loop.hosting.resume import NoMemory, RayMemory
 from loop.training.job import TrainJob
 from loop.training.train import train
-from loop.training.worker import start_model
+from loop.training.worker import start_network
 
 import_ultralytics()
 
@@ -68,7 +68,7 @@ def job(images, tmp_path) -> Callable[..., TrainJob]:
     def make(p: float = 0.5, mode: str = "share", overrides: dict[str, Any] | None = None, **changes: Any) -> TrainJob:
         plan = {"steps": 6, "epoch_steps": 2, "batch_size": 4} | changes.pop("plan", {})
         made = TrainJob(
-            detector=DetectorConfig(model="yolo11n.yaml", image_size_px=SIZE_PX),
+            detector=UltralyticsConfig(model="yolo11n.yaml", image_size_px=SIZE_PX),
             training=TrainingConfig(overrides=overrides or {}, **plan),
             mixing=MixingConfig(p=p, mode=mode),
             classes=("red", "green", "blue"),
@@ -92,7 +92,7 @@ def trained_bytes(job: TrainJob) -> bytes:
 
 def set_up(job: TrainJob, folder: Path, memory: Any = None) -> Training:
     place = Place(folder=str(folder), device="cpu")
-    return Training(job, start_model(job)[0], place, memory or NoMemory(), lambda _: None)
+    return Training(job, start_network(job)[0], place, memory or NoMemory(), lambda _: None)
 
 
 def loader_of(job: TrainJob, folder: Path, num_loaders: int = 0) -> Any:
@@ -128,7 +128,7 @@ def test_background_ignore_changes_a_mixed_training(job):
 
 @pytest.mark.slow
 def test_background_ignore_changes_a_mixed_training_of_queries_and_no_other(job, small_detr):
-    detr = DetectorConfig(model=str(small_detr), image_size_px=SIZE_PX)
+    detr = UltralyticsConfig(model=str(small_detr), image_size_px=SIZE_PX)
     ignoring, counting = ({"background_ignore": flag} for flag in (True, False))
     assert trained_bytes(job(detector=detr, plan=ignoring)) != trained_bytes(job(detector=detr, plan=counting))
     real_only = {"detector": detr, "p": 0.0}
@@ -145,9 +145,9 @@ def test_queries_learn_nothing_from_synthetic_images_without_boxes_gen2det_secti
 ):
     bare = tuple(replace(image, annotation=Annotation.empty()) for image in images[1])
     still = {"optimizer": "SGD", "momentum": 0.0, "weight_decay": 0.0, "warmup_epochs": 0.0}
-    detr = DetectorConfig(model=str(small_detr), image_size_px=SIZE_PX)
+    detr = UltralyticsConfig(model=str(small_detr), image_size_px=SIZE_PX)
     one = job(detector=detr, p=1.0, mode="batch", pool=bare, overrides=still)
-    before = dict(start_model(one)[0].named_parameters())
+    before = dict(start_network(one)[0].named_parameters())
     training = set_up(one, tmp_path)
     training.train()
     after = dict(training.model.named_parameters())
@@ -174,7 +174,7 @@ class Notebook:
 
 @pytest.mark.parametrize("model", ["yolo11n.yaml", "yolo26n.yaml"])
 def test_an_interrupted_training_ends_as_if_it_had_not_been(model, job, tmp_path):
-    whole_job = job(detector=DetectorConfig(model=model, image_size_px=SIZE_PX))
+    whole_job = job(detector=UltralyticsConfig(model=model, image_size_px=SIZE_PX))
     whole = set_up(whole_job, tmp_path)
     whole.train()
     notebook = Notebook(after_epoch=2)
@@ -228,7 +228,7 @@ def test_ignored_boxes_leave_the_targets(job, images, tmp_path):
     training.stride = 32
     batch = training.preprocess_batch(next(iter(training.get_dataloader("", 4, -1, "train"))))
     assert batch["cls"].flatten().tolist() == [float(first.annotation.labels[1])] * 4
-    assert len(batch["ignored"]) == 4
+    assert len(batch["marks"].ignored) == 4
 
 
 def test_a_picture_that_changed_since_its_import_is_an_error(job, images):
@@ -254,11 +254,11 @@ def test_workers_that_cannot_share_a_batch_are_refused(job):
 def test_a_training_goes_on_from_a_checkpoint_of_the_same_classes(job, tmp_path):
     train(job(), INLINE)
     start = str(tmp_path / "detector.safetensors")
-    model, _ = start_model(job(start=start))
+    model, _ = start_network(job(start=start))
     saved = load_file(start)
     assert all(torch.equal(tensor, saved[name]) for name, tensor in model.state_dict().items())
     with pytest.raises(ValueError, match="but the data set has"):
-        start_model(job(start=start, classes=("red", "green", "black")))
+        start_network(job(start=start, classes=("red", "green", "black")))
 
 
 def test_the_state_of_another_training_is_refused(monkeypatch, tmp_path):

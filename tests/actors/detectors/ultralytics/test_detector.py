@@ -1,4 +1,4 @@
-"""The ultralytics adapter: what it sees does not depend on company; losses lead to pixels."""
+"""The ultralytics adapter: detections and features do not depend on the other images of a batch."""
 
 from pathlib import Path
 
@@ -7,11 +7,9 @@ import pytest
 import torch
 
 from actors import boxes as geometry
-from actors.detectors import load_detector
-from actors.detectors.ultralytics.config import UltralyticsConfig
+from actors.detectors.ultralytics.component import UltralyticsConfig
 from actors.detectors.ultralytics.detector import UltralyticsDetector
-from actors.detectors.ultralytics.weights import architecture, load_checkpoint, save_checkpoint
-from actors.records import Annotation, Detections
+from actors.records import Detections
 
 MODELS = ["yolo11n.yaml", "yolov8n.yaml", "yolo26n.yaml", "yolov10n.yaml", "yolo12n.yaml", "rtdetr-resnet50.yaml"]
 CLASSES = ("bolt", "crack", "dent")
@@ -41,8 +39,8 @@ def make_detector(folder: Path, **settings) -> UltralyticsDetector:
     config = UltralyticsConfig(image_size_px=96, **settings)
     torch.manual_seed(0)
     uri = str(folder / "model.safetensors")
-    save_checkpoint(lively(architecture(config, len(CLASSES))), config, CLASSES, uri)
-    return load_detector(config, uri, "cpu")
+    config.save_checkpoint(lively(config.architecture(len(CLASSES))), CLASSES, uri)
+    return UltralyticsDetector(config, uri, "cpu")
 
 
 def pictures(*sizes: tuple[int, int]) -> list[np.ndarray]:
@@ -93,7 +91,7 @@ def test_yolo_sees_what_ultralytics_predict_sees(yolo):
     from ultralytics import YOLO
 
     theirs = YOLO("yolo11n.yaml")
-    theirs.model = load_checkpoint(yolo.config, yolo.checkpoint).eval()
+    theirs.model = yolo.config.load_checkpoint(yolo.checkpoint)[0].eval()
     image = pictures((72, 96))[0]
     settings = {"imgsz": 96, "conf": 0.001, "iou": 0.7, "max_det": 300, "verbose": False}
     boxes = theirs.predict([image[..., ::-1]], **settings)[0].boxes.cpu()
@@ -113,43 +111,3 @@ def test_no_images_give_no_detections_and_no_features(yolo):
 def test_what_is_no_rgb_picture_is_refused(yolo, image):
     with pytest.raises(ValueError, match="uint8 RGB"):
         yolo.detect([image])
-
-
-# Loss
-
-
-def annotation(*boxes, ignore=()):
-    flags = np.array([index in ignore for index in range(len(boxes))], bool)
-    return Annotation(boxes=np.array(boxes, np.float32).reshape(-1, 4), labels=np.arange(len(boxes)), ignore=flags)
-
-
-def test_loss_leads_to_the_pixels_of_every_image_and_to_no_weight(detector):
-    images = torch.rand(2, 3, 96, 64, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    loss = detector.loss(images, [annotation([8, 8, 40, 60]), annotation()])
-    assert loss.shape == ()
-    loss.backward()
-    assert (images.grad.abs().amax(dim=(1, 2, 3)) > 0).all()
-    assert torch.isfinite(images.grad).all()
-
-
-def test_loss_is_repeatable_and_leaves_the_detector_as_it_is(detector):
-    image, images = pictures((96, 96)), torch.rand(1, 3, 96, 96)
-    before = to_bytes(detector.detect(image)[0])
-    losses = [detector.loss(images, [annotation([8, 8, 40, 60])]).item() for _ in range(2)]
-    assert losses[0] == losses[1]
-    assert to_bytes(detector.detect(image)[0]) == before
-
-
-def test_ignored_boxes_are_left_out_of_the_loss(yolo):
-    images = torch.rand(1, 3, 96, 96)
-    kept = yolo.loss(images, [annotation([8, 8, 40, 60])])
-    ignored = yolo.loss(images, [annotation([8, 8, 40, 60], [30, 30, 90, 90], ignore={1})])
-    both = yolo.loss(images, [annotation([8, 8, 40, 60], [30, 30, 90, 90])])
-    assert kept == ignored != both
-
-
-def test_loss_refuses_sizes_that_the_model_cannot_take(yolo):
-    with pytest.raises(ValueError, match="multiples of 32"):
-        yolo.loss(torch.rand(1, 3, 90, 96), [annotation()])
-    with pytest.raises(ValueError, match="2 annotations"):
-        yolo.loss(torch.rand(1, 3, 96, 96), [annotation(), annotation()])

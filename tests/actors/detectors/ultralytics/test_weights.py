@@ -11,15 +11,8 @@ import pytest
 import torch
 
 from actors.checkpoint import Header, read_checkpoint, write_checkpoint
-from actors.detectors.ultralytics.config import UltralyticsConfig
-from actors.detectors.ultralytics.weights import (
-    architecture,
-    import_ultralytics,
-    load_checkpoint,
-    load_weights,
-    releases_folder,
-    save_checkpoint,
-)
+from actors.detectors.ultralytics.component import UltralyticsConfig
+from actors.detectors.ultralytics.weights import import_ultralytics, releases_folder
 
 CLASSES = ("bolt", "crack", "dent")
 CONFIG = UltralyticsConfig(image_size_px=96)
@@ -29,7 +22,7 @@ CONFIG = UltralyticsConfig(image_size_px=96)
 def checkpoint(tmp_path_factory) -> str:
     torch.manual_seed(0)
     uri = str(tmp_path_factory.mktemp("weights") / "model.safetensors")
-    save_checkpoint(architecture(CONFIG, len(CLASSES)), CONFIG, CLASSES, uri)
+    CONFIG.save_checkpoint(CONFIG.architecture(len(CLASSES)), CLASSES, uri)
     return uri
 
 
@@ -47,7 +40,7 @@ def checkpoint(tmp_path_factory) -> str:
 )
 def test_an_architecture_that_cannot_be_is_said(settings, error, words):
     with pytest.raises(error, match=words):
-        architecture(UltralyticsConfig(**settings), 3)
+        UltralyticsConfig(**settings).architecture(3)
 
 
 def test_a_local_yaml_is_an_architecture(tmp_path):
@@ -57,16 +50,16 @@ def test_a_local_yaml_is_an_architecture(tmp_path):
 
     layers = yaml_model_load("yolo11n.yaml") | {"scales": {"n": [0.33, 0.125, 256]}}
     YAML.save(tmp_path / "tiny.yaml", layers)
-    model = architecture(UltralyticsConfig(model=str(tmp_path / "tiny.yaml")), 3)
+    model = UltralyticsConfig(model=str(tmp_path / "tiny.yaml")).architecture(3)
     assert sum(weight.numel() for weight in model.parameters()) < 400_000
 
 
 def test_checkpoints_come_back_and_are_the_same_bytes_twice(checkpoint, tmp_path):
-    model = load_checkpoint(CONFIG, checkpoint)
-    save_checkpoint(model, CONFIG, CLASSES, str(tmp_path / "again.safetensors"))
+    model, classes = CONFIG.load_checkpoint(checkpoint)
+    CONFIG.save_checkpoint(model, CLASSES, str(tmp_path / "again.safetensors"))
     assert (tmp_path / "again.safetensors").read_bytes() == Path(checkpoint).read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["again.safetensors"]
-    assert tuple(model.names.values()) == CLASSES
+    assert classes == CLASSES
 
 
 def test_checkpoints_go_through_a_uri_and_hold_float32():
@@ -79,14 +72,14 @@ def test_checkpoints_go_through_a_uri_and_hold_float32():
 
 def test_a_checkpoint_of_another_architecture_is_refused(checkpoint):
     with pytest.raises(ValueError, match=r"yolo11n\.yaml.*yolov8n\.yaml"):
-        load_checkpoint(UltralyticsConfig(model="yolov8n.yaml"), checkpoint)
+        UltralyticsConfig(model="yolov8n.yaml").load_checkpoint(checkpoint)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04pickle", b"\xff" * 64])
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
     (tmp_path / "a.safetensors").write_bytes(content)
     with pytest.raises(ValueError, match="not a checkpoint"):
-        load_checkpoint(UltralyticsConfig(), str(tmp_path / "a.safetensors"))
+        UltralyticsConfig().load_checkpoint(str(tmp_path / "a.safetensors"))
 
 
 def test_plain_safetensors_without_our_header_are_refused(tmp_path):
@@ -103,9 +96,9 @@ def test_plain_safetensors_without_our_header_are_refused(tmp_path):
 def test_weights_of_another_class_count_give_the_body_and_leave_the_rest_of_the_head_fresh(checkpoint):
     torch.manual_seed(1)
     config = CONFIG.model_copy(update={"weights": checkpoint})
-    model = architecture(config, 7)
+    model = config.architecture(7)
     fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    report = load_weights(model, config)
+    report = config.load_weights(model, ["0"] * 7)
     _, given = read_checkpoint(checkpoint)
     assert report.counts == {"loaded": len(fresh) - 6, "other_shape": 6}  # three levels: weight and bias of a row each
     left = {name for name, _ in report.left_fresh}
@@ -115,19 +108,17 @@ def test_weights_of_another_class_count_give_the_body_and_leave_the_rest_of_the_
 
 def test_rows_of_classes_are_taken_over_for_the_same_classes_alone(checkpoint):
     config = CONFIG.model_copy(update={"weights": checkpoint})
-    model = architecture(config, 3)
-    model.names = dict(enumerate(["bolt", "dent", "crack"]))
-    assert load_weights(model, config).counts["other_classes"] == 6
-    model.names = dict(enumerate(CLASSES))
-    assert load_weights(model, config).left_fresh == ()
+    model = config.architecture(3)
+    assert config.load_weights(model, ("bolt", "dent", "crack")).counts["other_classes"] == 6
+    assert config.load_weights(model, CLASSES).left_fresh == ()
 
 
 def test_weights_of_another_architecture_are_refused_and_change_nothing(checkpoint):
     config = UltralyticsConfig(model="yolo11s.yaml", weights=checkpoint)
-    model = architecture(config, 3)
+    model = config.architecture(3)
     fresh = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(ValueError, match="another architecture"):
-        load_weights(model, config)
+        config.load_weights(model, CLASSES)
     assert all(torch.equal(tensor, fresh[name]) for name, tensor in model.state_dict().items())
 
 
@@ -143,7 +134,7 @@ def pickled_release(folder: Path, name: str) -> Path:
     """A file as ultralytics writes it."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    model = architecture(UltralyticsConfig(), 80)
+    model = UltralyticsConfig().architecture(80)
     model.args = dict(vars(model.args))
     torch.save({"model": model.half(), "ema": None, "train_args": {}}, path)
     return path
@@ -152,10 +143,10 @@ def pickled_release(folder: Path, name: str) -> Path:
 def test_a_pickled_file_needs_trust(tmp_path):
     path = pickled_release(tmp_path, "mine.pt")
     config = UltralyticsConfig(weights=str(path))
-    model = architecture(config, 3)
+    model = config.architecture(3)
     with pytest.raises(ValueError, match=r"runs code.*trust_pickle: true"):
-        load_weights(model, config)
-    assert load_weights(model, config.model_copy(update={"trust_pickle": True})).num_loaded > 400
+        config.load_weights(model, CLASSES)
+    assert config.model_copy(update={"trust_pickle": True}).load_weights(model, CLASSES).num_loaded > 400
 
 
 def test_a_release_is_taken_by_its_name_from_its_folder_and_never_from_the_working_directory(tmp_path, monkeypatch):
@@ -164,12 +155,12 @@ def test_a_release_is_taken_by_its_name_from_its_folder_and_never_from_the_worki
     monkeypatch.chdir(tmp_path)
     (tmp_path / "yolo11n.pt").write_bytes(pickle.dumps(Bomb(tmp_path / "ran")))
     config = UltralyticsConfig(weights="yolo11n.pt")
-    model = architecture(config, 3)
-    report = load_weights(model, config)
+    model = config.architecture(3)
+    report = config.load_weights(model, CLASSES)
     assert report.counts["loaded"] > 400
     assert all(weight.dtype == torch.float32 for weight in model.parameters())
     with pytest.raises(ValueError, match="trust_pickle"):
-        load_weights(model, UltralyticsConfig(weights="./yolo11n.pt"))
+        UltralyticsConfig(weights="./yolo11n.pt").load_weights(model, CLASSES)
     assert not (tmp_path / "ran").exists()
 
 
@@ -179,7 +170,7 @@ def test_a_file_under_a_releases_name_runs_no_code(tmp_path, monkeypatch):
     torch.save({"model": Bomb(tmp_path / "ran")}, releases_folder() / "yolo11n.pt")
     config = UltralyticsConfig(weights="yolo11n.pt")
     with pytest.raises(ValueError, match="cannot be read"):
-        load_weights(architecture(config, 3), config)
+        config.load_weights(config.architecture(3), CLASSES)
     assert not (tmp_path / "ran").exists()
 
 
@@ -194,7 +185,7 @@ def test_without_a_network_a_missing_release_says_where_to_put_the_file(tmp_path
     monkeypatch.setattr(downloads, "safe_download", offline)
     config = UltralyticsConfig(weights="yolo11n.pt")
     with pytest.raises(FileNotFoundError, match=str(releases_folder())):
-        load_weights(architecture(config, 3), config)
+        config.load_weights(config.architecture(3), CLASSES)
 
 
 def test_needs_tell_releases_from_files_without_the_package(tmp_path, monkeypatch):

@@ -6,18 +6,16 @@ from typing import Any
 import pytest
 import torch
 
-from actors.detectors import DetectorConfig
-from actors.detectors.ultralytics.weights import architecture
-from loop.training.background_ignore import (
-    BACKGROUND,
-    IGNORED,
+from actors.detectors.background_ignore import (
+    NO_MARKS,
+    Marks,
     WeightedBackground,
     coverage,
     location_centres,
     location_weights,
-    mark_background,
 )
-from loop.training.ultralytics.losses import ignore_background, ignore_unmatched
+from actors.detectors.ultralytics.component import UltralyticsConfig
+from actors.detectors.ultralytics.losses import MARKS, dense_losses, hook_losses, mark_background
 
 SIZE_PX, NUM_CLASSES = 64, 3
 LARGE, WHOLE = [0.5, 0.5, 0.6, 0.6], [0.5, 0.5, 1.01, 1.01]
@@ -51,11 +49,11 @@ def test_an_ignored_box_covers_the_centres_inside_it_in_its_own_image():
 
 def test_weights_multiply_image_and_area_and_are_absent_where_all_are_one():
     maps = [torch.zeros(3, 8, 1, 2)]
-    batch = {BACKGROUND: torch.tensor([1.0, 0.0, 1.0]), IGNORED: torch.tensor([[2.0, 0.25, 0.5, 0.5, 1.0]])}
-    weights = location_weights(maps, batch)
+    marks = Marks(background=torch.tensor([1.0, 0.0, 1.0]), ignored=torch.tensor([[2.0, 0.25, 0.5, 0.5, 1.0]]))
+    weights = location_weights(maps, marks)
     assert weights is not None
     assert weights.tolist() == [[1, 1], [0, 0], [0, 1]]
-    assert location_weights(maps, {}) is None
+    assert location_weights(maps, NO_MARKS) is None
 
 
 def test_marks_split_ignored_boxes_from_targets():
@@ -63,15 +61,15 @@ def test_marks_split_ignored_boxes_from_targets():
     marked = mark_background(batch, NUM_CLASSES, synthetic=True)
     assert marked["cls"].tolist() == [[1.0]]
     assert marked["batch_idx"].tolist() == [0.0]
-    assert marked[IGNORED][0].tolist() == pytest.approx([1.0, 0.1, 0.1, 0.2, 0.2])
-    assert marked[BACKGROUND].tolist() == [1.0, 0.0]
+    assert marked[MARKS].ignored[0].tolist() == pytest.approx([1.0, 0.1, 0.1, 0.2, 0.2])
+    assert marked[MARKS].background.tolist() == [1.0, 0.0]
 
 
 def test_real_images_without_ignored_boxes_get_no_marks():
     batch = batch_of([LARGE], synthetic=(False,), classes=[1], images=[0])
     assert mark_background(batch, NUM_CLASSES, synthetic=True).keys() == batch.keys()
     flagged = batch_of([LARGE], synthetic=(True,), classes=[1], images=[0])
-    assert BACKGROUND not in mark_background(flagged, NUM_CLASSES, synthetic=False)
+    assert MARKS not in mark_background(flagged, NUM_CLASSES, synthetic=False)
 
 
 @pytest.fixture(scope="module", params=["yolo11n", "yolo26n", "small_detr"])
@@ -80,29 +78,20 @@ def hooked(request) -> Any:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     name = str(request.getfixturevalue("small_detr")) if request.param == "small_detr" else f"{request.param}.yaml"
-    model: Any = architecture(DetectorConfig(model=name, image_size_px=SIZE_PX), NUM_CLASSES)
+    model: Any = UltralyticsConfig(model=name, image_size_px=SIZE_PX).architecture(NUM_CLASSES)
     model.criterion = model.init_criterion()
     model.plain = copy.deepcopy(model.criterion)
-    if request.param == "small_detr":
-        ignore_unmatched(model)
-    for head in heads(model.criterion):
-        ignore_background(head)
+    hook_losses(model)
     return model
 
 
 @pytest.fixture(scope="module")
 def detr(small_detr) -> Any:
     torch.manual_seed(0)
-    model: Any = architecture(DetectorConfig(model=str(small_detr), image_size_px=SIZE_PX), NUM_CLASSES)
+    model: Any = UltralyticsConfig(model=str(small_detr), image_size_px=SIZE_PX).architecture(NUM_CLASSES)
     model.criterion = model.init_criterion()
-    ignore_unmatched(model)
+    hook_losses(model)
     return model
-
-
-def heads(criterion: Any) -> list[Any]:
-    if hasattr(criterion, "one2many"):
-        return [criterion.one2many, criterion.one2one]
-    return [criterion] if hasattr(criterion, "bce") else []
 
 
 def batch_of(
@@ -134,7 +123,7 @@ def logit_gradients(model: Any, batch: dict[str, Any]) -> tuple[list[torch.Tenso
     counts = [int((marked["batch_idx"] == image).sum()) for image in range(len(batch["img"]))]
     targets = {key: marked[key] for key in ("cls", "bboxes", "batch_idx")} | {"gt_groups": counts}
     targets |= {key: targets[key].view(-1).long() for key in ("cls", "batch_idx")}
-    is_detr = not heads(model.criterion)
+    is_detr = not dense_losses(model.criterion)
     predictions = model.predict(batch["img"], batch=targets) if is_detr else model(batch["img"])
     if is_detr:
         logits = [predictions[1], predictions[3]]

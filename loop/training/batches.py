@@ -1,8 +1,7 @@
 """A mixture's draws as what a torch data loader asks for."""
 
 import random
-from collections.abc import Iterator
-from copy import copy
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,7 +9,7 @@ from torch.utils.data import Dataset, Sampler
 
 from loop.mixing import Draw, Mixture
 
-Labels = dict[str, Any]  # one image and its boxes, as the detector's augmentation hands them over
+Labels = dict[str, Any]  # one image and its boxes, as the family's augmentation returns them
 
 
 class AugmentedImages(Protocol):
@@ -18,15 +17,15 @@ class AugmentedImages(Protocol):
 
     def __getitem__(self, index: int) -> Labels: ...
 
-    def close_mosaic(self, hyp: Any) -> None:  # noqa: ANN401 - the detector's own settings
-        """No more mosaics."""
-        ...
-
 
 class MixedImages(Dataset[Labels]):
-    """Real and synthetic images, indexed by draws. Its length, which trainers plan by, is that of an epoch."""
+    """Real and synthetic images, indexed by draws. Its length, which trainers plan by, is that of an epoch.
+
+    An image comes with ``synthetic`` and ``seed``, those of its draw.
+    """
 
     def __init__(self, real: AugmentedImages, synthetic: AugmentedImages | None, num_draws: int) -> None:
+        self.kinds: Mapping[bool, AugmentedImages]
         self.kinds = {False: real} if synthetic is None else {False: real, True: synthetic}
         self.num_draws = num_draws
 
@@ -35,13 +34,8 @@ class MixedImages(Dataset[Labels]):
 
     def __getitem__(self, draw: Draw) -> Labels:
         random.seed(draw.seed)
-        np.random.seed(draw.seed % 2**32)  # noqa: NPY002 - the generator that the augmentation uses
+        np.random.seed(draw.seed % 2**32)  # noqa: NPY002 - the generator that augmentations use
         return {**self.kinds[draw.synthetic][draw.image], "synthetic": draw.synthetic, "seed": draw.seed}
-
-    def close_mosaic(self, hyp: Any) -> None:  # noqa: ANN401 - the detector's own settings
-        """No more mosaics from here on."""
-        for images in self.kinds.values():
-            images.close_mosaic(copy(hyp))
 
 
 class MixtureSampler(Sampler[Draw]):

@@ -1,0 +1,53 @@
+"""Ultralytics' detectors as a component: how they are built, loaded, and trained."""
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from typing_extensions import override
+
+from actors.checkpoint import Checkpoint
+from actors.detectors.base import Detector, Starter
+from actors.detectors.ultralytics.config import UltralyticsSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+class UltralyticsConfig(UltralyticsSettings):
+    """Any detection model of ultralytics, by its YAML or by a weight file."""
+
+    trainer: ClassVar = "loop.training.ultralytics.train"
+    starter: ClassVar = Starter(
+        section="""\
+  kind: ultralytics ## this package is AGPL-3.0: see Licences in the README
+  model: yolo11n.yaml ## from scratch; or weights: yolo11n.pt with training.start: weights""",
+        overrides="{optimizer: AdamW, lr0: 0.002} ## from scratch in few steps; else leave it to ultralytics",
+    )
+
+    kind: Literal["ultralytics"] = "ultralytics"
+
+    @override
+    def architecture(self, num_classes: int) -> "nn.Module":
+        from actors.detectors.ultralytics.weights import build
+
+        network: nn.Module = build(self, num_classes)
+        return network
+
+    @override
+    def head(self, network: "nn.Module") -> str:
+        from actors.detectors.ultralytics.weights import head_name
+
+        return head_name(network)
+
+    @override
+    def read_weights(self) -> tuple[tuple[str, ...], "dict[str, Tensor]"]:
+        if not self.weights or self.weights.endswith(".safetensors"):
+            return super().read_weights()
+        from actors.detectors.ultralytics.weights import unpack
+
+        return unpack(self.weights, trust_pickle=self.trust_pickle)
+
+    @override
+    def load(self, checkpoint: Checkpoint, device: str | None = None) -> Detector:
+        from actors.detectors.ultralytics.detector import UltralyticsDetector
+
+        return UltralyticsDetector(self, checkpoint, device)

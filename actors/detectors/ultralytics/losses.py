@@ -1,0 +1,115 @@
+"""The losses of Ultralytics' heads, dense (YOLO) and of queries (RT-DETR).
+
+Background ignore and ignored regions are hooked into them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from actors.detectors.background_ignore import (
+    NO_MARKS,
+    SILENT_LOGIT,
+    ElementLoss,
+    Marks,
+    WeightedBackground,
+    background_weights,
+    location_weights,
+)
+from actors.detectors.ultralytics.weights import Model, is_detr
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Batch = Mapping[str, Any]
+Losses = Any  # of a head: tensors in ultralytics' own tuples and dicts
+LossFunction = Callable[[Batch, Batch], Losses]  # of predictions and batch
+
+MARKS = "marks"  # key of a batch's marks; left out where it has none
+
+
+class DenseLoss(Protocol):
+    """The loss of one dense head, as ultralytics' detection losses have it."""
+
+    bce: ElementLoss
+    loss: LossFunction
+
+
+def mark_background(batch: Batch, num_classes: int, *, synthetic: bool) -> dict[str, Any]:
+    """A batch with the marks that the losses go by, and without ignored boxes among its targets.
+
+    Ignored boxes come as class ``num_classes``. With ``synthetic``, images flagged so give no background loss.
+    A batch that needs no marks gets none.
+    """
+    import torch
+
+    marked, background, regions = dict(batch), None, None
+    if synthetic and any(batch["synthetic"]):
+        background = 1.0 - torch.tensor(batch["synthetic"], dtype=torch.float32)
+    ignored = batch["cls"].view(-1) == num_classes
+    if ignored.any():
+        regions = torch.cat([batch["batch_idx"].view(-1, 1), batch["bboxes"]], dim=1)[ignored]
+        marked |= {key: batch[key][~ignored] for key in ("batch_idx", "cls", "bboxes")}
+    if background is not None or regions is not None:
+        marked[MARKS] = Marks(background=background, ignored=regions)
+    return marked
+
+
+def hook_losses(model: Model) -> None:
+    """Let the losses of ``model``, which has its ``criterion``, follow a batch's marks; without, they are as before."""
+    for head in dense_losses(model.criterion):
+        ignore_background(head)
+    if is_detr(model):
+        ignore_unmatched(model)
+
+
+def dense_losses(criterion: Model) -> Sequence[DenseLoss]:
+    """The losses of the dense heads: one, or two where the detector is end to end; none for RT-DETR (queries)."""
+    if hasattr(criterion, "one2many"):
+        return [criterion.one2many, criterion.one2one]
+    return [criterion] if hasattr(criterion, "bce") else []
+
+
+def ignore_background(head: DenseLoss) -> None:
+    """Let the loss of ``head`` follow a batch's marks."""
+    weighted = WeightedBackground(head.bce)
+    inner = head.loss
+
+    def loss(predictions: Batch, batch: Batch) -> Losses:
+        weighted.weights = location_weights(predictions["feats"], batch.get(MARKS, NO_MARKS))
+        return inner(predictions, batch)
+
+    head.bce, head.loss = weighted, loss
+
+
+class QueryLoss:
+    """The losses of one layer of a DETR, in which background queries are silent where the marks say so."""
+
+    def __init__(self, criterion: Model) -> None:
+        self.num_classes = criterion.nc
+        self._layer_loss, self._class_loss = criterion._get_loss, criterion._get_loss_class  # noqa: SLF001 - no other way in
+        self.marks = NO_MARKS
+        self._weights: Tensor | None = None  # [b, queries]
+
+    def layer_loss(self, boxes: "Tensor", logits: "Tensor", *targets: object, **options: object) -> Losses:
+        """All losses of a layer; boxes ``[b, queries, 4]`` are centre, width, height in shares of the image."""
+        self._weights = background_weights(boxes[..., :2].detach().float(), self.marks)
+        return self._layer_loss(boxes, logits, *targets, **options)
+
+    def class_loss(self, logits: "Tensor", targets: "Tensor", *scores: object, **options: object) -> Losses:
+        """The classification loss; targets ``[b, queries]`` are ``num_classes`` where no box is matched."""
+        if self._weights is not None:
+            silent = (targets == self.num_classes) & (self._weights == 0)
+            logits = logits.masked_fill(silent.unsqueeze(-1), SILENT_LOGIT)
+        return self._class_loss(logits, targets, *scores, **options)
+
+
+def ignore_unmatched(model: Model) -> None:
+    """Let the loss of a DETR follow a batch's marks; its criterion is given targets only, so the model passes them."""
+    queries, inner = QueryLoss(model.criterion), model.loss
+
+    def loss(batch: Batch, preds: Losses = None) -> Losses:
+        queries.marks = batch.get(MARKS, NO_MARKS)
+        return inner(batch, preds)
+
+    model.loss = loss
+    model.criterion._get_loss, model.criterion._get_loss_class = queries.layer_loss, queries.class_loss  # noqa: SLF001

@@ -1,7 +1,7 @@
 """Detector families: the protocol of a detector, and the base of every family's config."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, ClassVar, Protocol
@@ -10,6 +10,7 @@ from pydantic import Field
 
 from actors.checkpoint import Checkpoint, Header, LoadedWeights, read_checkpoint, transfer, write_checkpoint
 from actors.config import Component
+from actors.detector_loss import DetectorLoss
 from actors.images import Pixels
 from actors.records import Detections
 
@@ -87,6 +88,26 @@ class DetectorBase(Component):
 
         ``device`` is a torch device; by default the GPU that this process was given, else the CPU. Raises like
         ``load_checkpoint``.
+        """
+
+    @abstractmethod
+    def open_loss(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        prefixes: Sequence[str] | None = None,
+        overrides: Mapping[str, Setting] | None = None,
+        device: str | None = None,
+    ) -> DetectorLoss:
+        """The detector's own training loss as a function of its parameters.
+
+        Args:
+            checkpoint: One of our checkpoints.
+            prefixes: The names of the parameters to differentiate by begin with one of these; default: the head's.
+            overrides: ``training.overrides``; those that weigh the terms of the loss count.
+            device: A torch device; by default the GPU that this process was given, else the CPU.
+
+        Raises like ``load_checkpoint``; ValueError where ``prefixes`` match no parameter.
         """
 
     # The same for every family

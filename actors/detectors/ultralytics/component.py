@@ -1,15 +1,18 @@
 """Ultralytics' detectors as a component: how they are built, loaded, and trained."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from typing_extensions import override
 
 from actors.checkpoint import Checkpoint
-from actors.detectors.base import Detector, Starter
+from actors.detectors.base import Detector, Setting, Starter
 from actors.detectors.ultralytics.config import UltralyticsSettings
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from actors.detector_loss import DetectorLoss
 
 
 class UltralyticsConfig(UltralyticsSettings):
@@ -51,3 +54,16 @@ class UltralyticsConfig(UltralyticsSettings):
         from actors.detectors.ultralytics.detector import UltralyticsDetector
 
         return UltralyticsDetector(self, checkpoint, device)
+
+    @override
+    def open_loss(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        prefixes: Sequence[str] | None = None,
+        overrides: Mapping[str, Setting] | None = None,
+        device: str | None = None,
+    ) -> "DetectorLoss":
+        from actors.detectors.ultralytics.losses import open_loss
+
+        return open_loss(self, checkpoint, prefixes, overrides or {}, device)

@@ -1,11 +1,16 @@
 """The losses of Ultralytics' heads, dense (YOLO) and of queries (RT-DETR).
 
-Background ignore and ignored regions are hooked into them.
+Background ignore and ignored regions are hooked into them, for training and for the loss as a function of parameters.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
+from actors.checkpoint import Checkpoint
+from actors.detector_loss import DetectorLoss, Forward
 from actors.detectors.background_ignore import (
     NO_MARKS,
     SILENT_LOGIT,
@@ -15,7 +20,10 @@ from actors.detectors.background_ignore import (
     background_weights,
     location_weights,
 )
-from actors.detectors.ultralytics.weights import Model, is_detr
+from actors.detectors.base import Setting
+from actors.detectors.ultralytics.config import UltralyticsSettings
+from actors.detectors.ultralytics.weights import Model, is_detr, stride_px
+from actors.records import Annotation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +33,10 @@ Losses = Any  # of a head: tensors in ultralytics' own tuples and dicts
 LossFunction = Callable[[Batch, Batch], Losses]  # of predictions and batch
 
 MARKS = "marks"  # key of a batch's marks; left out where it has none
+GAINS = ("box", "cls", "dfl")  # settings that weigh the terms of a YOLO's loss
+
+
+# Background ignore
 
 
 class DenseLoss(Protocol):
@@ -113,3 +125,71 @@ def ignore_unmatched(model: Model) -> None:
 
     model.loss = loss
     model.criterion._get_loss, model.criterion._get_loss_class = queries.layer_loss, queries.class_loss  # noqa: SLF001
+
+
+# The loss as a function of parameters
+
+
+def open_loss(
+    config: UltralyticsSettings,
+    checkpoint: Checkpoint,
+    prefixes: Sequence[str] | None,
+    overrides: Mapping[str, Setting],
+    device: str | None,
+) -> DetectorLoss:
+    """The training loss of a model, without ultralytics' factor of batch size; see ``DetectorBase.open_loss``.
+
+    Of ``overrides``, ``box``, ``cls`` and ``dfl`` count. Images have sides that are multiples of the coarsest stride.
+    The losses take their precision from torch's default dtype: set it to float64 before this call to check gradients.
+
+    Constant, as in training: targets of the task-aligned assignment and of the matching, with their soft scores; the
+    factor alpha of CIoU; of a YOLO with two heads the features that the one-to-one head is given; of RT-DETR the boxes
+    from which each decoder layer starts, and the selection of its queries. A YOLO with two heads weighs them as at the
+    start of a training, 0.8 and 0.2. RT-DETR's denoising queries, which are random, are left out; its varifocal loss
+    is computed in float32 whatever the default, and its matching works outside torch, so that it takes
+    ``torch.autograd.grad`` and not ``torch.func.grad``. All that remains has second derivatives.
+    """
+    import torch
+    from ultralytics.cfg import get_cfg
+
+    model: Model
+    model, _ = config.load_checkpoint(checkpoint)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model.eval().to(device, torch.get_default_dtype())  # RT-DETR makes some of its parameters float32 in any case
+    model.args = get_cfg(overrides={name: overrides[name] for name in GAINS if name in overrides})
+    model.criterion = model.init_criterion()
+    hook_losses(model)
+    _set_to_train(model)
+    return DetectorLoss(model, partial(_loss, model, device), prefixes or [config.head(model)])
+
+
+def _set_to_train(model: Model) -> None:
+    """Let the head give what the loss takes; modules below it, such as normalisation, stay in evaluation."""
+    head = model.model[-1]
+    head.training = True
+    if is_detr(model):
+        model.training = head.decoder.training = True
+        head.num_denoising = 0
+
+
+def _loss(model: Model, device: str, forward: Forward, images: "Tensor", annotations: Sequence[Annotation]) -> "Tensor":
+    height, width = images.shape[-2:]
+    if height % stride_px(model) or width % stride_px(model):
+        raise ValueError(f"images of {width}x{height} px: sides must be multiples of {stride_px(model)}")
+    images = images.to(device)
+    batch = {"img": images, **_targets(annotations, model.nc, images)}
+    loss, _ = forward(mark_background(batch, model.nc, synthetic=False))
+    scalar: Tensor = loss if is_detr(model) else loss.sum() / len(images)
+    return scalar
+
+
+def _targets(annotations: Sequence[Annotation], num_classes: int, images: "Tensor") -> dict[str, "Tensor"]:
+    """Boxes as ultralytics' losses take them, centre and size in shares of the image; ignored as one class more."""
+    height, width = images.shape[-2:]
+    boxes = np.concatenate([annotation.boxes for annotation in annotations]) / np.array([width, height] * 2)
+    arrays = {
+        "batch_idx": np.repeat(np.arange(len(annotations)), [len(annotation) for annotation in annotations]),
+        "cls": np.concatenate([np.where(one.ignore, num_classes, one.labels) for one in annotations]),
+        "bboxes": np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], axis=1),
+    }
+    return {name: images.new_tensor(values) for name, values in arrays.items()}

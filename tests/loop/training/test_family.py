@@ -1,4 +1,4 @@
-"""A detector family from outside the project: it trains, detects and goes through a round."""
+"""A detector family from outside the project: it trains, detects, gives its loss, and goes through a round."""
 
 import json
 import pickle
@@ -17,6 +17,7 @@ from actors import boxes as geometry
 from actors.custom import load_component
 from actors.detectors.base import DetectorBase
 from actors.images import read
+from actors.records import Annotation
 from loop.config import DataConfig, HostingConfig, LoopConfig, MixingConfig, TrainingConfig
 from loop.data.importing import import_data
 from loop.driver import run
@@ -68,6 +69,19 @@ def test_it_trains_to_the_same_bytes_and_detects(job):
         assert (seen.labels[best] == image.annotation.labels).all()
 
 
+def test_its_loss_is_a_function_of_its_parameters(job):
+    train(job, HostingConfig(engine="inline"))
+    loss = job.detector.open_loss(job.checkpoint)
+    images = torch.rand(2, 3, 64, 64, requires_grad=True)
+    annotations = [job.real[0].annotation, Annotation.empty()]
+    assert set(loss.parameters) == {"1.weight", "1.bias"}
+    names, values = zip(*loss.parameters.items(), strict=True)
+    slopes = torch.autograd.grad(loss(loss.parameters, images, annotations), values, create_graph=True)
+    stepped = {name: value - 1e-3 * slope for name, value, slope in zip(names, values, slopes, strict=True)}
+    (by_images,) = torch.autograd.grad(loss(stepped, torch.rand(1, 3, 64, 64), [job.real[1].annotation]), images)
+    assert (by_images != 0).any()
+
+
 def test_it_starts_from_weights_for_other_classes_but_for_their_rows(job, tiny):
     train(job, HostingConfig(engine="inline"))
     config = tiny.model_copy(update={"weights": job.checkpoint})
@@ -111,6 +125,7 @@ from loop.config import HostingConfig
 job = pickle.load(sys.stdin.buffer)
 train(job, HostingConfig(engine="inline"))
 job.detector.load(job.checkpoint)
+job.detector.open_loss(job.checkpoint)
 print([name for name in sys.modules if name.startswith("ultralytics")])
 """
     done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(job), capture_output=True, check=False)  # noqa: S603 - our own

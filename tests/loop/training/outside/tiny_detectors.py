@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - as torch's own documentation names it
 
+from actors.detector_loss import DetectorLoss
 from actors.detectors.base import DetectorBase
 from actors.records import Detections
 
@@ -34,6 +35,15 @@ class TinyConfig(DetectorBase):
 
     def load(self, checkpoint, device=None):
         return Tiny(self, checkpoint, device or "cpu")
+
+    def open_loss(self, checkpoint, *, prefixes=None, overrides=None, device=None):  # noqa: ARG002 - no weights of terms
+        network, _ = self.load_checkpoint(checkpoint)
+        network = nn.Sequential(network["body"], network["head"]).eval().to(device or "cpu")
+
+        def compute(forward, images, annotations):
+            return cell_loss(forward(images), annotations)
+
+        return DetectorLoss(network, compute, prefixes or ["1."])
 
 
 class Tiny:

@@ -1,0 +1,85 @@
+"""The training loss of a detector as a function of its parameters and of the images.
+
+Unrolled training steps (DetectorGAN, ICCV 2019) and the utility of a sample (TracIn, arXiv 2002.08484) need it.
+Generators and filters are handed one, and so need not know the detector's family.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from actors.records import Annotation
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Forward = Callable[..., Any]
+"""The forward pass of a network with the parameters that were given."""
+
+Compute = Callable[[Forward, "Tensor", Sequence[Annotation]], "Tensor"]
+"""From the forward pass, images and annotations to the loss, a scalar."""
+
+
+class DetectorLoss:
+    """The training loss of one detector as a function of chosen parameters. Families make it in ``open_loss``.
+
+    The loss is differentiable in the parameters and in the images, twice where the network is, so that a training
+    step can be unrolled::
+
+        loss = config.open_loss(checkpoint)
+        names, values = zip(*loss.parameters.items())
+        slopes = torch.autograd.grad(loss(loss.parameters, images, annotations), values, create_graph=True)
+        stepped = {name: value - eta * slope for name, value, slope in zip(names, values, slopes)}
+        loss(stepped, real_images, real_annotations).backward()  # reaches images
+
+    All other parameters are constants, and so are the statistics of batch normalisation, which stay as they are.
+    Dropout is off and nothing is random: equal arguments give equal losses.
+
+    A gradient is the one that training steps along. What training holds constant is constant here: the assignment of
+    boxes to predictions with its soft targets, and what the family detaches (see its ``open_loss``).
+
+    Attributes:
+        network: The network itself, of which no parameter requires gradients.
+        parameters: The detector's own values of the chosen parameters, leaves that require gradients.
+    """
+
+    def __init__(self, network: "nn.Module", compute: Compute, prefixes: Sequence[str]) -> None:
+        """Choose the parameters whose names begin with one of ``prefixes``; an empty prefix chooses all.
+
+        ``network`` belongs to the loss from here on. Its modes (training or evaluation) are the caller's choice.
+        Raises ValueError where no parameter is chosen.
+        """
+        self.network, self._compute = network.requires_grad_(False), compute
+        self.parameters: dict[str, Tensor] = {
+            name: value.detach().clone().requires_grad_()
+            for name, value in network.named_parameters()
+            if name.startswith(tuple(prefixes))
+        }
+        if not self.parameters:
+            known = sorted({name.rpartition(".")[0] for name, _ in network.named_parameters()})
+            raise ValueError(f"no parameter's name begins with one of {list(prefixes)}; there are: {', '.join(known)}")
+
+    def __call__(
+        self, parameters: "Mapping[str, Tensor]", images: "Tensor", annotations: Sequence[Annotation]
+    ) -> "Tensor":
+        """The loss, a scalar: the mean over images or boxes, as the family normalises it.
+
+        Args:
+            parameters: Values by name, of chosen parameters. Those that are left out keep the detector's own values.
+            images: ``[n, 3, H, W]`` in [0, 1], RGB.
+            annotations: One for each image, boxes in px of the given tensor. Predictions inside a box that is flagged
+                ignore are neither object nor background.
+
+        Raises:
+            ValueError: Where a parameter was not chosen, or the sizes do not fit.
+        """
+        from torch.func import functional_call
+
+        if unknown := parameters.keys() - self.parameters.keys():
+            raise ValueError(f"not among the chosen parameters: {', '.join(sorted(unknown))}")
+        if len(annotations) != len(images):
+            raise ValueError(f"{len(annotations)} annotations for {len(images)} images; give one for each")
+
+        def forward(*inputs: object) -> Any:  # noqa: ANN401 - the network's own type
+            return functional_call(self.network, dict(parameters), inputs)
+
+        return self._compute(forward, images, annotations)

@@ -1,4 +1,4 @@
-"""Generators draw variants of mined instances: their protocol, and the base of their configs."""
+"""Generators draw variants of mined instances: the protocol, and the base class of their configs."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,16 @@ from actors.records import Annotation, Candidate, LabeledImage, Lineage, Strateg
 
 
 class Generator(Protocol):
-    """Draws variants of mined instances. Built from its config, the real training images and what was fitted on them.
+    """Draws variants of mined instances; built from its config, the real training images and its fitted checkpoint.
 
     All randomness of a candidate comes from its lineage's seed (``numpy.random.default_rng(lineage.seed)``; noise
-    for a GPU is drawn on the CPU), so that its picture does not depend on batch size or on who draws it.
+    for a GPU is drawn on the CPU), so that its picture depends neither on the batch size nor on the process.
     """
 
     def generate(self, lineages: Sequence[Lineage]) -> list[Candidate]:
         """One candidate per lineage, in order.
 
-        Raises ValueError where a lineage names an image or box that is not there.
+        Raises ValueError if a lineage names an image or box that does not exist.
         """
         ...
 
@@ -36,11 +36,11 @@ class GeneratorBase(Learner):
     def build(self, real: Sequence[LabeledImage], classes: tuple[str, ...], fitted: str | None = None) -> Generator:
         """The generator over the real training images; ``fitted`` is the URI of its checkpoint if it learns.
 
-        Raises ValueError or FileNotFoundError where the checkpoint is missing or belongs to another generator.
+        Raises ValueError or FileNotFoundError if the checkpoint is missing or belongs to another generator.
         """
 
     def requested(self) -> Strategy:
-        """The difficulty requested of all that is drawn; "origin", as mined, where it cannot be chosen."""
+        """The difficulty requested for all drawn instances; "origin" (as mined) if it cannot be chosen."""
         return "origin"
 
 
@@ -50,11 +50,11 @@ def one_box(box: Boxes, label: np.int64) -> Annotation:
 
 
 def source_of(images: Mapping[str, LabeledImage], lineage: Lineage) -> LabeledImage:
-    """The real image that holds a lineage's instances. Raises ValueError where it, or one of them, is not there."""
+    """The real image that holds a lineage's instances. Raises ValueError if it or one of them does not exist."""
     image = images.get(lineage.image_id)
     if image is None:
         raise ValueError(f"{lineage.generator}: {lineage.image_id!r} is no training image (there are {len(images)})")
     absent = [index for index in lineage.box_indices if not 0 <= index < len(image.annotation)]
     if absent:
-        raise ValueError(f"{lineage.generator}: {image.id!r} has {len(image.annotation)} boxes, not {absent}")
+        raise ValueError(f"{lineage.generator}: {image.id!r} has {len(image.annotation)} boxes, and none at {absent}")
     return image

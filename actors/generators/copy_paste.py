@@ -1,7 +1,7 @@
 """Copy-paste: real instances pasted elsewhere (Cut, Paste and Learn, arXiv 1708.01642; Simple Copy-Paste, 2012.07177).
 
-Without masks at hand, an object is cut out along its outline, found in its box, or as the whole box, and blended in
-with a feathered edge. It goes where its surroundings look like its own. One hard mode changes each pasted instance.
+No instance masks are needed: an object is cut out along an outline found in its box, or as the whole box, and blended
+in with a feathered edge. It is pasted where the image matches its surroundings. A random hard mode changes it first.
 """
 
 from collections.abc import Sequence
@@ -26,33 +26,33 @@ from actors.records import Annotation, Candidate, LabeledImage, Lineage
 PasteMode = Mode | Literal["occlusion"]
 
 _NUM_TARGETS = 12  # images tried until one has room for all the instances
-_NUM_SEAM_TARGETS = 3  # of these, tried until one has places with good seams
-_GOOD_SEAM = 40.0  # RMS, grey levels: the surroundings differ by no more than this from the instances' own
+_NUM_SEAM_TARGETS = 3  # images tried until one has places with good seams
+_GOOD_SEAM = 40.0  # RMS, grey levels: largest difference between a good place's surroundings and the instance's own
 
 
 class CopyPasteConfig(HardeningConfig, GeneratorBase):
-    """Mined instances, made harder and pasted into other training images or at new places of their own."""
+    """Mined instances, made harder and pasted into other training images or at new places in their own."""
 
     kind: Literal["copy_paste"] = "copy_paste"
     modes: tuple[PasteMode, ...] = Field(("plain", "scale", "occlusion", "contrast", "blur"), min_length=1)
-    """What may be done to a pasted instance; one is drawn for each (name one twice to have it twice as often)."""
+    """Hard modes; one is chosen at random for each pasted instance (repeat a mode to choose it more often)."""
     cutout: Shape = "object"
-    """object: along the outline found in the box, for things that lie on a background; box: the whole box, for marks
-    that belong to what they are on (defects of a surface or a print)."""
+    """object: along the outline found in the box, for objects on a background; box: the whole box, for marks that are
+    part of a surface (defects of a material or a print)."""
     further: int = Field(0, ge=0)
-    """How often each instance is pasted besides, where there is room."""
+    """Additional copies pasted of each instance, where there is room."""
     same_image: Share = 0.2
-    """Share of the candidates that show the instances at new places of their own image."""
+    """Share of the candidates in which the instances are pasted at new places in their own image."""
     flip: bool = True
     """Instances may be mirrored."""
     rotate: bool = True
-    """Instances may be turned by 90, 180 and 270 degrees."""
+    """Instances may be rotated by 90, 180 and 270 degrees."""
     tries: int = Field(4, ge=1)
-    """Orientations tried for each instance; the one whose surroundings fit best is pasted."""
+    """Orientations tried for each instance; the one whose surroundings match best is pasted."""
     max_overlap: Share = 0.15
-    """A pasted box and one that is there share at most this much of the smaller of the two."""
+    """Largest overlap of a pasted box and an existing one, as a share of the smaller of the two."""
     occlusion: ShareRange = (0.2, 0.5)
-    """Mode occlusion: range of the share of the pasted box that goes below an object which is there."""
+    """Mode occlusion: range of the share of the pasted box that an existing object covers."""
 
     @override
     def build(self, real: Sequence[LabeledImage], classes: tuple[str, ...], fitted: str | None = None) -> "CopyPaste":
@@ -69,17 +69,17 @@ class _Attempt:
 
     @property
     def rank(self) -> tuple[int, float]:
-        """The less, the better."""
+        """Sort key; lower is better."""
         return self.num_missing, self.seam
 
 
 class CopyPaste:
     """Pastes a lineage's mined instances into one real training image.
 
-    The target is another training image, or for a share ``same_image`` of the candidates the instances' own. Where it
-    has no room for all of them, or no places that look like theirs, some others are tried and the best is used.
-    Pixels outside the pasted cutouts stay the target's. The annotation is the target's, then one box for each pasted
-    instance, ``drawn``. An instance without a place is left out.
+    The target is another training image, or the instances' own image for a share ``same_image`` of the candidates. If
+    it has no room for all instances, or no places with matching surroundings, other images are tried and the best is
+    used. Pixels outside of the pasted cutouts do not change. The annotation holds the target's boxes, then one box for
+    each pasted instance, flagged ``drawn``. An instance without a place is left out.
     """
 
     def __init__(self, config: CopyPasteConfig, real: Sequence[LabeledImage]) -> None:
@@ -90,14 +90,14 @@ class CopyPaste:
         self.cut = lru_cache(maxsize=1024)(self._cut)
 
     def generate(self, lineages: Sequence[Lineage]) -> list[Candidate]:
-        """One candidate per lineage, in order; one is refused where no target has room for any of its instances.
+        """One candidate per lineage, in order. It is refused if no target has room for any of its instances.
 
-        Raises ValueError where a lineage names an image or box that is not there.
+        Raises ValueError if a lineage names an image or box that does not exist.
         """
         return [self._generate_one(lineage) for lineage in lineages]
 
     def _generate_one(self, lineage: Lineage) -> Candidate:
-        source_of(self.images, lineage)  # raises where there is none
+        source_of(self.images, lineage)  # raises if it does not exist
         rng = np.random.default_rng(lineage.seed)
         best: _Attempt | None = None
         for tried, target in enumerate(self._targets(lineage, rng), start=1):
@@ -111,7 +111,7 @@ class CopyPaste:
         return best.candidate
 
     def _refused(self, lineage: Lineage) -> Candidate:
-        """The source as it is."""
+        """The unchanged source image, marked as refused."""
         source = self.images[lineage.image_id]
         pixels, num_boxes = self.read(source.uri).copy(), len(source.annotation)
         return Candidate(
@@ -133,7 +133,7 @@ class CopyPaste:
         return [own, *elsewhere] if at_home else [*elsewhere, own]
 
     def _attempt(self, lineage: Lineage, target: LabeledImage, rng: np.random.Generator) -> _Attempt:
-        """Paste all the instances for which the target has a place."""
+        """Paste all instances that have a place in the target."""
         canvas = self.read(target.uri).copy()
         annotation, source = target.annotation, self.images[lineage.image_id]
         painted = np.full(canvas.shape[:2], -1, np.int16)
@@ -161,9 +161,9 @@ class CopyPaste:
         original: Cutout,
         rng: np.random.Generator,
     ) -> tuple[Box, float] | None:
-        """Paste one instance into the canvas; its box there and its seam, or None without a place for it.
+        """Paste one instance into the canvas and return its box and seam, or None if it has no place.
 
-        ``painted`` ``[H, W]`` gets the position of the box where it is pasted.
+        ``painted`` ``[H, W]`` is set to the position of the box at the pasted pixels.
         """
         hardened, overlap = self._harden(original, rng)
         found: tuple[positions.Place, Cutout] | None = None
@@ -188,7 +188,7 @@ class CopyPaste:
         return cut(self.read(image.uri), image.annotation.boxes[index], self.config.cutout)
 
     def _harden(self, cutout: Cutout, rng: np.random.Generator) -> tuple[Cutout, positions.Overlap]:
-        """One of the configured modes, drawn at random, and how much of what is there the cutout may share then."""
+        """The cutout after a random mode, and the overlap with existing boxes that the mode allows."""
         mode = self.config.modes[rng.integers(len(self.config.modes))]
         if mode == "occlusion":
             least, most = self.config.occlusion
@@ -207,7 +207,7 @@ class CopyPaste:
         place: positions.Place,
         cutout: Cutout,
     ) -> Mask:
-        """``[h, w]`` of the cutout: where an object that is there lies on top of it."""
+        """Mask ``[h, w]`` of the cutout's pixels that existing objects cover."""
         corner = np.array([place.x, place.y] * 2, np.float32)
         area = np.array([[0, 0, cutout.width, cutout.height]], np.float32) + corner
         near = geometry.intersections(annotation.boxes, area)[:, 0] > 0
@@ -221,10 +221,11 @@ class CopyPaste:
 
 
 def blend(canvas: Pixels, cutout: Cutout, place: positions.Place, above: Mask) -> Box | None:
-    """Blend a cutout into the canvas at its place, below what lies ``above`` ``[h, w]`` it; the visible object's box.
+    """Blend a cutout into the canvas, in place, and return the box ``[4]`` of its visible object.
 
-    The cutout's colours are moved by the median difference of the surroundings. The box ``[4]`` keeps the distance
-    that the annotator left around the object. None, and nothing is blended, where no part of the object is visible.
+    ``above`` ``[h, w]`` masks the pixels that other objects cover. The cutout's colours are shifted by the median
+    difference of the surroundings. The box keeps the margin that the annotator left around the object. If no part of
+    the object is visible, nothing is blended and None is returned.
     """
     import cv2
 

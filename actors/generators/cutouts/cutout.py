@@ -1,4 +1,4 @@
-"""Cutouts: a real instance, the pixels around it, and what of them is the object."""
+"""Cutouts: a real instance with the pixels around it, and a mask of the object."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
@@ -13,10 +13,10 @@ Box = NDArray[np.float32]  # [4] xyxy px
 Turnable = TypeVar("Turnable", Pixels, Mask)
 Shape = Literal["object", "box"]
 
-_SEGMENT_PX = 48  # objects are segmented at this size at most: GrabCut's time grows with the area
-_LEAST_SHARE = 0.7  # of the annotated box that the box of what was found fills; less, and a part of it is missing
+_SEGMENT_PX = 48  # objects are segmented at no more than this size: GrabCut's time grows with the area
+_LEAST_SHARE = 0.7  # of the annotated box that a segmented object's box must fill; below, a part is missing
 
-BORDER_PX = 2  # annotators place a cut-off side this near to the image's border
+BORDER_PX = 2  # a side within this distance of the image's border counts as cut off
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -24,35 +24,35 @@ class Cutout:
     """An instance cut from its image, with a margin of its surroundings."""
 
     pixels: Pixels  # [h, w, 3] RGB
-    core: Mask  # [h, w] what is the object itself
+    core: Mask  # [h, w] the object itself
     box: Box  # [4] xyxy px within the cutout
     margin_px: float  # width of the surroundings
-    at_border: Mask  # [3, 3] with left, top, right, bottom at their places: cut off there by the image's border
-    opacity: float = 1.0  # weight of the object over what lies below it
+    at_border: Mask  # [3, 3], left, top, right, bottom at their positions: sides cut off by the image's border
+    opacity: float = 1.0  # weight of the object over the pixels below it
 
     @property
     def width(self) -> int:
-        """Px."""
+        """Width in px."""
         return int(self.core.shape[1])
 
     @property
     def height(self) -> int:
-        """Px."""
+        """Height in px."""
         return int(self.core.shape[0])
 
     def core_in_image(self, box: Box, shape: tuple[int, int]) -> Mask:
-        """``[H, W]``: where the object is in an image in which it fills ``box`` ``[4]``."""
+        """Mask ``[H, W]`` of the object in an image in which it fills ``box`` ``[4]``."""
         found = np.zeros(shape, np.bool_)
         x, y = (int(corner) for corner in np.rint(box[:2] - self.box[:2]))
         found[y : y + self.height, x : x + self.width] = self.core
         return found
 
     def alpha(self) -> NDArray[np.float32]:
-        """Weight ``[h, w]`` over what lies below: ``opacity`` on the core, fading to 0 over half the margin."""
+        """Blending weight ``[h, w]``: ``opacity`` on the core, fading to 0 over half the margin."""
         import cv2
 
         squares = cv2.distanceTransform((~self.core).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) ** 2
-        distance = np.sqrt(np.rint(squares))  # whole numbers; its last bits are not the same twice
+        distance = np.sqrt(np.rint(squares))  # squares are whole numbers; cv2's last bits vary between calls
         weight = np.clip(1.0 - distance / (self.margin_px / 2 + 1.0), 0.0, 1.0)
         return np.asarray(weight * self.opacity, dtype=np.float32)
 
@@ -63,7 +63,7 @@ def cut(pixels: Pixels, box: Box, shape: Shape) -> Cutout:
     left, top, right, bottom = _whole_pixels(box, width, height)
     margin = max(4, round(0.12 * max(right - left, bottom - top)))
     x, y = max(left - margin, 0), max(top - margin, 0)
-    crop = pixels[y : min(bottom + margin, height), x : min(right + margin, width)].copy()  # lets go of the image
+    crop = pixels[y : min(bottom + margin, height), x : min(right + margin, width)].copy()  # frees the image
     inner = np.array([left - x, top - y, right - x, bottom - y])
     core = _rectangle(crop.shape[:2], inner) if shape == "box" else segment(crop, inner)
     at_border = np.zeros((3, 3), np.bool_)
@@ -78,9 +78,9 @@ def cut(pixels: Pixels, box: Box, shape: Shape) -> Cutout:
 
 
 def segment(crop: Pixels, inner: NDArray[np.int_]) -> Mask:
-    """``[h, w]``: the object in the box ``inner`` ``[4]`` of a crop, by GrabCut (Rother et al., SIGGRAPH 2004).
+    """Mask ``[h, w]`` of the object in the box ``inner`` ``[4]`` of a crop, by GrabCut (Rother et al., SIGGRAPH 2004).
 
-    Where that finds only a part of what the box frames, or has too little to start from, the ellipse in the box.
+    If GrabCut finds only a part of the object, or has too few pixels to start from, it is the ellipse in the box.
     """
     import cv2
 
@@ -102,7 +102,7 @@ def segment(crop: Pixels, inner: NDArray[np.int_]) -> Mask:
 
 
 def turned(cutout: Cutout, *, flip: bool, quarter_turns: int) -> Cutout:
-    """Mirrored left to right if ``flip``, then turned anticlockwise by ``quarter_turns`` times 90 degrees."""
+    """The cutout mirrored left to right if ``flip``, then rotated anticlockwise by ``quarter_turns`` of 90 degrees."""
     box, (width, height) = cutout.box, (cutout.width, cutout.height)
     if flip:
         box = np.array([width - box[2], box[1], width - box[0], box[3]], np.float32)
@@ -119,9 +119,9 @@ def turned(cutout: Cutout, *, flip: bool, quarter_turns: int) -> Cutout:
 
 
 def rotated(cutout: Cutout, degrees: float) -> Cutout:
-    """Turned anticlockwise by any angle; the corners go on as the border is.
+    """The cutout rotated anticlockwise by any angle; new corners repeat the border pixels.
 
-    The box keeps, on the mean of its sides, the distance that the annotator left around the object.
+    The box keeps the mean margin that the annotator left around the object.
     """
     import cv2
 
@@ -133,7 +133,7 @@ def rotated(cutout: Cutout, degrees: float) -> Cutout:
     matrix[:, 2] += (width - cutout.width) / 2, (height - cutout.height) / 2
     pixels = cv2.warpAffine(cutout.pixels, matrix, (width, height), borderMode=cv2.BORDER_REPLICATE)
     core = cv2.warpAffine(cutout.core.astype(np.uint8) * 255, matrix, (width, height)) > 127
-    if not core.any():  # an object of a pixel or two
+    if not core.any():  # an object of one or two pixels
         return cutout
     left = float(np.mean((bounds(cutout.core) - cutout.box) * np.array([1, 1, -1, -1], np.float32)))
     box = bounds(core) + left * np.array([-1, -1, 1, 1], np.float32)
@@ -141,7 +141,7 @@ def rotated(cutout: Cutout, degrees: float) -> Cutout:
 
 
 def scaled(cutout: Cutout, factor: float) -> Cutout:
-    """Resized by ``factor``."""
+    """The cutout resized by ``factor``."""
     import cv2
 
     size = (max(round(cutout.width * factor), 3), max(round(cutout.height * factor), 3))
@@ -153,19 +153,19 @@ def scaled(cutout: Cutout, factor: float) -> Cutout:
 
 
 def blurred(cutout: Cutout, sigma_px: float) -> Cutout:
-    """Out of focus: Gaussian blur."""
+    """The cutout out of focus, by Gaussian blur."""
     import cv2
 
     return replace(cutout, pixels=cv2.GaussianBlur(cutout.pixels, (0, 0), sigma_px, borderType=cv2.BORDER_REPLICATE))
 
 
 def faded(cutout: Cutout, opacity: float) -> Cutout:
-    """Of less contrast: what lies below shows through the object."""
+    """The cutout with less contrast: the pixels below show through the object."""
     return replace(cutout, opacity=opacity)
 
 
 def bounds(mask: Mask) -> Box:
-    """The smallest box ``[4]`` around a mask that is somewhere true."""
+    """The smallest box ``[4]`` around the true pixels of a mask; there must be at least one."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
 
@@ -202,7 +202,7 @@ def _ellipse_distance(shape: tuple[int, ...], inner: NDArray[np.floating | np.in
 
 
 def _largest_part(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The largest connected part of a 0/1 mask, its holes filled, as 0/255."""
+    """The largest connected component of a 0/1 mask, with its holes filled, as 0/255."""
     import cv2
 
     filled = np.zeros_like(mask)

@@ -1,4 +1,4 @@
-"""Hard modes (ours): what makes a real instance harder to find. Both copy-paste and inpainting start from such ones."""
+"""Hard modes (ours): changes that make a real instance harder to detect, for copy-paste and inpainting."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -15,7 +15,7 @@ def _rises(bounds: tuple[float, float], info: ValidationInfo, most: float = np.i
     low, high = bounds
     if not 0 < low <= high <= most:
         raise ValueError(
-            f"{info.field_name}: {low} to {high} is no range of positive values (shares: up to 1), low to high"
+            f"{info.field_name}: {low} to {high} is no rising range of positive values (shares: at most 1)"
         )
     return bounds
 
@@ -29,19 +29,19 @@ ShareRange = Annotated[tuple[float, float], AfterValidator(_rises_to_one)]
 
 
 class HardeningConfig(Config):
-    """How far each mode goes."""
+    """Strength of each hard mode."""
 
     not_in_fit: ClassVar = frozenset({"modes", "scale", "contrast", "blur_px"})
 
     scale: Range = (0.6, 1.5)
-    """Mode scale: range of the factor."""
+    """Mode scale: range of the resize factor."""
     contrast: ShareRange = (0.35, 0.65)
     """Mode contrast: range of the object's weight over the background."""
     blur_px: Range = (1.0, 2.5)
     """Mode blur: range of the Gaussian's sigma."""
 
     def harden(self, cutout: Cutout, mode: Mode, rng: np.random.Generator) -> Cutout:
-        """The cutout after ``mode``; how far it goes is drawn from ``rng``."""
+        """The cutout after ``mode``, with a strength drawn from ``rng``."""
         match mode:
             case "plain":
                 return cutout

@@ -1,4 +1,4 @@
-"""Where a cutout goes: at places that its neighbours allow, where what is around it looks like its own surroundings."""
+"""Search for a place of a cutout: clear of its neighbours, where the image matches the cutout's surroundings."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ Floats = NDArray[np.float32]
 Positions = NDArray[np.int_]
 
 _COARSE_PX = 12  # cutouts are matched at about this size first, then at full size around the place found
-_SLACK = 4.0  # grey levels: a place whose seam is this little worse than the best one is as good
+_SLACK = 4.0  # grey levels: places whose seam is worse than the best by no more than this are as good
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,21 +27,21 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlap:
-    """How much a cutout may share with the boxes that are there: with the one it shares most with."""
+    """Allowed overlap of a cutout with the existing box that it overlaps most."""
 
     least: float = 0.0
     most: float
     hidden: bool = False
-    """The share is that of the cutout's own area, which goes below the others; else of the smaller area of the two."""
+    """Existing objects cover the cutout; the overlap is a share of its own area, else of the smaller of the two."""
 
 
 def find(
     target: Pixels, cutout: Cutout, occupied: geometry.Boxes, overlap: Overlap, rng: np.random.Generator
 ) -> Place | None:
-    """One of the allowed places with the best seam, or None where no place is allowed.
+    """One of the allowed places with the best seam, or None if no place is allowed.
 
-    ``occupied`` ``[n, 4]`` are the boxes in the target. A cutout that the border of its own image cuts off goes to
-    the same border of the target.
+    ``occupied`` ``[n, 4]`` are the boxes in the target. A cutout that is cut off by a border of its own image is placed
+    at the same border of the target.
     """
     last_x, last_y = target.shape[1] - cutout.width, target.shape[0] - cutout.height
     if min(last_x, last_y) < 0:
@@ -67,14 +67,14 @@ def _floats(pixels: Pixels) -> Floats:
 
 
 def _gray(pixels: Pixels) -> Floats:
-    """``[H, W, 1]``: enough for the coarse search, at a third of the time."""
+    """Grey values ``[H, W, 1]``: sufficient for the coarse search, at a third of the time."""
     import cv2
 
     return _floats(cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)[..., None])
 
 
 def _shrunk(array: Floats, step: int) -> Floats:
-    """``[H, W]`` or ``[H, W, c]`` at 1 / ``step`` of its size."""
+    """The array ``[H, W]`` or ``[H, W, c]`` at 1 / ``step`` of its size."""
     import cv2
 
     size = (array.shape[1] // step, array.shape[0] // step)
@@ -85,12 +85,12 @@ def _shrunk(array: Floats, step: int) -> Floats:
 def _seams(image: Floats, template: Floats, weights: Floats) -> Floats:
     """Weighted RMS difference, in whole grey levels, of ``template`` and ``image`` at every position inside it.
 
-    It is rounded so that the last bits of the Fourier transforms behind it cannot decide between places.
+    It is rounded so that the last bits of the underlying Fourier transforms do not decide between places.
     """
     import cv2
 
     channels = image.shape[2]
-    image, template = image - 128, template - 128  # small numbers keep their digits
+    image, template = image - 128, template - 128  # small numbers lose fewer digits
     weights = np.repeat(weights[..., None], channels, axis=2)
     cross = cv2.matchTemplate(image, template * weights, cv2.TM_CCORR)
     energy = cv2.matchTemplate(image * image, weights, cv2.TM_CCORR)
@@ -100,19 +100,19 @@ def _seams(image: Floats, template: Floats, weights: Floats) -> Floats:
 
 
 def _grid(length: int, size: int, step: int) -> Positions:
-    """Where a cutout of ``size`` starts along a side of ``length`` px at each coarse position; the last at the end."""
+    """Coarse start positions of a cutout of ``size`` px along a side of ``length`` px; the last ends at the border."""
     positions = np.minimum(np.arange(length // step - size // step + 1) * step, length - size)
     positions[-1] = length - size
     return positions
 
 
 def _window(position: int, step: int, last: int) -> Positions:
-    """Every position within a step of a coarse one."""
+    """All positions within ``step`` of a coarse position."""
     return np.arange(max(position - step, 0), min(position + step, last) + 1)
 
 
 def _pick(costs: Floats, rng: np.random.Generator) -> tuple[int, int]:
-    """Row and column of one of the places that are as good as the best."""
+    """Row and column of a random one of the places that are as good as the best."""
     rows, columns = np.nonzero(costs <= costs.min() + _SLACK)
     chosen = int(rng.integers(len(rows)))
     return int(rows[chosen]), int(columns[chosen])
@@ -121,7 +121,7 @@ def _pick(costs: Floats, rng: np.random.Generator) -> tuple[int, int]:
 def _allowed(
     xs: Positions, ys: Positions, cutout: Cutout, occupied: geometry.Boxes, overlap: Overlap
 ) -> NDArray[np.bool_]:
-    """``[len(ys), len(xs)]``: where the object's box shares an allowed part of its area with what is there."""
+    """Mask ``[len(ys), len(xs)]`` of the positions where the overlap with the existing boxes is allowed."""
     left, top, right, bottom = cutout.box
     own = (right - left) * (bottom - top)
     areas = np.full(len(occupied), own) if overlap.hidden else np.minimum(geometry.areas(occupied), own)
@@ -136,7 +136,7 @@ def _allowed(
 
 
 def _meets_borders(xs: Positions, ys: Positions, cutout: Cutout, target: Pixels) -> NDArray[np.bool_]:
-    """``[len(ys), len(xs)]``: where sides of the object that were cut off lie at the border that cuts them off."""
+    """Mask ``[len(ys), len(xs)]`` of the positions where cut-off sides of the object are at their border."""
     left, right = xs == 0, xs == target.shape[1] - cutout.width
     top, bottom = ys == 0, ys == target.shape[0] - cutout.height
     at = cutout.at_border

@@ -1,4 +1,4 @@
-"""Windows: the square part of an image around a box, as a painter sees it, and the way back into the image."""
+"""Windows: square parts of an image around a box, cut out for a painter and pasted back."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """Where a window lies in its image: a square of whole pixels, which may stick out of the image."""
+    """The position of a window in its image: a square of whole pixels, which may extend beyond the image."""
 
     left: int  # px
     top: int  # px
@@ -34,7 +34,7 @@ class Frame:
     def cut_mask(self, mask: Mask, size_px: int, share: float = 0.0) -> Mask:
         """The window ``[size_px, size_px]`` of a mask ``[H, W]``; false outside the image.
 
-        A pixel of it is true where more than ``share`` of what it shows is; by default, where any of that is.
+        A pixel is true if more than ``share`` of the mask's pixels in it are true; by default, if any is.
         """
         import cv2
 
@@ -52,7 +52,7 @@ class Frame:
     def paste(self, canvas: Pixels, painted: Pixels, alpha: NDArray[np.float32]) -> None:
         """Blend a painted window ``[S, S, 3]`` into the image ``[H, W, 3]`` by ``alpha`` ``[H, W]``, in place.
 
-        Pixels where alpha is 0 are left alone.
+        Pixels with alpha 0 do not change.
         """
         inside, source = self._inside(canvas.shape[0], canvas.shape[1])
         region, weight = canvas[inside], alpha[inside][..., None]
@@ -62,7 +62,7 @@ class Frame:
     def sharpened(self, painted: Pixels, start: Pixels) -> Pixels:
         """A painted window ``[S, S, 3]`` at the image's resolution, ``[side, side, 3]``.
 
-        What shrinking the window of ``start`` ``[H, W, 3]``, from which it was painted, took away is put back.
+        The detail that the window lost when it was cut from ``start`` ``[H, W, 3]`` and shrunk is added back.
         """
         whole = self.cut(start, self.side).astype(np.float32)
         lost = whole - self._resized(self.cut(start, len(painted)))
@@ -77,7 +77,7 @@ class Frame:
         return np.asarray(resized, dtype=np.float32)
 
     def _inside(self, height: int, width: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """The part of the image that the window shows, and where in the window it is."""
+        """The part of the image that the window covers, as slices of the image and of the window."""
         top, left = max(self.top, 0), max(self.left, 0)
         bottom, right = min(self.top + self.side, height), min(self.left + self.side, width)
         return (
@@ -87,9 +87,9 @@ class Frame:
 
 
 def frame(box: geometry.Boxes, context: float, least_px: int) -> Frame:
-    """The frame around a box ``[4]``: its centre in the middle, ``context`` times its longer side wide.
+    """The frame centred on a box ``[4]``, ``context`` times its longer side wide.
 
-    It is at least ``least_px`` wide, so that a small object is not enlarged beyond what its painter is good at.
+    It is at least ``least_px`` wide, so that a small object is not enlarged too much for its painter.
     """
     width, height = float(box[2] - box[0]), float(box[3] - box[1])
     side = max(round(context * max(width, height)), least_px)
@@ -98,9 +98,9 @@ def frame(box: geometry.Boxes, context: float, least_px: int) -> Frame:
 
 
 def hole(shape: tuple[int, int], box: geometry.Boxes, margin: float, others: geometry.Boxes) -> Mask:
-    """Where to paint, ``[H, W]``: the box ``[4]`` and ``margin`` (share of its sides) around it, ``others`` left out.
+    """Mask ``[H, W]`` to paint: the box ``[4]`` and ``margin`` (share of its sides) around it, without ``others``.
 
-    The pixels of a neighbour ``[n, 4]`` are the neighbour's: its label says that it is there.
+    The neighbours ``others`` ``[n, 4]`` keep their pixels, as they keep their labels.
     """
     pad = margin * (box[2:] - box[:2])
     mask = np.zeros(shape, np.bool_)
@@ -128,7 +128,7 @@ def _fill(mask: Mask, box: geometry.Boxes, *, value: bool) -> None:
 
 
 def _mirrored(positions: NDArray[np.int_], length: int) -> NDArray[np.int_]:
-    """Positions folded back into [0, length), the border pixel itself not repeated."""
+    """Positions reflected into [0, length), without repeating the border pixel."""
     if length == 1:
         return np.zeros_like(positions)
     folded = np.abs(positions) % (2 * length - 2)

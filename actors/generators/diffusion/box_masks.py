@@ -1,4 +1,4 @@
-"""Boxes as masks on a grid: a picture's foreground, and what stands for the instance mask of a box that has none."""
+"""Boxes as masks on a grid: the foreground of a picture, and a substitute for missing instance masks."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +9,8 @@ from actors import boxes as geometry
 def box_masks(boxes: geometry.Boxes, width: int, height: int, size: tuple[int, int]) -> NDArray[np.float32]:
     """Masks ``[K, h, w]``, 1 inside and 0 outside, of boxes ``[K, 4]`` px in an image of ``width`` x ``height`` px.
 
-    ``size`` is (h, w). A box is clipped to the image and covers the cells whose centres lie in it; one that has none is
-    given the cell that its own centre lies in.
+    ``size`` is (h, w). A box is clipped to the image and covers the cells whose centres are inside; if there are none,
+    it covers the cell that holds its own centre.
     """
     rows, columns = size
     scale = np.array([columns / width, rows / height] * 2)
@@ -21,7 +21,7 @@ def box_masks(boxes: geometry.Boxes, width: int, height: int, size: tuple[int, i
 
 
 def _inside(low: NDArray[np.float64], high: NDArray[np.float64], num_cells: int) -> NDArray[np.bool_]:
-    """Which cells ``[K, num_cells]`` have their centre in [low, high), at least one each."""
+    """Mask ``[K, num_cells]`` of the cells with their centre in [low, high), at least one in each row."""
     centres = np.arange(num_cells) + 0.5
     inside = (centres >= low[:, None]) & (centres < high[:, None])
     middle = np.floor((low + high) / 2).clip(0, num_cells - 1)

@@ -1,4 +1,4 @@
-"""Instance masks on a grid, of images whose data have them (see ``actors.records.LabeledImage.masks``)."""
+"""Instance masks on a grid, for images that have them (see ``actors.records.LabeledImage.masks``)."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -19,10 +19,10 @@ def instance_masks(
 ) -> NDArray[np.float32]:
     """Masks ``[K, h, w]``, 1 on an object and 0 off it, of boxes ``[K, 4]`` px in an image of ``width`` x ``height``.
 
-    ``masks`` has one for each box, as in ``LabeledImage``, or none at all; where there is none, the box stands for it
-    (``box_masks``). ``size`` is (h, w). A mask covers the cells whose centres lie in it; one that has none is given the
-    cell of its middle pixel. ``mirrored`` says that ``boxes`` are those of the image mirrored left to right: the masks
-    are still those of the image as it lies on disk, and are mirrored here.
+    ``masks`` has one for each box, as in ``LabeledImage``, or is empty; a box without one is its own mask
+    (``box_masks``). ``size`` is (h, w). A mask covers the cells whose centres are inside; if there are none, it covers
+    the cell of its middle pixel. If ``mirrored``, ``boxes`` are those of the image mirrored left to right; ``masks``
+    are those of the original image, and are mirrored here.
     """
     drawn = box_masks(boxes, width, height, size)
     for cells, mask in zip(drawn, masks, strict=False):
@@ -33,7 +33,7 @@ def instance_masks(
 
 
 def decode(mask: str, width: int, height: int) -> Mask:
-    """The pixels ``[height, width]`` of a mask, which is the ``counts`` of COCO's compressed run-length encoding."""
+    """The pixels ``[height, width]`` of a mask given as ``counts`` of COCO's compressed run-length encoding."""
     from pycocotools import mask as coco
 
     return np.asarray(coco.decode({"size": [height, width], "counts": mask.encode()}), np.bool_)
@@ -51,5 +51,5 @@ def _on_grid(mask: str, width: int, height: int, size: tuple[int, int]) -> Mask:
 
 
 def _centres(num_cells: int, length_px: int) -> NDArray[np.int64]:
-    """The pixels that hold the centres of cells which share ``length_px`` evenly."""
+    """The pixels at the centres of ``num_cells`` equal cells along ``length_px``."""
     return ((np.arange(num_cells) + 0.5) * length_px / num_cells).astype(np.int64)

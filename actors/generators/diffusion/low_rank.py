@@ -1,6 +1,6 @@
 """Low-rank adaptation (LoRA, arXiv 2106.09685, Sec. 4.1) of a diffusion model: W + alpha / rank * up down, W frozen.
 
-Only the attention projections' up and down learn, and the embeddings of tokens that are new to the text encoder.
+Only the up and down matrices of the attention projections and the embeddings of new tokens are trained.
 """
 
 from collections.abc import Sequence
@@ -18,18 +18,18 @@ TEXT_PROJECTIONS = ["q_proj", "k_proj", "v_proj", "out_proj"]  # of CLIP's
 
 
 class LowRankConfig(Config):
-    """How much is added to a projection."""
+    """Rank and scale of the update of a projection."""
 
     rank: int = Field(16, ge=1)
-    """Inner side of the product that is added to a weight."""
+    """Rank of the matrix product that is added to a weight."""
     alpha: float = Field(16.0, gt=0.0)
-    """The product counts alpha / rank: kept as it is, another rank needs no other learning rate."""
+    """The product is scaled by alpha / rank, so that another rank needs no other learning rate."""
 
 
 def adapt(config: LowRankConfig, unet: "nn.Module", text_encoder: "nn.Module", new_tokens: Sequence[int]) -> None:
-    """Let nothing of the two learn but what is added here, in place; what they compute is still the same.
+    """Add low-rank matrices to both networks and freeze everything else, in place; their outputs do not change.
 
-    What is frozen is in buffers from now on, so that parameters and states are of what learns alone.
+    Frozen weights become buffers, so that parameters and states hold trained weights only.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -43,7 +43,7 @@ def adapt(config: LowRankConfig, unet: "nn.Module", text_encoder: "nn.Module", n
 
 
 def merge(network: "nn.Module") -> None:
-    """Put what was added into the weights, in place: drawing then costs no more than without."""
+    """Merge the added matrices into the weights, in place, so that sampling costs no extra time."""
     from peft.tuners.lora import LoraLayer
     from peft.utils.other import TrainableTokensWrapper
 
@@ -55,7 +55,7 @@ def merge(network: "nn.Module") -> None:
 
 
 def _freeze(network: "nn.Module") -> None:
-    """Parameters that do not learn become buffers that states leave out."""
+    """Turn frozen parameters into buffers that are not part of the state."""
     for module in network.modules():
         for name, weight in list(module.named_parameters(recurse=False)):
             if not weight.requires_grad:

@@ -1,9 +1,9 @@
 """Perception-aware loss (DetDiffusion, arXiv 2403.13304, Sec. 3.3, Eqs. 3-5): the U-Net learns where objects are.
 
-While a diffusion model is fitted, a small head reads the U-Net's decoder and must draw each object's mask.
-``FeatureTap`` collects what it reads, ``MaskHead`` draws, ``perception_loss`` judges. The U-Net itself is not changed:
-at sampling there is neither tap nor head. The masks are the data's own instance masks (COCO's ``segmentation``,
-``actors.generators.diffusion.instance_masks``). Our deviation: where a box has none, it stands for its mask itself
+During the fit of a diffusion model, a small head predicts each object's mask from the features of the U-Net's decoder.
+``FeatureTap`` collects the features, ``MaskHead`` predicts the masks, ``perception_loss`` is their loss. The U-Net
+itself is not changed, and sampling uses neither tap nor head. The masks are the data's own instance masks (COCO's
+``segmentation``, ``actors.generators.diffusion.instance_masks``). Our deviation: a box without one is its own mask
 (``actors.generators.diffusion.box_masks``).
 """
 
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 
 MAX_LEVELS = 4
 
@@ -24,9 +25,9 @@ class FeatureTap:
     """The last features at each resolution of a diffusers U-Net's decoder, coarse to fine, after each forward pass.
 
     It takes a ``UNet2DModel`` or a ``UNet2DConditionModel``. The paper has four levels and does not say which; ours are
-    the decoder's blocks before they upsample: 1/8, 1/4, 1/2 and 1/1 of the latent side for Stable Diffusion. A U-Net of
-    fewer resolutions gives those it has, one of more its four finest. Attach it after the U-Net was copied (copies of a
-    module have its hooks too), and ``remove`` it to have the U-Net as it was.
+    the decoder's blocks before they upsample: 1/8, 1/4, 1/2 and 1/1 of the latent side for Stable Diffusion. A U-Net
+    with fewer resolutions gives all of them, one with more its four finest. Copy the U-Net before attaching a tap, as
+    copies of a module keep its hooks; ``remove`` detaches it.
     """
 
     def __init__(self, unet: nn.Module) -> None:
@@ -37,9 +38,9 @@ class FeatureTap:
         self._handles = [self._attach(block, level) for level, block in enumerate(blocks)]
 
     def take(self) -> list[Tensor]:
-        """The maps ``[B, C_n, h_n, w_n]`` of the last forward pass, which are then forgotten.
+        """The maps ``[B, C_n, h_n, w_n]`` of the last forward pass; they can be taken once.
 
-        Raises ValueError where there was none since the last call.
+        Raises ValueError if there was no forward pass since the last call.
         """
         if len(self._maps) < len(self.channels):
             raise ValueError(f"tap: {len(self._maps)} of {len(self.channels)} feature maps; run the U-Net first")
@@ -48,31 +49,33 @@ class FeatureTap:
         return maps
 
     def remove(self) -> None:
-        """Leave the U-Net without a trace."""
+        """Detach the tap from the U-Net."""
         for handle in self._handles:
             handle.remove()
         self._maps.clear()
 
-    def _attach(self, block: Any, level: int) -> Any:  # noqa: ANN401 - diffusers is not typed
+    def _attach(self, block: nn.Module, level: int) -> RemovableHandle:
         def before_upsampling(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             self._maps[level] = inputs[0]
 
         def at_the_end(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
             self._maps[level] = output
 
-        if block.upsamplers:
-            return block.upsamplers[0].register_forward_pre_hook(before_upsampling)
+        upsamplers: Any = block.upsamplers
+        if upsamplers:
+            handle: RemovableHandle = upsamplers[0].register_forward_pre_hook(before_upsampling)
+            return handle
         return block.register_forward_hook(at_the_end)
 
 
 class MaskHead(nn.Module):
-    """Draws a mask for each object from a decoder's features (Eq. 3): F_1 = f_1, F_n = Conv(f_n, Upsample(F_{n-1})).
+    """Predicts a mask for each object from a decoder's features (Eq. 3): F_1 = f_1, F_n = Conv(f_n, Upsample(F_{n-1})).
 
-    The two are concatenated, and Conv is normalisation, SiLU and a 3 x 3 convolution. The paper does not say how the
-    finest map is parted into instances. Our reading: each pixel of it is an embedding, each object a query, and their
-    dot product says how much the pixel is the object's. A query is a linear map of a vector that stands for the object:
-    the mean text state of its tokens, or its class embedding. F_n has ``width`` channels, by default 128 or twice the
-    finest level's if that is less: the head is small beside the U-Net (4.5 M parameters for Stable Diffusion's 860 M).
+    Conv concatenates its inputs and applies normalisation, SiLU and a 3 x 3 convolution. The paper does not say how the
+    finest map is divided into instances. Our reading: each pixel is an embedding, each object a query, and their dot
+    product is the logit that the pixel belongs to the object. A query is a linear map of a vector that represents the
+    object: the mean text state of its tokens, or its class embedding. F_n has ``width`` channels, by default 128 or
+    twice the finest level's if that is less. The head is small: 4.5 M parameters for Stable Diffusion's 860 M.
     """
 
     def __init__(self, channels: Sequence[int], query_size: int, width: int | None = None) -> None:
@@ -106,14 +109,14 @@ def _convolution(num_inputs: int, num_outputs: int) -> nn.Sequential:
 def perception_loss(logits: Tensor, masks: Tensor, valid: Tensor, alphas_cumprod_t: Tensor) -> Tensor:
     """Eq. 4: sqrt(alphabar_t) * (binary cross-entropy + dice), so that noisy steps count less; a scalar.
 
-    ``logits`` and ``masks`` are ``[B, K, h, w]``, ``valid`` ``[B, K]`` says which instances are there and
-    ``alphas_cumprod_t`` ``[B]`` is alphabar at each image's timestep. It is the mean over an image's instances (0
-    without any), then over the images, so that parts of a batch may be averaged. Eq. 5's lambda is the caller's.
-    Raises ValueError where the shapes differ.
+    ``logits`` and ``masks`` are ``[B, K, h, w]``, ``valid`` ``[B, K]`` marks the instances that exist, and
+    ``alphas_cumprod_t`` ``[B]`` is alphabar at each image's timestep. The loss is the mean over an image's instances (0
+    without any), then over the images, so that parts of a batch may be averaged. The caller applies Eq. 5's lambda.
+    Raises ValueError if the shapes differ.
     """
     if logits.shape != masks.shape:
         raise ValueError(
-            f"masks {tuple(masks.shape)} and logits {tuple(logits.shape)} differ; draw masks at their size"
+            f"masks {tuple(masks.shape)} and logits {tuple(logits.shape)} differ; make masks at the logits' size"
         )
     logits, masks = logits.float(), masks.float()
     entropy = functional.binary_cross_entropy_with_logits(logits, masks, reduction="none").mean(dim=(2, 3))
@@ -129,9 +132,9 @@ def dice_loss(shares: Tensor, masks: Tensor) -> Tensor:
 
 
 def stack_masks(masks: Sequence[NDArray[np.float32]]) -> tuple[Tensor, Tensor]:
-    """Masks ``[K_i, h, w]`` of several images as one ``[B, K, h, w]``, and which are there ``[B, K]`` bool.
+    """Masks ``[K_i, h, w]`` of several images as one ``[B, K, h, w]``, and which of them exist ``[B, K]`` bool.
 
-    K is the most of any image, at least 1, as in ``actors.generators.layout.prompt.object_states``.
+    K is the largest number of any image, at least 1, as in ``actors.generators.layout.prompt.object_states``.
     """
     num_objects = max(1, *(len(one) for one in masks))
     stacked = np.zeros((len(masks), num_objects, *masks[0].shape[1:]), np.float32)

@@ -1,4 +1,4 @@
-"""What any small U-Net of ours is built by."""
+"""The config of the small U-Nets in pixel space."""
 
 from typing import Annotated, Self
 
@@ -11,7 +11,7 @@ Channels = Annotated[tuple[int, ...], Field(min_length=2)]
 
 
 class UNetConfig(Config):
-    """Size of the pictures, and channels of the levels."""
+    """Size of the pictures and channels of the levels."""
 
     size_px: SidePx
     """Side of the square pictures."""

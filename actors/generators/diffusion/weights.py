@@ -1,4 +1,4 @@
-"""Loads pretrained diffusers pipelines from a folder or the hub."""
+"""Loading of pretrained diffusers pipelines from a folder or the hub."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ Pipeline: TypeAlias = Any  # diffusers is not typed
 def load_weights(
     from_pretrained: Callable[..., Pipeline], model: str, revision: str | None, variant: str | None
 ) -> Pipeline:
-    """What ``from_pretrained`` loads. Raises FileNotFoundError where it cannot be had."""
+    """The pipeline that ``from_pretrained`` loads. Raises FileNotFoundError if it cannot be loaded."""
     place = Path(model)
     if place.is_dir() and not (place / "model_index.json").is_file():
         raise FileNotFoundError(f"{model}: no model_index.json; give a folder written by save_pretrained")
@@ -22,11 +22,11 @@ def load_weights(
         raise FileNotFoundError(
             f"model {model!r} (revision {revision}, variant {variant}) cannot be loaded: give a "
             "folder written by save_pretrained, or a hub id which this machine can reach or has in its cache; gated "
-            f"models need a login. It said: {error}"
+            f"models need a login. Error: {error}"
         ) from error
 
 
 def is_hub_id(place: str) -> bool:
-    """Whether ``place`` names a repository on the hub: it is not there, and not written as a path or a file."""
+    """True if ``place`` names a repository on the hub: it is not there locally, and not written as a path or file."""
     path = Path(place)
     return not (path.exists() or path.is_absolute() or place.startswith((".", "~")) or path.suffix == ".safetensors")

@@ -1,1 +1,1 @@
-"""Inpainting: mined boxes of real images painted anew."""
+"""Inpainting: mined boxes of real images are repainted."""

@@ -1,4 +1,4 @@
-"""Clearing a place: what an image is to show where an object is taken away, and whether that would be seen."""
+"""Removal of objects from an image: a background for the hole, and checks for visible seams."""
 
 from dataclasses import dataclass
 
@@ -15,31 +15,31 @@ Floats = NDArray[np.float32]
 Part = tuple[slice, slice]  # rows and columns of an image
 
 CUT_SHARE = {"object": 0.3, "box": 0.1}
-"""The share of a hole's edge at which what is around it may be cut off: along an outline that is hardly seen."""
+"""Largest share of a hole's edge at which its surroundings may be cut off; along an outline, that is hardly visible."""
 
-_SEAM_PX = 6  # width of the surroundings that a like place must have
+_SEAM_PX = 6  # width of the surroundings that must match
 _MOST_OFF = 30.0  # grey levels: pixels that differ by more show different things
-_GRAIN_PX = 1.5  # the standard deviation of the average that takes away a picture's grain
+_GRAIN_PX = 1.5  # standard deviation of the Gaussian that removes a picture's grain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Ground:
-    """What an image shows where an object is taken away."""
+    """The background in the place of a removed object."""
 
     part: Part  # of the image
     pixels: Pixels  # [h, w, 3]
     hole: Mask  # [h, w]
 
     def lay(self, canvas: Pixels, mask: Mask) -> None:
-        """Put it into the image, in place, where ``mask`` ``[H, W]`` is."""
+        """Write it into the image, in place, where ``mask`` ``[H, W]`` is true."""
         canvas[self.part][self.hole & mask[self.part]] = self.pixels[self.hole & mask[self.part]]
 
 
 def ground(image: Pixels, mask: Mask, occupied: geometry.Boxes, rng: np.random.Generator) -> Ground | None:
-    """What is to be in a hole ``[H, W]`` in place of what is there: what a like place of the same image shows.
+    """The background for a hole ``[H, W]``, copied from a similar place of the same image.
 
-    Like is a place whose surroundings are those of the hole, clear of the ``occupied`` boxes ``[n, 4]``; its light is
-    brought to that of the hole. None where there is no such place, or the hole would cut off what reaches into it.
+    A similar place has the surroundings of the hole and is clear of the ``occupied`` boxes ``[n, 4]``; its light is
+    adjusted to that of the hole. None if there is no such place, or if the hole would cut off its surroundings.
     """
     if not mask.any():
         return None
@@ -60,17 +60,17 @@ def ground(image: Pixels, mask: Mask, occupied: geometry.Boxes, rng: np.random.G
 
 
 def light(difference: Floats, known: Mask) -> Floats:
-    """``[h, w, 3]``: how the light of two pictures differs, everywhere, from their difference where it is ``known``.
+    """Difference in light ``[h, w, 3]`` of two pictures, from their ``difference`` where it is ``known`` ``[h, w]``.
 
-    It changes slowly; where the pictures are of different things does not count.
+    It is smooth; pixels at which the pictures show different things do not count.
     """
     return _average(difference, known & (np.abs(difference).max(axis=2) <= _MOST_OFF), max(known.shape) / 4)
 
 
 def meet(region: Pixels, other: Floats, inside: Mask, known: Mask, most_cut: float) -> bool:
-    """Whether ``other`` may stand ``inside`` a ``region``: at the edge, where ``known``, both show the same.
+    """True if ``other`` fits ``inside`` a ``region``: both show the same along the edge, as far as it is ``known``.
 
-    But for a share ``most_cut`` of it.
+    They may differ along a share ``most_cut`` of the edge.
     """
     import cv2
 
@@ -81,7 +81,7 @@ def meet(region: Pixels, other: Floats, inside: Mask, known: Mask, most_cut: flo
 
 
 def _average(values: Floats, counts: Mask, sigma: float) -> Floats:
-    """``[h, w, 3]``: Gaussian averages of those of the values that count ``[h, w]``."""
+    """Gaussian averages ``[h, w, 3]`` of the values where ``counts`` ``[h, w]`` is true."""
     import cv2
 
     weight = counts.astype(np.float32)[..., None]

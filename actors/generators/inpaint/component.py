@@ -1,4 +1,4 @@
-"""Inpainting as a component: how it is built and fitted."""
+"""The inpainting generator as a component: construction and fit."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -14,7 +14,7 @@ from actors.records import LabeledImage, Strategy
 
 
 class InpaintConfig(InpaintSettings, GeneratorBase):
-    """Which boxes are painted, where, and by which painter."""
+    """Boxes, places and painter of the inpainting generator."""
 
     runs_network: ClassVar = True
 

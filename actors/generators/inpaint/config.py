@@ -1,4 +1,4 @@
-"""The keys of the inpainting generator; ``component`` makes a component of them."""
+"""Config keys of the inpainting generator; see ``component`` for the component itself."""
 
 from typing import ClassVar, Literal, Self
 
@@ -13,44 +13,44 @@ from actors.records import Strategy
 
 
 class InpaintSettings(HardeningConfig):
-    """Which boxes are painted, where, and by which painter."""
+    """Boxes, places and painter of the inpainting generator."""
 
     not_in_fit: ClassVar = HardeningConfig.not_in_fit | {
         *("difficulty", "examples", "insert", "further", "turn_deg", "cutout", "feather_px"),
     }
 
     painter: PainterConfig = CropConfig()
-    """crop: fitted on the run's images; diffusers: any inpainting pipeline; gligen: grounded by boxes, as the paper."""
+    """crop: fitted on the run's images; diffusers: any inpainting pipeline; gligen: grounded by boxes (the paper)."""
     difficulty: Strategy = "hard"
-    """The variant that a painter which knows the attribute is asked for (DetDiffusion, arXiv 2403.13304, Fig. 3):
-    origin, as hard as the detector found the mined instance, or the same for all."""
+    """Difficulty requested from a painter conditioned on it (DetDiffusion, arXiv 2403.13304, Fig. 3): origin, as
+    measured for the mined instance, or the same for all."""
     examples: Literal["any", "told"] = "any"
-    """The real instances that a painter with a strength below 1 starts from (ours): any of the class, or those alone
-    that the detector found as easy or hard as ``difficulty`` asks; one without such an example starts from itself."""
+    """Real instances that a painter with a strength below 1 starts from (ours): any of the class, or (told) only those
+    of the requested ``difficulty``. An instance without such an example starts from itself."""
     cutout: Shape = "object"
-    """What is set into the hole for a painter to start from (those with a strength below 1): an instance along its
-    outline, for things that lie on a background; or its whole box, for marks that belong to what they are on."""
+    """Pixels that a painter with a strength below 1 starts from. object: an instance along its outline, for objects on
+    a background; box: its whole box, for marks that are part of a surface."""
     flip: bool = True
     """Instances may be mirrored, in examples and in the fit of a painter that learns."""
     rotate: bool = True
-    """Instances may be turned by 90, 180 and 270 degrees: right for things that are looked at from above."""
+    """Instances may be rotated by 90, 180 and 270 degrees, for objects seen from above."""
     insert: Share = 0.0
-    """Share of the instances painted at a new place of their image, as a further box; 0 is the paper. Above 0, those
-    that neighbours or the image's border cut into, or that cannot be taken away unseen, go there too."""
+    """Share of the instances painted at a new place of their image, as an additional box; 0 as in the paper. Above 0,
+    instances that neighbours or the image's border cut off, or that cannot be removed without a visible seam, are
+    painted there too."""
     further: int = Field(0, ge=0)
-    """New places at which each instance is painted besides, where there is room: a fuller picture teaches more in one
-    step. As with ``insert``, an instance that is cut into has one of its like painted in its stead."""
+    """Additional new places at which each instance is painted, where there is room, so that a training step has more
+    of them. As with ``insert``, an instance that is cut off is replaced by a similar one."""
     turn_deg: float = Field(0.0, ge=0.0, le=180.0)
-    """Inserted instances are turned by up to this angle either way, beside the quarter turns. For cutouts along the
-    outline: a box that is turned is no box any more."""
+    """Inserted instances are rotated by up to this angle either way, in addition to quarter turns. Only for ``cutout``
+    object: a rotated box is no box any more."""
     modes: tuple[Mode, ...] = Field(("plain", "scale"), min_length=1)
-    """What may be done to an example before a painter starts from it; one is drawn for each (name one twice to have it
-    twice as often). In its own box an instance keeps its scale."""
+    """Hard modes of the examples that a painter starts from; one is chosen at random for each (repeat a mode to choose
+    it more often). In its own box, an instance keeps its scale."""
     scale: Range = (0.64, 1.56)
     """Mode scale: range of the factor between an inserted box and the mined one."""
     context: float = Field(1.5, ge=1.0)
-    """Side of the window over the box's longer side; more than the hole's, which a painter is to fill from around it.
-    """
+    """Side of the window relative to the box's longer side; larger than the hole's, to show its surroundings."""
     margin: float = Field(0.1, ge=0.0, le=1.0)
     """The hole reaches beyond the box by this share of its sides, for shadows and seams."""
     feather_px: float = Field(2.0, ge=0.0)
@@ -60,22 +60,22 @@ class InpaintSettings(HardeningConfig):
     def _boxes_stay_boxes(self) -> Self:
         if self.turn_deg and self.cutout == "box":
             raise ValueError(
-                f"turn_deg {self.turn_deg:g}: cutout: box cannot be turned by any angle; use cutout: object"
+                f"turn_deg {self.turn_deg:g}: cutout: box cannot be rotated by any angle; use cutout: object"
             )
         return self
 
     @model_validator(mode="after")
-    def _knows_what_is_hard(self) -> Self:
+    def _painter_knows_difficulties(self) -> Self:
         if self.asks_what_was_hard and not self.painter.varies_instances:
             raise ValueError(
-                "difficulty: origin and examples: told are for a painter that is fitted on the real instances, and so "
-                "knows how hard each was found, and that starts from them: painter.kind crop, its strength below 1"
+                "difficulty: origin and examples: told need a painter that is fitted on the real instances, knows "
+                "their difficulties and starts from them: use painter.kind crop with a strength below 1"
             )
         return self
 
     @property
     def asks_what_was_hard(self) -> bool:
-        """Whether it matters how hard each real instance was found."""
+        """Whether the difficulties of the real instances are used."""
         return self.difficulty == "origin" or self.examples == "told"
 
     @model_validator(mode="after")

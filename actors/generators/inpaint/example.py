@@ -1,7 +1,7 @@
-"""Examples: real instances to start from (SDEdit, arXiv 2108.01073), as hard as is told (DetDiffusion, 2403.13304).
+"""Examples: real instances to start from (SDEdit, arXiv 2108.01073), of a difficulty (DetDiffusion, arXiv 2403.13304).
 
-One is set into the hole; a painter whose ``strength`` is below 1 takes it back towards noise, varies it and makes it
-fit in.
+An example is pasted into the hole. A painter with a ``strength`` below 1 adds noise to it and removes the noise, which
+varies it and blends it in.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,19 +18,19 @@ from actors.images import Pixels, read
 from actors.records import Attributes, Difficulty, LabeledImage
 from actors.seeds import derive_seed
 
-Key = tuple[str, int]  # of an instance: its image's id, and its position there
-Kind = tuple[int, Difficulty | None]  # a class, and how hard the detector found it; None where that does not count
+Key = tuple[str, int]  # of an instance: the id of its image, and its position there
+Kind = tuple[int, Difficulty | None]  # class and difficulty; None if difficulty does not matter
 
-_LEAST_FREE = 0.85  # of a box must be its own: what neighbours cover is theirs, and stays
+_LEAST_FREE = 0.85  # of a box must be free of neighbours, whose pixels stay
 _MAX_SHIFT = 20.0  # grey levels
-_LIKE = 1.5  # an example's sides and shape may differ from the box's by this factor
+_LIKE = 1.5  # an example's sides may differ from the box's by this factor
 _NUM_BOXES = 12  # whole boxes tried as an example
-_NUM_TOLD = 4  # outlines tried where all are hard: one that could not be found brings the ground it lies on along
-_LANES = 16  # numbers that a processor's vector holds at most: cv2 rounds those of a row that fill no vector otherwise
+_NUM_OUTLINES = 4  # outlines tried if difficulty matters: one that is badly found includes its background
+_LANES = 16  # of the widest SIMD vector: cv2 rounds the rest of a row, which fills no vector, differently
 
 
 class Instances:
-    """The instances of real images: which are whole, what they look like, and what is to be there without them."""
+    """The instances of real images: which are whole, their cutouts, and the background in their place."""
 
     def __init__(
         self,
@@ -42,10 +42,10 @@ class Instances:
         flip: bool,
         rotate: bool,
     ) -> None:
-        """They are cut out as ``shape`` says, and taken away with ``margin`` (share of a box's sides) at most.
+        """``shape`` is that of cutouts, ``margin`` (share of a box's sides) limits the area around a removed instance.
 
-        Examples may be mirrored (``flip``) and turned by quarters (``rotate``). Where there are ``attributes``, an
-        easy one is no example for a hard one.
+        Examples may be mirrored (``flip``) and rotated by quarter turns (``rotate``). With ``attributes``, they are of
+        the requested difficulty.
         """
         self.images = {image.id: image for image in real}
         self.whole = {image.id: whole(image) for image in real}
@@ -67,23 +67,22 @@ class Instances:
         there = silhouette(self.cut(image_id, index), boxes[index], pixels.shape[:2])
         return ground(pixels, free & there, boxes, chance)
 
-    def itself_or_alike(self, canvas: Pixels, key: Key, told: Difficulty, rng: np.random.Generator) -> Cutout:
-        """The instance if it is whole and, where that counts, as hard as ``told``; else one alike."""
+    def itself_or_alike(self, canvas: Pixels, key: Key, difficulty: Difficulty, rng: np.random.Generator) -> Cutout:
+        """The instance if it is whole and, with ``attributes``, of this ``difficulty``; else a similar one."""
         image_id, index = key
-        as_told = self.attributes is None or self.attributes[image_id][index] is told
-        return self.cut(*key) if as_told and self.whole[image_id][index] else self.alike(canvas, key, told, rng)
+        fits = self.attributes is None or self.attributes[image_id][index] is difficulty
+        return self.cut(*key) if fits and self.whole[image_id][index] else self.alike(canvas, key, difficulty, rng)
 
-    def alike(self, canvas: Pixels, key: Key, told: Difficulty, rng: np.random.Generator) -> Cutout:
-        """A whole instance of the same class, of about the same size and shape; the instance itself where none is.
+    def alike(self, canvas: Pixels, key: Key, difficulty: Difficulty, rng: np.random.Generator) -> Cutout:
+        """A whole instance of the same class and about the same size and shape; the instance itself if there is none.
 
-        One that comes with its whole box, or is told how hard to be, is the best of a few: its surroundings are to be
-        those of the box.
+        If whole boxes are cut out, or difficulty matters, it is the one of a few whose surroundings match best.
         """
         annotation, index = self.images[key[0]].annotation, key[1]
         box, label = annotation.boxes[index], int(annotation.labels[index])
-        names, boxes = self.by_kind.get((label, told if self.attributes else None), ([], geometry.empty()))
+        names, boxes = self.by_kind.get((label, difficulty if self.attributes else None), ([], geometry.empty()))
         found = alike(box, boxes, turn=self.rotate)
-        tries = _NUM_BOXES if self.shape == "box" else _NUM_TOLD if self.attributes else 1
+        tries = _NUM_BOXES if self.shape == "box" else _NUM_OUTLINES if self.attributes else 1
         drawn = []
         for _ in range(tries):
             cutout = self.cut(*(names[found[int(rng.integers(len(found)))]] if found else key))
@@ -93,16 +92,16 @@ class Instances:
 
 
 def check_known(attributes: Attributes, images: Sequence[LabeledImage]) -> None:
-    """Raise ValueError where a painter's ``attributes`` do not say how hard an image's instances were found."""
+    """Raise ValueError if a painter's ``attributes`` lack the difficulties of an image's instances."""
     if unknown := [image.id for image in images if image.id not in attributes]:
         raise ValueError(
-            f"the painter does not know how hard the instances of {unknown[0]!r} were found: an earlier detloop has "
-            "fitted it; remove it from fits/ below the root, and it is fitted anew"
+            f"the painter lacks the difficulties of the instances of {unknown[0]!r}: an earlier version of detloop "
+            "fitted it; remove it from fits/ below the root to fit it again"
         )
 
 
 def whole(image: LabeledImage) -> Mask:
-    """Which instances ``[n]`` are whole: neither cut off by the image's border nor mixed up with a neighbour."""
+    """Mask ``[n]`` of the whole instances: neither cut off by the image's border nor covered by a neighbour."""
     boxes = image.annotation.boxes
     limits = np.array([image.width, image.height], np.float32) - BORDER_PX
     inside = (boxes[:, :2] >= BORDER_PX).all(axis=1) & (boxes[:, 2:] <= limits).all(axis=1)
@@ -113,7 +112,7 @@ def whole(image: LabeledImage) -> Mask:
 
 
 def is_free(mask: Mask, box: geometry.Boxes) -> bool:
-    """Whether enough of a box ``[4]`` is its own to be painted, whose hole in the image is ``mask`` ``[H, W]``."""
+    """True if enough of a box ``[4]`` is free of neighbours to paint it; ``mask`` ``[H, W]`` is its hole."""
     left, top, right, bottom = np.maximum(np.rint(box), 0).astype(int)
     free = mask[top:bottom, left:right]
     return bool(free.size and free.mean() >= _LEAST_FREE)
@@ -122,7 +121,7 @@ def is_free(mask: Mask, box: geometry.Boxes) -> bool:
 def by_kind(
     images: Sequence[LabeledImage], is_whole: Mapping[str, Mask], attributes: Attributes | None
 ) -> dict[Kind, tuple[list[Key], geometry.Boxes]]:
-    """Every whole instance, and its box ``[n, 4]``, by kind."""
+    """The whole instances and their boxes ``[n, 4]``, by kind."""
     found: dict[Kind, list[Key]] = {}
     for image in images:
         for index in map(int, np.flatnonzero(is_whole[image.id])):
@@ -133,7 +132,7 @@ def by_kind(
 
 
 def alike(box: geometry.Boxes, others: geometry.Boxes, *, turn: bool) -> Sequence[int]:
-    """Which of the boxes ``[n, 4]`` are of about the size and shape of ``box`` ``[4]``, where allowed after a turn."""
+    """Positions of the boxes ``[n, 4]`` of about the size and shape of ``box`` ``[4]``; if ``turn``, also rotated."""
     size = np.log(np.maximum(box[2:] - box[:2], 1.0))
     sizes = np.log(np.maximum(others[:, 2:] - others[:, :2], 1.0))
     fits = (np.abs(sizes - size) <= np.log(_LIKE)).all(axis=1)
@@ -143,13 +142,13 @@ def alike(box: geometry.Boxes, others: geometry.Boxes, *, turn: bool) -> Sequenc
 
 
 def quarter_turns(box: geometry.Boxes, example: geometry.Boxes, rng: np.random.Generator) -> int:
-    """Quarter turns after which a box ``example`` ``[4]`` lies the way ``box`` does; one of the two, by chance."""
+    """Quarter turns that give ``example`` ``[4]`` the orientation of ``box`` ``[4]``; one of the two at random."""
     wide, example_wide = (sides[2] - sides[0] > sides[3] - sides[1] for sides in (box, example))
     return int(rng.integers(2)) * 2 + int(wide != example_wide)
 
 
 def silhouette(cutout: Cutout, box: geometry.Boxes, shape: tuple[int, int]) -> Mask:
-    """``[H, W]``: where an instance cut from ``box`` ``[4]`` of an image is in it, with half its margin around it."""
+    """Mask ``[H, W]`` of an instance cut from ``box`` ``[4]`` of an image, with half its margin around it."""
     import cv2
 
     there = cutout.core_in_image(box, shape).astype(np.uint8)
@@ -158,12 +157,12 @@ def silhouette(cutout: Cutout, box: geometry.Boxes, shape: tuple[int, int]) -> M
 
 
 def seam(canvas: Pixels, cutout: Cutout, box: geometry.Boxes) -> float:
-    """Root mean square difference, grey levels, of a cutout's surroundings and the canvas's around ``box`` ``[4]``."""
+    """RMS difference, in grey levels, between a cutout's surroundings and the canvas around ``box`` ``[4]``."""
     import cv2
 
     part, matrix = _placed(canvas, cutout, box)
     region = canvas[part]
-    matrix[:, 2] -= part[1].start, part[0].start  # other last bits than when it is set in, in a fraction of the time
+    matrix[:, 2] -= part[1].start, part[0].start  # other last bits than in ``compose``, in a fraction of the time
 
     def warp(array: Pixels | Floats, beyond: int) -> Floats:
         return np.asarray(cv2.warpAffine(array, matrix, region.shape[1::-1], borderMode=beyond), np.float32)
@@ -173,17 +172,17 @@ def seam(canvas: Pixels, cutout: Cutout, box: geometry.Boxes) -> float:
 
 
 def goes_on(canvas: Pixels, cutout: Cutout, box: geometry.Boxes) -> bool:
-    """Whether a cutout of a whole box goes on in the canvas's pixels around ``box`` ``[4]``."""
+    """True if a cutout of a whole box continues in the canvas's pixels around ``box`` ``[4]``."""
     part, pixels, alpha, around = _warped(canvas, cutout, box)
     pixels += light(canvas[part] - pixels, around)
     return meet(canvas[part], pixels, alpha >= cutout.opacity, around, CUT_SHARE["box"])
 
 
 def compose(canvas: Pixels, cutout: Cutout, box: geometry.Boxes, mask: Mask) -> None:
-    """Set a cutout into the hole ``mask`` ``[H, W]`` so that its object fills ``box`` ``[4]``, in place.
+    """Paste a cutout into the hole ``mask`` ``[H, W]``, in place, so that its object fills ``box`` ``[4]``.
 
-    Its colours are moved by the median difference of the surroundings, a little at most: light differs from image to
-    image, but an object on a darker ground is not itself darker.
+    Its colours are shifted by the median difference of the surroundings, within a limit: light differs between images,
+    but an object on a darker background is not darker itself.
     """
     part, pixels, alpha, around = _warped(canvas, cutout, box)
     region = canvas[part]
@@ -195,9 +194,9 @@ def compose(canvas: Pixels, cutout: Cutout, box: geometry.Boxes, mask: Mask) -> 
 
 
 def _warped(canvas: Pixels, cutout: Cutout, box: geometry.Boxes) -> tuple[Part, Floats, Floats, Mask]:
-    """A cutout on the canvas's grid, its object filling ``box``.
+    """A cutout resampled to the canvas, so that its object fills ``box``.
 
-    The part of the canvas that it covers, and there: its pixels, weights, and where its surroundings are.
+    Returns the part of the canvas that it covers, and its pixels, weights and surroundings there.
     """
     import cv2
 
@@ -212,7 +211,7 @@ def _warped(canvas: Pixels, cutout: Cutout, box: geometry.Boxes) -> tuple[Part, 
 
 
 def _placed(canvas: Pixels, cutout: Cutout, box: geometry.Boxes) -> tuple[Part, NDArray[np.float64]]:
-    """The part of the canvas that a cutout covers whose object fills ``box``, and the way there: ``[2, 3]``, affine."""
+    """The part of the canvas that a cutout covers if its object fills ``box``, and its affine map ``[2, 3]``."""
     factors = (box[2:] - box[:2]) / np.maximum(cutout.box[2:] - cutout.box[:2], 1.0)
     offset = box[:2] - factors * cutout.box[:2]
     matrix = np.array([[factors[0], 0, offset[0]], [0, factors[1], offset[1]]], np.float64)
@@ -223,7 +222,7 @@ def _placed(canvas: Pixels, cutout: Cutout, box: geometry.Boxes) -> tuple[Part, 
 
 
 def _surroundings(cutout: Cutout, warp: Callable[[Pixels | Floats, int], Floats]) -> tuple[Floats, Mask]:
-    """A cutout's pixels, and which of them are around its object, on the grid that ``warp`` brings them to."""
+    """A cutout's pixels and the mask of those around its object, both resampled by ``warp``."""
     import cv2
 
     pixels = warp(np.ascontiguousarray(cutout.pixels), cv2.BORDER_REPLICATE)

@@ -1,6 +1,6 @@
-"""Inpainting: mined boxes of a real image painted anew (Gen2Det, arXiv 2312.04566, Sec. 3.1).
+"""Inpainting: mined boxes of a real image are repainted (Gen2Det, arXiv 2312.04566, Sec. 3.1).
 
-The labels are the image's own; only the inside of the boxes changes, pixel for pixel. The paper paints the whole image
+The labels are the image's own; only pixels inside the boxes change. The paper paints the whole image
 at once with a grounded diffusion model; here each box is painted in a window around it at the painter's own resolution,
 so that a small object is not lost in latent space. Beyond the paper, an instance may be painted at a new place.
 """
@@ -27,12 +27,12 @@ from actors.seeds import derive_seed
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Site:
-    """One box that is to be painted, and its place in the candidate."""
+    """A box to paint, and its place in the candidate."""
 
-    example: Cutout  # what the painter starts from
+    example: Cutout  # the instance that the painter starts from
     box: geometry.Boxes  # [4]
     label: int
-    difficulty: Difficulty  # that is asked for
+    difficulty: Difficulty  # requested
     index: int  # in the candidate's annotation
     mask: Mask  # [H, W]
     frame: Frame
@@ -44,18 +44,18 @@ class _Draft:
 
     lineage: Lineage
     canvas: Pixels  # [H, W, 3]
-    start: Pixels  # [H, W, 3]: the canvas, for a painter that varies with the examples in its holes
+    start: Pixels  # [H, W, 3]: the canvas; for a painter that varies, with the examples in its holes
     annotation: Annotation
     sites: tuple[_Site, ...]
 
 
 class Inpaint:
-    """Paints a lineage's mined instances anew, in their own boxes or at new places of their image.
+    """Repaints a lineage's mined instances, in their own boxes or at new places of their image.
 
-    Pixels outside the holes stay the image's. A box keeps out of its neighbours' pixels; one that shares more than 15 %
-    of its own with them is left as it is. So is, where the painter starts from an example, one whose old object cannot
-    be taken away, or whose example cannot be set in, without cutting off what is around it. The annotation is the
-    image's, then one box for each inserted instance.
+    Pixels outside of the holes do not change. A hole leaves out the neighbours' boxes; a box that shares more than 15 %
+    of its area with them is not painted. If the painter starts from an example, neither is a box whose old object
+    cannot be removed, or whose example cannot be pasted, without cutting off its surroundings. The annotation holds the
+    image's boxes, then one box for each inserted instance.
     """
 
     def __init__(self, config: InpaintSettings, real: Sequence[LabeledImage], painter: Painter) -> None:
@@ -69,7 +69,7 @@ class Inpaint:
     def generate(self, lineages: Sequence[Lineage]) -> list[Candidate]:
         """One candidate per lineage, in order; the windows of all of them are painted together.
 
-        Raises ValueError where a lineage names an image or box that is not there.
+        Raises ValueError if a lineage names an image or box that does not exist.
         """
         drafts = [self._draft(lineage) for lineage in lineages]
         windows = [self._window(draft, site) for draft in drafts for site in draft.sites]
@@ -77,22 +77,22 @@ class Inpaint:
         return [self._finish(draft, [next(painted) for _ in draft.sites]) for draft in drafts]
 
     def _draft(self, lineage: Lineage) -> _Draft:
-        """Where each instance is painted: in its own box, or, by the candidate's own chance, elsewhere."""
+        """Choose for each instance its own box or, at random, a new place."""
         image = source_of(self.instances.images, lineage)
         canvas, rng = self.instances.read(image.uri), np.random.default_rng(lineage.seed)
         annotation, painted = image.annotation, []
-        for turn, index in product(range(1 + self.config.further), lineage.box_indices):
-            told, key = self._told(image, index), (image.id, index)
-            moves = turn > 0 or self._moves(image, index, rng)
-            new = self._new_place(canvas, annotation, key, told, rng) if moves else None
+        for repeat, index in product(range(1 + self.config.further), lineage.box_indices):
+            difficulty, key = self._difficulty(image, index), (image.id, index)
+            moves = repeat > 0 or self._moves(image, index, rng)
+            new = self._new_place(canvas, annotation, key, difficulty, rng) if moves else None
             if new:
                 annotation = annotation.join(one_box(new[0], image.annotation.labels[index]))
-                painted.append((len(annotation) - 1, new[1], told))
-            elif turn == 0:
-                example = self.instances.alike(canvas, key, told, rng)
+                painted.append((len(annotation) - 1, new[1], difficulty))
+            elif repeat == 0:
+                example = self.instances.alike(canvas, key, difficulty, rng)
                 mode = self._mode(rng)
                 example = example if mode == "scale" else self.config.harden(example, mode, rng)
-                painted.append((index, example, told))
+                painted.append((index, example, difficulty))
         sites = [self._site(canvas, annotation, *one) for one in painted]
         sites = [site for site in sites if examples.is_free(site.mask, site.box)]
         start, sites = self._start(canvas, sites, image) if self.painter.varies else (canvas, sites)
@@ -103,17 +103,22 @@ class Inpaint:
         return rng.random() < self.config.insert or (self.config.insert > 0 and not self._can_stay(image, index))
 
     def _can_stay(self, image: LabeledImage, index: int) -> bool:
-        """Whether another instance may take its place: it is whole, and can be taken away where it must be."""
+        """True if another instance can take its place: it is whole, and can be removed if it has to be."""
         replaced = self.painter.varies and self.config.cutout == "object"
         return bool(self.instances.whole[image.id][index]) and not (
             replaced and self.instances.ground(image.id, index) is None
         )
 
     def _new_place(
-        self, canvas: Pixels, annotation: Annotation, key: examples.Key, told: Difficulty, rng: np.random.Generator
+        self,
+        canvas: Pixels,
+        annotation: Annotation,
+        key: examples.Key,
+        difficulty: Difficulty,
+        rng: np.random.Generator,
     ) -> tuple[geometry.Boxes, Cutout] | None:
-        """A box ``[4]`` for an instance, clear of the others, where the surroundings are like its own; its example."""
-        cutout = self.instances.itself_or_alike(canvas, key, told, rng)
+        """A box ``[4]`` for an instance, clear of the others and with matching surroundings, and its example."""
+        cutout = self.instances.itself_or_alike(canvas, key, difficulty, rng)
         turns = int(rng.integers(4)) * self.config.rotate
         cutout = turned(cutout, flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns)
         if self.config.turn_deg:
@@ -125,10 +130,10 @@ class Inpaint:
         box = cutout.box + np.array([place.x, place.y] * 2, np.float32)
         return geometry.clip(box, canvas.shape[1], canvas.shape[0]), cutout
 
-    def _told(self, image: LabeledImage, index: int) -> Difficulty:
-        """How hard an instance is to be."""
-        asked = self.config.difficulty
-        return self.painter.attributes[image.id][index] if asked == "origin" else Difficulty(asked)
+    def _difficulty(self, image: LabeledImage, index: int) -> Difficulty:
+        """The requested difficulty of an instance."""
+        requested = self.config.difficulty
+        return self.painter.attributes[image.id][index] if requested == "origin" else Difficulty(requested)
 
     def _mode(self, rng: np.random.Generator) -> Mode:
         return self.config.modes[rng.integers(len(self.config.modes))]
@@ -150,7 +155,7 @@ class Inpaint:
         )
 
     def _start(self, canvas: Pixels, sites: Sequence[_Site], image: LabeledImage) -> tuple[Pixels, list[_Site]]:
-        """The canvas with an example in every hole, and the sites that have room for one."""
+        """The canvas with an example in each hole, and the sites where one fits."""
         start = canvas.copy()
         ready = [site for site in sites if self._make_room(start, site, image)]
         for site in ready:
@@ -158,10 +163,10 @@ class Inpaint:
         return start, ready
 
     def _make_room(self, start: Pixels, site: _Site, image: LabeledImage) -> bool:
-        """Take away what is in one of the image's own boxes, in place; False where that, or the example, would show."""
-        if site.index >= len(image.annotation):  # a new place was chosen by its ground
+        """Remove the object in one of the image's own boxes, in place; False if that or the example leaves a seam."""
+        if site.index >= len(image.annotation):  # a new place was chosen for its background
             return True
-        if self.config.cutout == "box":  # the example covers what is there
+        if self.config.cutout == "box":  # the example covers the old object
             return examples.goes_on(start, site.example, site.box)
         ground = self.instances.ground(image.id, site.index)
         if ground:
@@ -185,9 +190,8 @@ class Inpaint:
         touched = np.full(canvas.shape[:2], -1, np.int16)
         for site, pixels in zip(draft.sites, painted, strict=True):
             if pixels is not None:
-                if self.painter.varies:
-                    pixels = site.frame.sharpened(pixels, draft.start)  # noqa: PLW2901
-                site.frame.paste(canvas, pixels, feathered(site.mask, self.config.feather_px))
+                sharp = site.frame.sharpened(pixels, draft.start) if self.painter.varies else pixels
+                site.frame.paste(canvas, sharp, feathered(site.mask, self.config.feather_px))
                 drawn[site.index] = True
                 touched[site.mask] = site.index
         refused = "generator: safety_checker" if any(pixels is None for pixels in painted) else ""
@@ -205,7 +209,7 @@ class Inpaint:
 
 
 def _painted(annotation: Annotation, num_own: int, sites: Sequence[_Site]) -> tuple[Annotation, list[_Site]]:
-    """The annotation without the boxes that were added to the image's ``num_own`` and have no site; the sites in it."""
+    """The annotation without added boxes (after the image's ``num_own``) that have no site, and the sites in it."""
     keep = np.arange(len(annotation)) < num_own
     keep[[site.index for site in sites]] = True
     position = np.cumsum(keep) - 1

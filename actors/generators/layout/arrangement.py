@@ -1,7 +1,7 @@
 """Layouts to draw: those of real training images (DetDiffusion, arXiv 2403.13304, Sec. 4.3), and variations of them.
 
-Flips are GeoDiffusion's (arXiv 2306.04607, Sec. 4.1), and so are shifted boxes. Recombination is ours: some boxes of
-one image and some of another, where they have room beside each other.
+Flips and shifted boxes are from GeoDiffusion (arXiv 2306.04607, Sec. 4.1). Recombination is ours: some boxes of one
+image, and the boxes of another that have room beside them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ from actors.config import Config, Share
 from actors.generators.layout.prompt import flipped
 from actors.records import Annotation, Difficulty, LabeledImage
 
-_MOST_SHARED = 0.2  # of the smaller of two boxes that are put beside each other
+_MOST_SHARED = 0.2  # largest overlap of two recombined boxes, as a share of the smaller
 
 
 class ArrangementConfig(Config):
-    """How the layouts that are drawn differ from those of the real images."""
+    """Differences between the requested layouts and those of the real images."""
 
     not_in_fit: ClassVar = frozenset({"jitter", "recombine"})
 
@@ -28,8 +28,8 @@ class ArrangementConfig(Config):
     jitter: Share = 0.0
     """Each box is moved by up to this share of its sides, within the image."""
     recombine: Share = 0.0
-    """This share of the layouts is made of two: half of an image's boxes, mined ones first, and those of another that
-    have room."""
+    """Share of the layouts that combine two images: half of one image's boxes, mined ones first, and those of another
+    that have room."""
 
     @property
     def moves(self) -> bool:
@@ -39,15 +39,15 @@ class ArrangementConfig(Config):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Layout:
-    """What is to be drawn, and where."""
+    """The objects of a picture to draw, and their boxes."""
 
     annotation: Annotation
     difficulties: tuple[Difficulty, ...]  # [n], as measured in the real images
-    mirrored: bool  # left to right, against the image it is taken from
+    mirrored: bool  # left to right, relative to the image it is taken from
 
 
 class Arranger:
-    """Makes layouts out of those of real images, whose boxes are as hard as ``difficulties`` says (by image id)."""
+    """Makes layouts from those of real images; ``difficulties`` are those of each image's boxes, by image id."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Arranger:
         self.config, self.real, self.difficulties = config, tuple(real), difficulties
 
     def arrange(self, image: LabeledImage, mined: Sequence[int], rng: np.random.Generator) -> Layout:
-        """A layout after that of ``image``, whose boxes at ``mined`` it is about; all chances come from ``rng``."""
+        """A layout derived from that of ``image``, whose boxes at positions ``mined`` were mined."""
         layout = Layout(annotation=image.annotation, difficulties=self.difficulties[image.id], mirrored=False)
         if rng.random() < self.config.recombine:
             layout = self._joined(self._half(layout, mined, rng), image, self.real[rng.integers(len(self.real))])
@@ -69,7 +69,7 @@ class Arranger:
         return layout
 
     def _half(self, layout: Layout, mined: Sequence[int], rng: np.random.Generator) -> Layout:
-        """Half of the boxes, by chance, but mined ones before the others."""
+        """A random half of the boxes; mined ones come first."""
         order = rng.permutation(len(layout.annotation))
         order = order[np.argsort(~np.isin(order, mined), kind="stable")]
         half = np.sort(order[: (len(order) + 1) // 2])
@@ -77,7 +77,7 @@ class Arranger:
         return replace(layout, annotation=layout.annotation.take(half), difficulties=difficulties)
 
     def _joined(self, layout: Layout, image: LabeledImage, other: LabeledImage) -> Layout:
-        """With those boxes of the other image that share little with the layout's and each other."""
+        """The layout with those boxes of the other image that hardly overlap with its own and each other."""
         annotation, difficulties = layout.annotation, list(layout.difficulties)
         scale = np.array([image.width / other.width, image.height / other.height] * 2, np.float32)
         theirs = replace(other.annotation, boxes=other.annotation.boxes * scale)
@@ -92,7 +92,7 @@ class Arranger:
 
 
 def jittered(annotation: Annotation, image: LabeledImage, share: float, rng: np.random.Generator) -> Annotation:
-    """Each box moved, uniformly, by up to ``share`` of its sides; its size stays, and it stays in the image."""
+    """Each box moved uniformly by up to ``share`` of its sides, within the image; sizes do not change."""
     boxes = annotation.boxes
     sides = boxes[:, 2:] - boxes[:, :2]
     shift = rng.uniform(-share, share, sides.shape).astype(np.float32) * sides

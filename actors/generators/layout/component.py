@@ -1,4 +1,4 @@
-"""Layout to image as a component: how it is built and fitted."""
+"""The layout-to-image generator as a component: construction and fit."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -13,7 +13,7 @@ from actors.records import LabeledImage, Strategy
 
 
 class LayoutConfig(LayoutSettings, GeneratorBase):
-    """The network, how it is fitted, what it is asked for, and how it samples."""
+    """Network, fit, prompts and sampling of the layout-to-image generator."""
 
     runs_network: ClassVar = True
     has_canvas: ClassVar = False

@@ -1,8 +1,8 @@
-"""Layout to image, told what is hard (DetDiffusion, arXiv 2403.13304; its base GeoDiffusion, arXiv 2306.04607).
+"""Layout to image, conditioned on difficulty (DetDiffusion, arXiv 2403.13304; its base GeoDiffusion, arXiv 2306.04607).
 
-A diffusion model is fitted on the real training images, each described by where its objects are and whether the
-detector finds them easy or hard. It then draws whole new images after the layouts of those that hold mined instances,
-and the word for the difficulty says which way.
+A diffusion model is fitted on the real training images. Their prompts give the class, box and difficulty of each
+object. The model then draws whole new images from the layouts of images with mined instances, with the requested
+difficulty in the prompt.
 """
 
 from collections.abc import Sequence
@@ -23,10 +23,10 @@ from actors.seeds import derive_seed
 
 
 class LayoutGenerator:
-    """Draws whole images after the layouts of those that hold mined instances.
+    """Draws whole images from the layouts of images with mined instances.
 
-    The annotation is the layout: boxes for which the prompt has no tokens left are flagged ignore, and so are those
-    that are ignored in the real image. Every other box is ``drawn``. A candidate has no canvas: all its pixels are new.
+    The annotation is the layout. Boxes that have no room in the prompt, and those ignored in the real image, are
+    flagged ignore; all others are ``drawn``. A candidate has no canvas: all its pixels are new.
     """
 
     def __init__(self, config: LayoutSettings, real: Sequence[LabeledImage], network: LayoutNetwork) -> None:
@@ -39,7 +39,7 @@ class LayoutGenerator:
     def generate(self, lineages: Sequence[Lineage]) -> list[Candidate]:
         """One candidate per lineage, in order.
 
-        Raises ValueError where a lineage names an image or box that is not there.
+        Raises ValueError if a lineage names an image or box that does not exist.
         """
         candidates: list[Candidate] = []
         for first in range(0, len(lineages), self.config.batch_size):
@@ -53,13 +53,13 @@ class LayoutGenerator:
         return candidates
 
     def _draft(self, lineage: Lineage) -> tuple[Order, Annotation]:
-        """What is asked of the network, and the labels of what it then draws."""
+        """The order for the network, and the annotation of its picture."""
         image, rng = source_of(self.images, lineage), np.random.default_rng(lineage.seed)
         layout = self.arranger.arrange(image, lineage.box_indices, rng)
         prompt = self.writer.write(layout.annotation, image.width, image.height, self._asked(layout), rng)
-        unasked = np.ones(len(layout.annotation), np.bool_)
-        unasked[list(prompt.kept)] = False
-        annotation = Annotation(boxes=layout.annotation.boxes, labels=layout.annotation.labels, ignore=unasked)
+        left_out = np.ones(len(layout.annotation), np.bool_)
+        left_out[list(prompt.kept)] = False
+        annotation = Annotation(boxes=layout.annotation.boxes, labels=layout.annotation.labels, ignore=left_out)
         order = Order(text=prompt.text, start=self._start(image, layout), seed=derive_seed(lineage.seed, "noise"))
         return order, annotation
 
@@ -93,7 +93,7 @@ class LayoutGenerator:
 
 
 def stretched(pixels: Pixels, width: int, height: int) -> Pixels:
-    """An image ``[H, W, 3]`` resized to ``[height, width, 3]``, whatever that does to its shape."""
+    """An image ``[H, W, 3]`` resized to ``[height, width, 3]``, without keeping its aspect ratio."""
     import cv2
 
     shrinks = height < pixels.shape[0] and width < pixels.shape[1]
@@ -102,5 +102,5 @@ def stretched(pixels: Pixels, width: int, height: int) -> Pixels:
 
 
 def network_input(square: Pixels, *, mirrored: bool) -> NDArray[np.float32]:
-    """A square image ``[S, S, 3]``, mirrored left to right or not, as ``[3, S, S]`` in [-1, 1]."""
+    """A square image ``[S, S, 3]``, mirrored left to right if ``mirrored``, as ``[3, S, S]`` in [-1, 1]."""
     return scaled(square[:, ::-1] if mirrored else square)

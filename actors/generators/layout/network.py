@@ -1,13 +1,13 @@
-"""The networks of the layout model (DetDiffusion, arXiv 2403.13304, Sec. 3): text encoder, U-Net, and a VAE or none.
+"""The networks of the layout model (DetDiffusion, arXiv 2403.13304, Sec. 3): text encoder, U-Net, optional VAE.
 
-One code path serves both: a Stable Diffusion checkpoint, and a small network in pixel space from random weights.
+The same code runs a Stable Diffusion checkpoint and a small network in pixel space from random weights.
 """
 
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,51 +26,54 @@ from actors.generators.diffusion.learner import (
     to_pixels,
 )
 from actors.generators.diffusion.low_rank import adapt, merge
-from actors.generators.diffusion.weights import load_weights
+from actors.generators.diffusion.weights import Pipeline, load_weights
 from actors.generators.layout.config import LayoutSettings, SmallConfig, StableDiffusionConfig
 from actors.generators.layout.prompt import extend_vocabulary, place_locations, word_tokenizer
 from actors.images import Pixels
 from actors.precision import autocast, cast_weights
 from actors.records import Attributes
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
 FAMILY = "layout"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Order:
-    """One picture that a network is asked for."""
+    """A picture for a network to draw."""
 
     text: str
-    start: NDArray[np.float32] | None  # [3, S, S] in [-1, 1]: what it is drawn over; None: from noise alone
+    start: NDArray[np.float32] | None  # [3, S, S] in [-1, 1]: the picture to start from; None: from noise alone
     seed: int  # of the noise
 
 
 class Denoiser(nn.Module):
-    """What is fitted: a text encoder and the U-Net that reads it."""
+    """The fitted part: a text encoder and the U-Net conditioned on it."""
 
     def __init__(self, text_encoder: nn.Module, unet: nn.Module) -> None:
         super().__init__()
         self.text_encoder, self.unet = text_encoder, unet
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Denoiser":
-        """Copies share the buffers, and with them what is frozen (see ``actors.generators.diffusion.low_rank``)."""
+        """Copies share the buffers, which hold frozen weights (see ``actors.generators.diffusion.low_rank``)."""
         memo |= {id(buffer): buffer for buffer in self.buffers()}
         return Denoiser(deepcopy(self.text_encoder, memo), deepcopy(self.unet, memo)).train(self.training)
 
     def read(self, tokens: Tensor) -> Tensor:
-        """States ``[b, T, D]`` of prompts ``[b, T]``."""
+        """Text states ``[b, T, D]`` of tokens ``[b, T]``."""
         states: Tensor = self.text_encoder(input_ids=tokens).last_hidden_state
         return states
 
     def forward(self, noisy: Tensor, timesteps: Tensor, states: Tensor) -> Tensor:
-        """What is predicted ``[b, C, h, w]`` float32 of noisy latents of that shape."""
+        """The prediction ``[b, C, h, w]`` float32 for noisy latents of that shape."""
         noisy = noisy.contiguous(memory_format=torch.channels_last)
         predicted: Tensor = self.unet(noisy, timesteps, encoder_hidden_states=states).sample
         return predicted.float()
 
 
 class LayoutNetwork:
-    """Tokenizer, denoiser, VAE and forward process; draws pictures. ``attributes`` are those it was fitted with."""
+    """Tokenizer, denoiser, VAE and forward process. ``attributes`` are the difficulties it was fitted with."""
 
     def __init__(
         self,
@@ -79,7 +82,7 @@ class LayoutNetwork:
         attributes: Attributes,
         device: str | None = None,
     ) -> None:
-        """The network as it is before a fit: pretrained weights, or random ones by torch's generator."""
+        """The network before a fit: with pretrained weights, or random ones from torch's generator."""
         self.config, self.classes, self.attributes = config, classes, attributes
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.vae: Any = None
@@ -91,12 +94,12 @@ class LayoutNetwork:
             case StableDiffusionConfig() as pretrained:
                 self.tokenizer, self.denoiser, self.vae, self.forward = _pretrained(pretrained, config)
                 self.vae.requires_grad_(requires_grad=False).to(self.device).to(memory_format=torch.channels_last)
-        self.denoiser.eval()  # no dropout, in a fit neither: all chance comes from seeds
+        self.denoiser.eval()  # no dropout, not in a fit either: all randomness comes from seeds
         self.denoiser.to(self.device).to(memory_format=torch.channels_last)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """Of one picture: channels, height, width."""
+        """Channels, height and width of one picture's latents."""
         size = self.config.network.size_px
         if self.vae is None:
             return 3, size, size
@@ -104,7 +107,7 @@ class LayoutNetwork:
         return int(self.vae.config.latent_channels), side, side
 
     def tokens(self, texts: Sequence[str]) -> Tensor:
-        """Prompts ``[b, T]``, padded."""
+        """Tokens ``[b, T]`` of prompts, padded."""
         length = self.config.prompt.max_tokens
         encoded = self.tokenizer(
             list(texts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
@@ -123,7 +126,7 @@ class LayoutNetwork:
         return latents.float() * float(self.vae.config.scaling_factor)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """The way back."""
+        """Pictures ``[b, 3, S, S]`` from latents, the inverse of ``encode``."""
         if self.vae is None:
             return latents
         with autocast(self.device):
@@ -132,36 +135,36 @@ class LayoutNetwork:
 
     @torch.inference_mode()
     def draw(self, orders: Sequence[Order]) -> list[Pixels]:
-        """The pictures ``[S, S, 3]``; one does not depend on the others, up to the last bits of the arithmetic."""
+        """The pictures ``[S, S, 3]``; each is independent of the others, up to the last bits of the arithmetic."""
         noise = torch.from_numpy(np.stack([noise_of(order.seed, self.latent_shape) for order in orders]))
         with autocast(self.device):
             states = self.denoiser.read(self.tokens([order.text for order in orders]))
-            untold = self.denoiser.read(self.tokens([""])).expand_as(states)
+            without = self.denoiser.read(self.tokens([""])).expand_as(states)
         timesteps = sampling_timesteps(self.config.strength, self.config.sampling_steps)
-        predict = partial(self._predict, states, untold)
+        predict = partial(self._predict, states, without)
         latents = sample(self.forward, predict, self._start(orders), noise.to(self.device), timesteps)
         return to_pixels(self.decode(latents))
 
     def _start(self, orders: Sequence[Order]) -> Tensor:
-        """Latents of what is drawn over; where there is nothing, they do not matter."""
+        """Latents of the pictures to start from; zeros, which do not matter, if there are none."""
         starts = [order.start for order in orders if order.start is not None]
         if starts:
             return self.encode(torch.from_numpy(np.stack(starts)))
         return torch.zeros(len(orders), *self.latent_shape, device=self.device)
 
-    def _predict(self, states: Tensor, untold: Tensor, latents: Tensor, timestep: Tensor) -> Tensor:
-        """What the denoiser predicts under guidance; both branches go through it as one batch."""
+    def _predict(self, states: Tensor, without: Tensor, latents: Tensor, timestep: Tensor) -> Tensor:
+        """The denoiser's prediction under guidance; both branches are computed as one batch."""
         times = timestep.to(self.device).expand(len(latents))
         with autocast(self.device):
             if self.config.guidance == 1:
                 alone: Tensor = self.denoiser(latents, times, states)
                 return alone
-            both = self.denoiser(latents.repeat(2, 1, 1, 1), times.repeat(2), torch.cat([states, untold]))
-        with_condition, without = both.chunk(2)
-        return guided(with_condition, without, self.config.guidance)
+            both = self.denoiser(latents.repeat(2, 1, 1, 1), times.repeat(2), torch.cat([states, without]))
+        conditional, unconditional = both.chunk(2)
+        return guided(conditional, unconditional, self.config.guidance)
 
     def header(self) -> Header:
-        """What a checkpoint of this network says about itself."""
+        """The header of this network's checkpoints."""
         return Header(
             family=FAMILY,
             model=_architecture(self.config),
@@ -172,14 +175,14 @@ class LayoutNetwork:
 
 
 def save_network(network: LayoutNetwork, denoiser: nn.Module, uri: str) -> None:
-    """Put the weights of ``denoiser``, fitted for ``network``, at ``uri``, atomically. The VAE is not among them."""
+    """Write the weights of ``denoiser``, fitted for ``network``, to ``uri``, atomically, without the VAE's."""
     write_checkpoint(uri, network.header(), denoiser.state_dict())
 
 
 def load_network(config: LayoutSettings, classes: tuple[str, ...], uri: str | None) -> LayoutNetwork:
     """The network with the weights at ``uri``, frozen.
 
-    Raises ValueError or FileNotFoundError where they are not its own.
+    Raises ValueError or FileNotFoundError if they do not belong to it.
     """
     header, tensors = read_fitted(uri, FAMILY, _architecture(config), classes)
     network = LayoutNetwork(config, classes, header.attributes or {})
@@ -206,8 +209,8 @@ def _architecture(config: LayoutSettings) -> str:
     return f"{network}, {prompt.prefix!r} and {prompt.max_tokens} tokens, grid {grid}, {attribute} attribute"
 
 
-def _small(config: SmallConfig, tokenizer: Any, layout: LayoutSettings) -> Denoiser:  # noqa: ANN401 - of Hugging Face
-    """Random weights."""
+def _small(config: SmallConfig, tokenizer: "PreTrainedTokenizerFast", layout: LayoutSettings) -> Denoiser:
+    """A small denoiser with random weights."""
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -228,7 +231,7 @@ def _small(config: SmallConfig, tokenizer: Any, layout: LayoutSettings) -> Denoi
     levels, plain = len(config.channels), len(config.channels) // 2
     down = ("DownBlock2D",) * plain + ("CrossAttnDownBlock2D",) * (levels - plain)
     up = ("CrossAttnUpBlock2D",) * (levels - plain) + ("UpBlock2D",) * plain
-    unet: Any = UNet2DConditionModel(  # type: ignore[no-untyped-call]
+    unet: Any = UNet2DConditionModel(
         sample_size=config.size_px,
         in_channels=3,
         out_channels=3,
@@ -244,9 +247,9 @@ def _small(config: SmallConfig, tokenizer: Any, layout: LayoutSettings) -> Denoi
 
 
 def _pretrained(config: StableDiffusionConfig, layout: LayoutSettings) -> tuple[Any, Denoiser, Any, Any]:
-    """Tokenizer, denoiser, VAE and forward process of a checkpoint, which has learned the prompts' tokens.
+    """Tokenizer, denoiser, VAE and forward process of a checkpoint, extended by the prompts' tokens.
 
-    Raises FileNotFoundError where it cannot be had, ValueError where it is of another kind.
+    Raises FileNotFoundError if it cannot be loaded, ValueError if it is of another kind.
     """
     from diffusers import DDPMScheduler, StableDiffusionPipeline
 
@@ -254,23 +257,23 @@ def _pretrained(config: StableDiffusionConfig, layout: LayoutSettings) -> tuple[
     load = partial(StableDiffusionPipeline.from_pretrained, **options)
     pipeline = load_weights(load, config.model, config.revision, config.variant)
     extend_vocabulary(pipeline.tokenizer, pipeline.text_encoder, layout.prompt)
-    forward: Any = DDPMScheduler.from_config(pipeline.scheduler.config)  # type: ignore[no-untyped-call]
-    _check(config.model, pipeline, forward)
+    forward: Any = DDPMScheduler.from_config(pipeline.scheduler.config)
+    _check(config.model, pipeline, forward.config.num_train_timesteps)
     if config.lora:
         words = [*layout.prompt.location_tokens, *layout.prompt.attribute_tokens]
         adapt(config.lora, pipeline.unet, pipeline.text_encoder, pipeline.tokenizer.convert_tokens_to_ids(words))
     return pipeline.tokenizer, Denoiser(pipeline.text_encoder, pipeline.unet), pipeline.vae, forward
 
 
-def _check(model: str, pipeline: Any, forward: Any) -> None:  # noqa: ANN401 - of diffusers
+def _check(model: str, pipeline: Pipeline, num_timesteps: int) -> None:
     unet, latent_channels = pipeline.unet.config, pipeline.vae.config.latent_channels
     if unet.in_channels != latent_channels:
         raise ValueError(
             f"{model!r} is no text-to-image model: its U-Net takes {unet.in_channels} channels, latents have "
             f"{latent_channels}; give a StableDiffusionPipeline"
         )
-    if forward.config.num_train_timesteps != NUM_TRAIN_TIMESTEPS:
+    if num_timesteps != NUM_TRAIN_TIMESTEPS:
         raise ValueError(
-            f"{model!r} was trained with {forward.config.num_train_timesteps} timesteps; {NUM_TRAIN_TIMESTEPS} are "
+            f"{model!r} was trained with {num_timesteps} timesteps; {NUM_TRAIN_TIMESTEPS} are "
             "needed, as all Stable Diffusion models have"
         )

@@ -1,8 +1,8 @@
 """Layout prompts (GeoDiffusion, arXiv 2306.04607, Sec. 3.2, Eqs. 3-4; attribute: DetDiffusion, 2403.13304, Sec. 3.2).
 
-A layout becomes a sentence: ``An image with person <2> <23> [hard] person <17> <59> [easy]``. Each box is its class,
-the location tokens of its top left and bottom right corners, and whether the detector finds it easy. Location token
-``<i>`` stands for bin ``i = y_bin * columns + x_bin`` of a grid laid over the image.
+A layout is written as a sentence: ``An image with person <2> <23> [hard] person <17> <59> [easy]``. For each box it
+gives the class, the location tokens of the top left and bottom right corners, and the difficulty. Location token
+``<i>`` is bin ``i = y_bin * columns + x_bin`` of a grid over the image.
 """
 
 import re
@@ -20,40 +20,40 @@ from actors.records import Annotation, Difficulty
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
-    from transformers import CLIPTextModel, PreTrainedTokenizerFast
+    from transformers import CLIPTextModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 Grid = tuple[int, int]  # columns, rows
 _LOCATION = re.compile(r"<\d+>")
 
 
 class LayoutPromptConfig(Config):
-    """How a layout is put into words. A model fitted with one of these cannot read another's prompts."""
+    """Format of the prompts. A model fitted with one format cannot read the prompts of another."""
 
     grid: tuple[PositiveInt, PositiveInt] = (32, 32)
-    """Columns and rows of the location grid. The paper takes 256 x 256 for 118,000 images; in a few hundred, most of
-    those 65,536 tokens would never be seen. With 32 x 32, 200 images of 10 boxes show a token 4 times an epoch on
-    average, and a bin of a 64 px image is 2 px wide, as are the paper's in its best setting (Table 7)."""
+    """Columns and rows of the location grid. The paper uses 256 x 256 for 118,000 images; in a few hundred, most
+    of those 65,536 tokens would never occur. With 32 x 32, a token occurs 4 times per epoch on average in 200 images
+    of 10 boxes, and a bin of a 64 px image is 2 px wide, as in the paper's best setting (Table 7)."""
     prefix: str = "An image with"
-    """What the prompt begins with."""
+    """First words of a prompt."""
     attribute: bool = True
-    """Whether each box is followed by [easy] or [hard]; without, this is GeoDiffusion's prompt."""
+    """Each box is followed by [easy] or [hard]; false gives GeoDiffusion's prompt."""
     max_tokens: int = Field(77, ge=8)
-    """The most tokens of a prompt, begin and end included; boxes beyond are cut. CLIP's text encoder reads 77."""
+    """Largest number of tokens of a prompt, begin and end included; further boxes are cut. CLIP's encoder reads 77."""
 
     @property
     def location_tokens(self) -> tuple[str, ...]:
-        """One for each bin of the grid, row by row."""
+        """The location tokens, one for each bin of the grid, row by row."""
         return tuple(f"<{index}>" for index in range(self.grid[0] * self.grid[1]))
 
     @property
     def attribute_tokens(self) -> tuple[str, ...]:
-        """Those that are written."""
+        """The tokens of the difficulties; none without ``attribute``."""
         return tuple(f"[{difficulty}]" for difficulty in Difficulty if self.attribute)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayoutPrompt:
-    """A layout in words, and where its objects stand in it."""
+    """The text of a layout, and the positions of its objects in it."""
 
     text: str
     kept: tuple[int, ...]  # [k] positions in the annotation, in the order of the text
@@ -64,7 +64,7 @@ class LayoutPrompt:
 def locations(boxes: geometry.Boxes, width: int, height: int, grid: Grid) -> "NDArray[np.int64]":
     """Location tokens ``[n, 2]`` of the top left and bottom right corners of boxes ``[n, 4]`` px (Eqs. 3-4).
 
-    ``x_bin = floor(x / W * W_bin)``; corners on or beyond the image's border are counted to the outermost bins.
+    ``x_bin = floor(x / W * W_bin)``; corners on or beyond the image's border fall into the outermost bins.
     """
     bins = np.floor(boxes.reshape(-1, 2, 2) / np.array([width, height], np.float64) * grid).astype(np.int64)
     x_bin, y_bin = np.moveaxis(bins.clip(0, np.array(grid) - 1), -1, 0)
@@ -74,7 +74,7 @@ def locations(boxes: geometry.Boxes, width: int, height: int, grid: Grid) -> "ND
 def located(tokens: "NDArray[np.int64]", width: int, height: int, grid: Grid) -> geometry.Boxes:
     """Boxes ``[n, 4]`` px whose corners are the centres of the bins of ``tokens`` ``[n, 2]``.
 
-    Each corner is at most half a bin from the one that ``locations`` was given, if that lay in the image.
+    For corners inside the image, each is at most half a bin from the one given to ``locations``.
     """
     y_bin, x_bin = np.divmod(tokens, grid[0])
     centres = (np.stack([x_bin, y_bin], axis=-1) + 0.5) / grid * (width, height)
@@ -82,15 +82,15 @@ def located(tokens: "NDArray[np.int64]", width: int, height: int, grid: Grid) ->
 
 
 def flipped(annotation: Annotation, width: int) -> Annotation:
-    """The annotation of an image ``width`` px wide that was mirrored left to right: to be done before tokenising."""
+    """The annotation of an image ``width`` px wide after mirroring it left to right; apply it before tokenising."""
     left, top, right, bottom = annotation.boxes.T
     return replace(annotation, boxes=np.stack([width - right, top, width - left, bottom], axis=1).astype(np.float32))
 
 
 def class_words(classes: Sequence[str]) -> tuple[str, ...]:
-    """Class names as they are written in prompts: hyphens and underscores are spaces.
+    """Class names as written in prompts, with spaces for hyphens and underscores.
 
-    Raises ValueError where one has no letters left, or two are the same to a tokenizer that knows no capitals.
+    Raises ValueError if a name is then empty, or if two are equal in lower case, which tokenizers use.
     """
     words = tuple(" ".join(re.split(r"[\s_-]+", name)).strip() for name in classes)
     if not all(words) or len({word.lower() for word in words}) < len(words):
@@ -99,12 +99,14 @@ def class_words(classes: Sequence[str]) -> tuple[str, ...]:
 
 
 class PromptWriter:
-    """Writes layouts of ``classes`` for a tokenizer that knows the config's tokens.
+    """Writes prompts of layouts of ``classes`` for a tokenizer that has the config's tokens.
 
-    Raises ValueError where it does not (see ``extend_vocabulary`` and ``word_tokenizer``).
+    Raises ValueError if it lacks some (see ``extend_vocabulary`` and ``word_tokenizer``).
     """
 
-    def __init__(self, config: LayoutPromptConfig, classes: Sequence[str], tokenizer: Any) -> None:  # noqa: ANN401 - any of Hugging Face's
+    def __init__(
+        self, config: LayoutPromptConfig, classes: Sequence[str], tokenizer: "PreTrainedTokenizerBase"
+    ) -> None:
         self.config, self.words = config, class_words(classes)
         absent = {*config.location_tokens, *config.attribute_tokens} - tokenizer.get_vocab().keys()
         if absent:
@@ -125,8 +127,8 @@ class PromptWriter:
     ) -> LayoutPrompt:
         """The prompt of an image of ``width`` x ``height`` px; ``difficulties`` has one for each of its boxes.
 
-        Boxes come in an order drawn from ``rng``, ignored ones not at all, and from the first for which the budget has
-        no room the rest is cut.
+        Boxes are written in random order, without the ignored ones. The first box that exceeds ``max_tokens`` and all
+        boxes after it are cut.
         """
         order = rng.permutation(np.flatnonzero(~annotation.ignore))
         ends = self._begin + np.cumsum(self._lengths[annotation.labels[order]])
@@ -150,9 +152,9 @@ class PromptWriter:
 
 
 def object_states(states: "Tensor", prompts: Sequence[LayoutPrompt]) -> tuple["Tensor", "Tensor"]:
-    """Mean text state of each object's tokens ``[B, K, D]`` and which of them are there ``[B, K]`` bool.
+    """Mean text state of each object's tokens ``[B, K, D]``, and which objects exist ``[B, K]`` bool.
 
-    ``states`` ``[B, T, D]`` are the text encoder's for ``prompts``. K is the most objects of any, at least 1.
+    ``states`` ``[B, T, D]`` are the text encoder's for ``prompts``. K is the largest number of objects, at least 1.
     """
     import torch
 
@@ -166,25 +168,27 @@ def object_states(states: "Tensor", prompts: Sequence[LayoutPrompt]) -> tuple["T
 
 
 def location_embeddings(grid: Grid, size: int) -> "NDArray[np.float32]":
-    """2-D sine-cosine embeddings ``[columns * rows, size]`` of a grid's bins: half for x, half for y, all of one norm.
+    """2-D sine-cosine embeddings ``[columns * rows, size]`` of a grid's bins: half for x, half for y, of equal norm.
 
-    Raises ValueError where ``size`` is no multiple of 4.
+    Raises ValueError if ``size`` is no multiple of 4.
     """
     if size % 4:
-        raise ValueError(f"embeddings of {size} numbers cannot be split in four; take a multiple of 4")
+        raise ValueError(f"embeddings of size {size} cannot be split in four; use a multiple of 4")
     frequencies = 10_000.0 ** -(np.arange(size // 4) / (size // 4))
     y_bin, x_bin = np.divmod(np.arange(grid[0] * grid[1]), grid[0])
     angles = [place[:, None] * frequencies for place in (x_bin, y_bin)]
     return np.concatenate([wave(angle) for angle in angles for wave in (np.sin, np.cos)], axis=1).astype(np.float32)
 
 
-def extend_vocabulary(tokenizer: Any, text_encoder: "CLIPTextModel", config: LayoutPromptConfig) -> int:  # noqa: ANN401 - any of Hugging Face's
-    """Teach both of a pretrained pair the config's tokens, in place; how many were new to the tokenizer.
+def extend_vocabulary(
+    tokenizer: "PreTrainedTokenizerBase", text_encoder: "CLIPTextModel", config: LayoutPromptConfig
+) -> int:
+    """Add the config's tokens to a pretrained pair, in place; returns the number of tokens new to the tokenizer.
 
-    New location embeddings are 2-D sine-cosine, scaled to the mean norm of the words'; an attribute's begins as its
-    word's (the papers do not say). All are learned like the rest. Tokens that are there already, as in the folder of a
-    model fitted before, keep what they have learned. Raises ValueError where they are of another grid, or
-    the encoder reads fewer tokens than ``config.max_tokens``.
+    New location embeddings are 2-D sine-cosine, scaled to the mean norm of the words'; an attribute's is initialised
+    with its word's (the papers do not say). All are trained like the rest. Existing tokens, as of a model fitted
+    before, keep their embeddings. Raises ValueError if they are of another grid, or if the encoder reads fewer tokens
+    than ``config.max_tokens``.
     """
     from transformers import AddedToken
 
@@ -203,7 +207,9 @@ def extend_vocabulary(tokenizer: Any, text_encoder: "CLIPTextModel", config: Lay
     return len(absent)
 
 
-def _check_fits(tokenizer: Any, text_encoder: "CLIPTextModel", config: LayoutPromptConfig) -> None:  # noqa: ANN401 - any of Hugging Face's
+def _check_fits(
+    tokenizer: "PreTrainedTokenizerBase", text_encoder: "CLIPTextModel", config: LayoutPromptConfig
+) -> None:
     num_known = sum(_LOCATION.fullmatch(word) is not None for word in tokenizer.get_vocab())
     if num_known not in (0, len(config.location_tokens)):
         raise ValueError(f"the tokenizer has {num_known} location tokens, of another grid than {config.grid}")
@@ -212,8 +218,10 @@ def _check_fits(tokenizer: Any, text_encoder: "CLIPTextModel", config: LayoutPro
         raise ValueError(f"max_tokens: {config.max_tokens}, but the text encoder reads at most {limit}")
 
 
-def place_locations(tokenizer: Any, text_encoder: "CLIPTextModel", config: LayoutPromptConfig) -> None:  # noqa: ANN401 - any of Hugging Face's
-    """Set the location tokens' embeddings to sine-cosine ones of the other tokens' mean norm, in place."""
+def place_locations(
+    tokenizer: "PreTrainedTokenizerBase", text_encoder: "CLIPTextModel", config: LayoutPromptConfig
+) -> None:
+    """Set the location tokens' embeddings to sine-cosine ones with the other tokens' mean norm, in place."""
     import torch
 
     weight = _embeddings(text_encoder)
@@ -226,16 +234,16 @@ def place_locations(tokenizer: Any, text_encoder: "CLIPTextModel", config: Layou
 
 
 def _embeddings(text_encoder: "CLIPTextModel") -> "Tensor":
-    """Of the tokens, ``[num_tokens, D]``, to be written to."""
+    """The token embeddings ``[num_tokens, D]``, writable."""
     table: Any = text_encoder.get_input_embeddings()
     weights: Tensor = table.weight.data
     return weights
 
 
 def word_tokenizer(config: LayoutPromptConfig, classes: Sequence[str]) -> "PreTrainedTokenizerFast":
-    """A tokenizer from nothing, which knows the words of prompts about ``classes`` and no other.
+    """A new tokenizer, whose vocabulary is the words of prompts of ``classes``.
 
-    It is called, saved and loaded as CLIP's is, and raises on words that it does not know.
+    It is called, saved and loaded like CLIP's, and raises on unknown words.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -249,6 +257,4 @@ def word_tokenizer(config: LayoutPromptConfig, classes: Sequence[str]) -> "PreTr
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     ends = [(name, vocabulary[name]) for name in ("<bos>", "<eos>")]
     tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A <eos>", special_tokens=ends)
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer, model_max_length=config.max_tokens, **special
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=config.max_tokens, **special)

@@ -199,7 +199,7 @@ def test_lineages_that_name_nothing_are_refused(real):
     generator = CopyPaste(CopyPasteConfig(), real)
     with pytest.raises(ValueError, match="'elsewhere' is no training image"):
         generator.generate([lineage(0, "elsewhere")])
-    with pytest.raises(ValueError, match=r"has 2 boxes, not \[2\]"):
+    with pytest.raises(ValueError, match=r"has 2 boxes, and none at \[2\]"):
         generator.generate([lineage(0, indices=(0, 2))])
 
 

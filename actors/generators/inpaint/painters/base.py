@@ -1,4 +1,4 @@
-"""Painters fill the hole in a window of a real image: their protocol, and the base of their configs."""
+"""Painters fill the hole in a window of a real image: the protocol, and the base class of their configs."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -17,28 +17,28 @@ from actors.records import Attributes, Difficulty
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Window:
-    """A square part of a real image, at the painter's own size, and the one object that is to be painted into it."""
+    """A square part of a real image, at the painter's own size, and the object to paint into it."""
 
-    pixels: Pixels  # [S, S, 3] RGB: the image; for a painter that varies, in the hole what it is to vary
+    pixels: Pixels  # [S, S, 3] RGB: the image; for a painter that varies, with the example in the hole
     mask: NDArray[np.bool_]  # [S, S]: where to paint
     box: geometry.Boxes  # [4] xyxy in px of the window: the object's box
     label: int  # class index
-    difficulty: Difficulty  # the variant asked for (DetDiffusion, arXiv 2403.13304, Sec. 3.2)
-    seed: int  # all noise comes from here, drawn on the CPU
+    difficulty: Difficulty  # requested (DetDiffusion, arXiv 2403.13304, Sec. 3.2)
+    seed: int  # of all noise, which is drawn on the CPU
 
 
 class Painter(Protocol):
     """Fills windows. Its network is frozen: painting changes no weight."""
 
     size_px: int  # S, the side of the windows that it takes
-    max_zoom: float  # the most that a small object may be enlarged into its window
-    varies: bool  # whether what it paints is a variant of what the window held, rather than painted from noise alone
-    attributes: Attributes  # of the real images that it was fitted on; empty for one that was fitted elsewhere
+    max_zoom: float  # largest factor by which a small object is enlarged in its window
+    varies: bool  # whether it starts from the window's pixels in the hole, rather than from noise alone
+    attributes: Attributes  # of the real images that it was fitted on; empty if it was trained elsewhere
 
     def paint(self, windows: Sequence[Window]) -> Sequence[Pixels | None]:
-        """Each window painted, ``[S, S, 3]``, or None where the painter refuses (a safety checker's black picture).
+        """The painted windows ``[S, S, 3]``, each None if the painter refuses it (a safety checker's black picture).
 
-        What it returns outside the mask is not used. A window's picture does not depend on the others in the batch,
+        Pixels outside of the mask are not used. A window's picture does not depend on the others in the batch,
         up to the last bits of the arithmetic.
         """
         ...
@@ -46,7 +46,7 @@ class Painter(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CropRule:
-    """How a painter that learns cuts its training crops from the real images; as in ``InpaintConfig``."""
+    """Settings of the training crops of a painter that learns; as in ``InpaintConfig``."""
 
     context: float
     margin: float
@@ -55,21 +55,21 @@ class CropRule:
 
 
 class PainterBase(Component):
-    """The base of every painter's config. One that learns overrides ``fit_size`` and ``open_fit``."""
+    """The base of every painter's config. A painter that learns overrides ``fit_size`` and ``open_fit``."""
 
     takes_difficulty: ClassVar[bool] = False
     """Whether the painter is conditioned on the difficulty of an instance."""
 
     @property
     def varies_instances(self) -> bool:
-        """Whether the painter is fitted on the real instances, knows how difficult each is, and starts from them."""
+        """Whether the painter is fitted on the real instances, knows their difficulties, and starts from them."""
         return False
 
     @abstractmethod
     def build(self, classes: tuple[str, ...], fitted: str | None = None) -> Painter:
         """The painter; ``fitted`` is the URI of its checkpoint if it learns.
 
-        Raises ValueError or FileNotFoundError where weights are missing or do not fit.
+        Raises ValueError or FileNotFoundError if weights are missing or do not fit.
         """
 
     def fit_size(self) -> FitSize | None:
@@ -77,5 +77,5 @@ class PainterBase(Component):
         return None
 
     def open_fit(self, data: FitData, worker: Worker, crops: CropRule) -> Fit:
-        """A fit of the painter in one worker, not yet begun. Raises ValueError where there is nothing to fit on."""
+        """A new fit of the painter in one worker. Raises ValueError if there is nothing to fit on."""
         raise NotImplementedError(f"{self.kind} does not learn")

@@ -1,4 +1,4 @@
-"""Windows painted by a pretrained inpainting checkpoint: any that diffusers can load (SD 1.5, 2, XL, Flux fill)."""
+"""Painter with a pretrained inpainting checkpoint: any that diffusers can load (SD 1.5, 2, XL, Flux fill)."""
 
 from collections.abc import Sequence
 from inspect import signature
@@ -20,13 +20,13 @@ from actors.generators.inpaint.painters.pipelines import (
 
 
 class DiffusersConfig(PipelineConfig):
-    """An inpainting checkpoint and how it is asked."""
+    """An inpainting checkpoint and its prompts."""
 
     kind: Literal["diffusers"] = "diffusers"
     guidance: float | None = Field(None, ge=0.0)
-    """Weight of the prompt; default: the pipeline's own."""
+    """Classifier-free guidance by the prompt; default: the pipeline's own."""
     strength: float = Field(1.0, gt=0.0, le=1.0)
-    """How far back towards noise the hole is taken: 1 is all the way, less keeps some of the example set into it."""
+    """Share of the noise schedule applied to the hole: 1 starts from noise alone, less keeps some of the example."""
 
     @override
     def build(self, classes: tuple[str, ...], fitted: str | None = None) -> "DiffusersPainter":
@@ -34,9 +34,9 @@ class DiffusersConfig(PipelineConfig):
 
 
 class DiffusersPainter(PipelinePainter):
-    """Repaints the masked part of windows to the class's prompt; see ``PipelinePainter``.
+    """Repaints the masked part of windows by the class's prompt; see ``PipelinePainter``.
 
-    Raises FileNotFoundError where the weights cannot be had, ValueError for a checkpoint that cannot inpaint and for
+    Raises FileNotFoundError if the weights cannot be loaded, ValueError for a checkpoint that cannot inpaint and for
     settings that its pipeline does not have.
     """
 
@@ -74,10 +74,10 @@ class DiffusersPainter(PipelinePainter):
         return output.images, getattr(output, "nsfw_content_detected", None)
 
 
-def _from_pretrained(model: str, **options: Any) -> Pipeline:  # noqa: ANN401 - handed on to diffusers
-    """The checkpoint's own pipeline where that inpaints, else what diffusers has for inpainting with its networks.
+def _from_pretrained(model: str, **options: object) -> Pipeline:
+    """The checkpoint's own pipeline if it can inpaint, else diffusers' inpainting pipeline for its networks.
 
-    (AutoPipelineForInpainting alone knows nothing of FluxFillPipeline.)
+    (AutoPipelineForInpainting alone does not know FluxFillPipeline.)
     """
     import diffusers
 

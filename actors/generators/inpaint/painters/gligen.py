@@ -2,10 +2,10 @@
 
 Gen2Det names no checkpoint for its frozen generator; GLIGEN's inpainting model is the public one of that kind.
 
-Where it stands: diffusers 0.42 keeps ``StableDiffusionGLIGENPipeline`` under ``pipelines/deprecated`` ("no fixes after
-0.33.1"); it loads and runs. Its own call takes one picture, and draws part of its noise from torch's global
-generator, so that a picture would not come from its seed. Here its networks are run on a batch of windows, each with
-its own box, phrase, mask and noise.
+diffusers 0.42 keeps ``StableDiffusionGLIGENPipeline`` under ``pipelines/deprecated`` ("no fixes after 0.33.1"); it
+loads and runs. Its own call takes one picture, and draws part of its noise from torch's global generator, so that a
+seed would not determine the picture. Here, its networks are run on a batch of windows, each with its own box, phrase,
+mask and noise.
 """
 
 from collections.abc import Sequence
@@ -32,15 +32,15 @@ MAX_OBJECTS = 30  # grounding tokens that the network was trained with; unused o
 
 
 class GligenConfig(PipelineConfig):
-    """A GLIGEN inpainting checkpoint and how it is asked."""
+    """A GLIGEN inpainting checkpoint and its prompts."""
 
     kind: Literal["gligen"] = "gligen"
     model: str = "masterful/gligen-1-4-inpainting-text-box"
     """Hub id or local folder of GLIGEN's inpainting model by text and box."""
     guidance: float = Field(7.5, ge=0.0)
-    """Weight of prompt, phrase and box against none of them; up to 1 there is no guidance."""
+    """Classifier-free guidance by prompt, phrase and box; there is none up to 1."""
     grounded_frac: float = Field(1.0, ge=0.0, le=1.0)
-    """Share of the steps, the first ones, in which box and phrase speak (scheduled sampling, Eq. 10)."""
+    """Share of the steps, from the first, that use box and phrase (scheduled sampling, Eq. 10)."""
 
     @override
     def build(self, classes: tuple[str, ...], fitted: str | None = None) -> "GligenPainter":
@@ -50,8 +50,8 @@ class GligenConfig(PipelineConfig):
 class GligenPainter(PipelinePainter):
     """Paints one object of the window's class into its box; see ``PipelinePainter``.
 
-    The caption is the prompt, the phrase is the class name. Raises FileNotFoundError where the weights cannot be had,
-    ValueError where the checkpoint is no GLIGEN model for inpainting.
+    The caption is the prompt, the phrase is the class name. Raises FileNotFoundError if the weights cannot be loaded,
+    ValueError if the checkpoint is no GLIGEN model for inpainting.
     """
 
     def __init__(self, config: GligenConfig, classes: tuple[str, ...]) -> None:
@@ -76,7 +76,7 @@ class GligenPainter(PipelinePainter):
         return pipeline.image_processor.postprocess(images.float(), output_type="np"), flags
 
     def _denoise(self, windows: Sequence[Window], noise: list["torch.Generator"]) -> "torch.Tensor":
-        """The windows' latents ``[n, 4, h, w]`` after all steps; what is known is noised afresh before each."""
+        """The windows' latents ``[n, 4, h, w]`` after all steps; known cells get new noise before each."""
         import torch
 
         scheduler, device = self.pipeline.scheduler, self._device
@@ -113,7 +113,7 @@ class GligenPainter(PipelinePainter):
     def _known(
         self, windows: Sequence[Window], noise: list["torch.Generator"]
     ) -> tuple["torch.Tensor", "torch.Tensor"]:
-        """Latents of the windows ``[n, 4, h, w]``, and 1 in cells without a pixel of the mask ``[n, 1, h, w]``."""
+        """Latents ``[n, 4, h, w]`` of the windows, and a mask ``[n, 1, h, w]``: 1 in cells without a pixel to paint."""
         import torch
 
         vae = self.pipeline.vae
@@ -124,7 +124,7 @@ class GligenPainter(PipelinePainter):
         return encoded * vae.config.scaling_factor, (1 - painted).to(encoded)
 
     def _conditions(self, windows: Sequence[Window]) -> tuple["torch.Tensor", dict[str, "torch.Tensor"]]:
-        """Captions ``[m, tokens, c]`` and grounding: m = n, or 2n with first the half that guidance goes against."""
+        """Captions ``[m, tokens, c]`` and grounding: m = n, or under guidance 2n, the unconditional half first."""
         import torch
 
         guided = self.config.guidance > 1
@@ -139,7 +139,7 @@ class GligenPainter(PipelinePainter):
         return torch.cat([no_text, text]), twice
 
     def _grounding(self, windows: Sequence[Window]) -> dict[str, "torch.Tensor"]:
-        """One object a window in the first of the network's places: box in [0, 1] and the phrase's embedding."""
+        """One object per window, in the first of the network's places: box in [0, 1] and the phrase's embedding."""
         import torch
 
         encoder = self.pipeline.text_encoder
@@ -160,12 +160,12 @@ class GligenPainter(PipelinePainter):
 
     @property
     def _device(self) -> "torch.device":
-        device: torch.device = self.pipeline._execution_device  # noqa: SLF001 - with offload, not where the weights are
+        device: torch.device = self.pipeline._execution_device  # noqa: SLF001 - offloaded weights are on another device
         return device
 
 
 def _noise_like(latents: "torch.Tensor", noise: list["torch.Generator"]) -> "torch.Tensor":
-    """Normal noise, each window's drawn from its own generator."""
+    """Normal noise, drawn for each window from its own generator."""
     from diffusers.utils.torch_utils import randn_tensor
 
     drawn: torch.Tensor = randn_tensor(latents.shape, generator=noise, device=latents.device, dtype=latents.dtype)

@@ -1,4 +1,4 @@
-"""Low-rank weights for a frozen pipeline, added to its own once: W + scale * alpha / rank * up down."""
+"""Low-rank weights, merged into a frozen pipeline once: W + scale * alpha / rank * up down."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,28 +21,28 @@ class LoraConfig(Config):
     weight_name: str | None = None
     """The file's name in the folder or repository, where there are several."""
     scale: float = 1.0
-    """How much of them is added."""
+    """Factor of the added weights."""
 
 
 def fuse_lora(pipeline: Pipeline, config: LoraConfig) -> None:
-    """Add the weights to the pipeline's networks, in place; painting then costs no more than without them.
+    """Add the weights to the pipeline's networks, in place, so that painting costs no extra time.
 
-    The sum is what ``load_lora_weights`` and ``fuse_lora`` of diffusers make, which need PEFT. Raises
-    FileNotFoundError where there are none, ValueError where one of them belongs to no layer.
+    The result is that of diffusers' ``load_lora_weights`` and ``fuse_lora``, which need PEFT. Raises FileNotFoundError
+    if there are none, ValueError if one of them belongs to no layer.
     """
     weights, alphas = _read(pipeline, config)
     for layer in [key.removesuffix(DOWN) for key in weights if key.endswith(DOWN)]:
         down, up = weights.pop(layer + DOWN), weights.pop(layer + UP, None)
         if up is None:
-            raise ValueError(f"LoRA {config.path!r}: {layer} has one half only")
+            raise ValueError(f"LoRA {config.path!r}: {layer} has only one of its two matrices")
         scale = config.scale * _alpha(alphas, layer, rank=len(down)) / len(down)
         _add(pipeline, layer, scale * _product(up.float(), down.float()))
     if weights:
-        raise ValueError(f"LoRA {config.path!r}: {len(weights)} weights not understood, such as {min(weights)!r}")
+        raise ValueError(f"LoRA {config.path!r}: {len(weights)} unknown weights, such as {min(weights)!r}")
 
 
 def _read(pipeline: Pipeline, config: LoraConfig) -> tuple[dict[str, "Tensor"], dict[str, float]]:
-    """The weights by layer and half, and the alphas of layers or whole networks where the file gives them."""
+    """The weights by layer and half, and the alphas of layers or networks that the file gives."""
     import diffusers
 
     library: Pipeline = diffusers  # for the type checker
@@ -55,7 +55,7 @@ def _read(pipeline: Pipeline, config: LoraConfig) -> tuple[dict[str, "Tensor"], 
     except OSError as error:
         raise FileNotFoundError(
             f"LoRA {config.path!r} (weight_name {config.weight_name}) cannot be read: give a safetensors file, its "
-            f"folder, or a hub id which this machine can reach or has in its cache. It said: {error}"
+            f"folder, or a hub id which this machine can reach or has in its cache. Error: {error}"
         ) from error
     weights = {key.replace(".lora_linear_layer.", ".lora."): value for key, value in found[0].items()}
     of_layers = found[1] if len(found) == 3 else None  # not every pipeline's reader gives them
@@ -64,7 +64,7 @@ def _read(pipeline: Pipeline, config: LoraConfig) -> tuple[dict[str, "Tensor"], 
 
 
 def _alphas(of_layers: Mapping[str, float], metadata: Mapping[str, Any]) -> dict[str, float]:
-    """Alphas by layer (kohya) and by network (what PEFT notes in the file's metadata)."""
+    """Alphas by layer (kohya) and by network (PEFT, in the file's metadata)."""
     special = [key for key in metadata if key.endswith(("_pattern", "use_rslora", "use_dora")) and metadata[key]]
     if special:
         raise ValueError(f"LoRA with {special}: merge it into the model with PEFT, and give the merged model")
@@ -79,7 +79,7 @@ def _alpha(alphas: Mapping[str, float], layer: str, *, rank: int) -> float:
 
 
 def _product(up: "Tensor", down: "Tensor") -> "Tensor":
-    """``[out, in, ...]``: of linear layers, and of convolutions whose second half is one by one."""
+    """Product ``[out, in, ...]`` for linear layers, and for convolutions whose up matrix is 1 x 1."""
     import torch
 
     return torch.einsum("or,r...->o...", up.flatten(1), down)
@@ -95,5 +95,8 @@ def _add(pipeline: Pipeline, layer: str, change: "Tensor") -> None:
     except AttributeError:
         raise ValueError(f"LoRA: the pipeline has no layer {layer}; was it trained for another model?") from None
     if weight.numel() != change.numel():
-        raise ValueError(f"LoRA: {layer} is {list(weight.shape)}, its change {list(change.shape)}: another model's?")
+        raise ValueError(
+            f"LoRA: {layer} has shape {list(weight.shape)}, its update {list(change.shape)}; was it trained for "
+            "another model?"
+        )
     weight.data += change.reshape(weight.shape).to(weight)

@@ -1,4 +1,4 @@
-"""What painters that stand on a pretrained diffusers pipeline share: loading it frozen, prompts, batches, refusals."""
+"""The base of painters with a pretrained diffusers pipeline: frozen loading, prompts, batches, refusals."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -25,48 +25,48 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Pictures = NDArray[np.float32]  # [n, S, S, 3] in [0, 1]
-Flags = Sequence[bool] | None  # what a safety checker flagged, None without one
+Flags = Sequence[bool] | None  # pictures flagged by a safety checker; None without one
 
-FEW_STEPS = ("LCMScheduler", "TCDScheduler")  # fit every checkpoint with a beta schedule; diffusers does not list them
-UNSEEDED = ("DPMSolverSDEScheduler",)  # draws noise of its own, so that a picture would not come from its seed
+FEW_STEPS = ("LCMScheduler", "TCDScheduler")  # fit any checkpoint with a beta schedule; diffusers does not list them
+UNSEEDED = ("DPMSolverSDEScheduler",)  # draws noise of its own, so that a seed would not determine the picture
 
 
 class PipelineConfig(PainterBase):
-    """A pretrained pipeline, how it is loaded and how it is asked."""
+    """A pretrained pipeline: loading, prompts and sampling."""
 
     model: str
-    """Hub id, or a local folder as ``save_pretrained`` writes it. Where it has no safetensors, its pickled tensors are
-    read by torch's restricted unpickler, which runs no code."""
+    """Hub id, or a local folder written by ``save_pretrained``. Without safetensors, its pickled tensors are read by
+    torch's restricted unpickler, which runs no code."""
     revision: str | None = None
     """Branch, tag or commit on the hub; a commit makes a run repeatable."""
     variant: str | None = None
     """Weight files of this variant, e.g. fp16."""
     prompt: str = "a photo of a {name}"
-    """What is asked for. {name} is the class name, {difficulty} the variant: easy or hard."""
+    """The prompt. {name} is the class name, {difficulty} the requested difficulty: easy or hard."""
     prompts: dict[str, str] = Field(default_factory=dict)
     """Prompts of single classes, by class name, in place of ``prompt``."""
     negative_prompt: str = ""
-    """What is to be avoided; needs guidance above 1."""
+    """Negative prompt; needs guidance above 1."""
     steps: int = Field(30, ge=1)
     """Denoising steps."""
     scheduler: str | None = None
-    """diffusers class in place of the checkpoint's own, e.g. UniPCMultistepScheduler, LCMScheduler."""
+    """Scheduler class of diffusers in place of the checkpoint's own, e.g. UniPCMultistepScheduler, LCMScheduler."""
     lora: LoraConfig | None = None
     """Low-rank weights added to the checkpoint's."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """auto: what the hardware computes in fastest: bfloat16, float16 on older GPUs, float32 on older CPUs."""
+    """auto: the fastest format of the hardware: bfloat16, float16 on older GPUs, float32 on older CPUs."""
     cpu_offload: Literal["none", "model", "sequential"] = "none"
-    """Keep on the GPU only the network (or, slower still, the layer) at work."""
+    """Keep only the network in use on the GPU (model), or only the layer in use (sequential), which is slower still."""
     channels_last: bool = False
     """Memory layout that convolutions on GPUs prefer."""
     compile: bool = False
-    """torch.compile for the denoising network: minutes at first, faster afterwards."""
+    """Use torch.compile for the denoising network: it takes minutes at first, and is faster afterwards."""
     batch_size: int = Field(4, ge=1)
-    """Windows painted at a time; halved when memory runs out. No effect on results but the last bits."""
+    """Windows painted at a time; halved when memory runs out. Affects only the last bits of results."""
     size_px: int = Field(512, ge=64, multiple_of=8)
     """Side of a window: the size that the checkpoint was trained at."""
     max_zoom: float = Field(8.0, ge=1.0)
-    """The most that a small object is enlarged into its window."""
+    """Largest factor by which a small object is enlarged in its window."""
 
     def needs(self) -> tuple[Need, ...]:
         """The checkpoint, and the low-rank weights."""
@@ -87,15 +87,15 @@ class PipelineConfig(PainterBase):
 def _check_fields(template: str) -> str:
     unknown = {field for _, field, _, _ in Formatter().parse(template) if field is not None} - {"name", "difficulty"}
     if unknown:
-        raise ValueError(f"{template!r} holds {sorted(unknown)}; a prompt may hold {{name}} and {{difficulty}}")
+        raise ValueError(f"{template!r} has unknown fields {sorted(unknown)}; known: {{name}} and {{difficulty}}")
     return template
 
 
 class PipelinePainter(ABC):
     """A painter over a frozen pipeline; see ``actors.generators.inpaint.painters.base.Painter``.
 
-    Subclasses load the pipeline and draw one batch. Raises ValueError for prompts of classes that there are not, and
-    for a ``size_px`` that the pipeline would change.
+    Subclasses load the pipeline and draw one batch. Raises ValueError for prompts of unknown classes, and for a
+    ``size_px`` that the pipeline would change.
     """
 
     def __init__(self, config: PipelineConfig, classes: tuple[str, ...], pipeline: Pipeline) -> None:
@@ -114,9 +114,9 @@ class PipelinePainter(ABC):
         self._templates = [config.prompts.get(name, config.prompt) for name in classes]
 
     def paint(self, windows: Sequence[Window]) -> list[Pixels | None]:
-        """Each window painted, or None where the safety checker flags it or the picture is black all over.
+        """The painted windows, each None if the safety checker flags it or its picture is all black.
 
-        A batch that does not fit into memory is halved, for good, and tried again; at one window the error stands.
+        If a batch does not fit into memory, the batch size is halved for good; for a single window the error is raised.
         """
         painted: list[Pixels | None] = []
         while len(painted) < len(windows):
@@ -129,7 +129,7 @@ class PipelinePainter(ABC):
         return painted
 
     def _paint_batch(self, windows: Sequence[Window]) -> list[Pixels | None] | None:
-        """The pictures of a batch, or None where memory ran out and a smaller batch can be tried."""
+        """The pictures of a batch, or None if memory ran out and a smaller batch can be tried."""
         import torch
 
         try:
@@ -145,16 +145,16 @@ class PipelinePainter(ABC):
         ]
 
     def _halve(self, num_windows: int) -> None:
-        """Paint fewer windows at a time from now on; called once the error, which holds on to memory, is gone."""
+        """Halve the batch size; called when the error, which holds on to memory, is gone."""
         import torch
 
         self.batch_size = num_windows // 2
-        log.warning("out of memory at %d windows: from now on %d at a time", num_windows, self.batch_size)
+        log.warning("out of memory at %d windows; continuing with %d at a time", num_windows, self.batch_size)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     def caption(self, window: Window) -> str:
-        """What the window's class is asked for with."""
+        """The prompt for the window's class."""
         return self._templates[window.label].format(name=self.name(window), difficulty=window.difficulty)
 
     def name(self, window: Window) -> str:
@@ -167,14 +167,14 @@ class PipelinePainter(ABC):
 
 
 def generators(windows: Sequence[Window]) -> list["torch.Generator"]:
-    """The noise of each window, drawn on the CPU from its own seed."""
+    """A noise generator for each window, on the CPU, from its own seed."""
     import torch
 
     return [torch.Generator("cpu").manual_seed(window.seed) for window in windows]
 
 
 def _to_pixels(picture: Pictures) -> Pixels | None:
-    """uint8, or None for a safety checker's black picture. Raises ValueError where there are values that are none."""
+    """The picture as uint8, or None if it is all black, as from a safety checker. Raises ValueError for NaN values."""
     if not np.isfinite(picture).all():
         raise ValueError("the painter's numbers overflow (NaN in its pictures): set painter.dtype: float32")
     pixels: Pixels = (picture.clip(0, 1) * 255).round().astype(np.uint8)
@@ -184,7 +184,7 @@ def _to_pixels(picture: Pictures) -> Pixels | None:
 def load_pipeline(from_pretrained: Callable[..., Pipeline], config: PipelineConfig) -> Pipeline:
     """The pipeline of ``config`` on this process's device, frozen.
 
-    Raises FileNotFoundError where the weights cannot be had, ValueError for a scheduler or LoRA that does not fit.
+    Raises FileNotFoundError if the weights cannot be loaded, ValueError for a scheduler or LoRA that does not fit.
     """
     in_format = partial(from_pretrained, dtype=_dtype(config.dtype))
     pipeline = load_weights(in_format, config.model, config.revision, config.variant)
@@ -229,7 +229,7 @@ def _freeze(pipeline: Pipeline) -> None:
 
 
 def _prepare(pipeline: Pipeline, config: PipelineConfig) -> None:
-    """Layout, compilation, and the device."""
+    """Set the memory layout, compile, and move to the device."""
     import torch
 
     denoiser = getattr(pipeline, "unet", None) or pipeline.transformer
@@ -240,7 +240,7 @@ def _prepare(pipeline: Pipeline, config: PipelineConfig) -> None:
         denoiser.compile()
     if not torch.cuda.is_available():
         if config.cpu_offload != "none":
-            log.info("cpu_offload: %s has nothing to do: there is no GPU", config.cpu_offload)
+            log.info("cpu_offload: %s has no effect: there is no GPU", config.cpu_offload)
     elif config.cpu_offload == "model":
         pipeline.enable_model_cpu_offload()
     elif config.cpu_offload == "sequential":

@@ -164,7 +164,7 @@ def test_a_painter_that_does_not_know_what_was_hard_is_not_asked_for_it(asked, p
 
 
 def test_a_painter_of_before_there_were_attributes_is_refused(scene):
-    with pytest.raises(ValueError, match=r"'a\.png' were found: .* remove it from fits/"):
+    with pytest.raises(ValueError, match=r"difficulties of the instances of 'a\.png': .* remove it from fits/"):
         Inpaint(InpaintConfig(examples="told"), [scene((10, 10, 26, 26))], Paints())
 
 
@@ -240,7 +240,7 @@ def test_the_same_lineage_gives_the_same_candidate_whatever_the_batch(scene):
 def test_lineages_that_name_what_is_not_there(scene):
     image = scene((10, 10, 26, 22))
     generator = Inpaint(InpaintConfig(), [image], Paints())
-    with pytest.raises(ValueError, match=r"has 1 boxes, not \[3\]"):
+    with pytest.raises(ValueError, match=r"has 1 boxes, and none at \[3\]"):
         generator.generate([lineage(image, 3)])
     with pytest.raises(ValueError, match=r"'b\.png' is no training image"):
         generator.generate([Lineage(round=1, image_id="b.png", box_indices=(0,), generator="inpaint", seed=0)])

@@ -404,7 +404,7 @@ def test_little_strength_keeps_the_picture_mirrored_with_its_boxes_sdedit(build,
 
 @pytest.mark.parametrize("strategy", ["easy", "hard"])
 def test_nothing_is_asked_for_by_a_word_that_is_not_written(strategy):
-    with pytest.raises(ValueError, match=f"strategy {strategy} asks by a word in the prompt, and prompt.attribute"):
+    with pytest.raises(ValueError, match=f"strategy {strategy} needs a word in the prompt, but prompt.attribute"):
         config(strategy=strategy, prompt={"attribute": False})
     assert config(strategy="origin", prompt={"attribute": False}).strategy == "origin"
 
@@ -448,7 +448,7 @@ def test_weights_of_another_prompt_are_refused_geodiffusion_sec_3_2(checkpoint, 
 
 
 def test_a_generator_without_a_fit_is_refused(data):
-    with pytest.raises(ValueError, match="there is none"):
+    with pytest.raises(ValueError, match="no checkpoint of a fit is given"):
         CONFIG.build(data.images, CLASSES)
 
 

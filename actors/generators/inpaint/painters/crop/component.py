@@ -1,4 +1,4 @@
-"""The crop painter as a component: how it is built and fitted."""
+"""The crop painter as a component: construction and fit."""
 
 from typing import ClassVar, Literal
 
@@ -10,7 +10,7 @@ from actors.generators.inpaint.painters.crop.config import CropSettings
 
 
 class CropConfig(CropSettings, PainterBase):
-    """The network, how it is fitted, and how it samples."""
+    """Network, fit and sampling of the crop painter."""
 
     takes_difficulty: ClassVar = True
 

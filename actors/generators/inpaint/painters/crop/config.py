@@ -1,4 +1,4 @@
-"""The keys of the crop painter; ``component`` makes a component of them."""
+"""Config keys of the crop painter; see ``component`` for the component itself."""
 
 from typing import ClassVar
 
@@ -8,7 +8,7 @@ from actors.generators.diffusion.unet import Channels, SidePx, UNetConfig
 
 
 class CropSettings(UNetConfig):
-    """The network, how it is fitted, and how it samples."""
+    """Network, fit and sampling of the crop painter."""
 
     not_in_fit: ClassVar = frozenset({"sampling_steps", "guidance", "batch_size"})
 
@@ -19,21 +19,21 @@ class CropSettings(UNetConfig):
     fit_steps: int = Field(400, ge=1)
     """Optimiser steps of the fit."""
     fit_batch_size: int = Field(32, ge=1)
-    """Crops a step."""
+    """Crops per step."""
     learning_rate: float = Field(2e-3, gt=0.0)
-    """Peak rate of AdamW; it rises over the first twentieth and falls to 0 as a cosine."""
+    """Peak rate of AdamW: linear warm-up over the first twentieth of the steps, then cosine decay to 0."""
     mask_loss_weight: float = Field(0.0, ge=0.0)
-    """What the perception-aware loss counts in the fit (lambda of DetDiffusion, arXiv 2403.13304, Eq. 5; 0.01 there): a
-    head on the U-Net's features must draw the object's box. 0 is without."""
+    """Weight of the perception-aware loss in the fit (lambda of DetDiffusion, arXiv 2403.13304, Eq. 5; 0.01 there): a
+    head on the U-Net's features predicts the object's mask. 0 turns it off."""
     condition_dropout: float = Field(0.1, ge=0.0, lt=1.0)
-    """Share of the crops that are shown without their class and difficulty, for guidance."""
+    """Share of the crops that are fitted without their class and difficulty, for guidance."""
     strength: float = Field(0.05, gt=0.0, le=1.0)
-    """How far back towards noise the example in a window is taken before it is drawn anew (SDEdit, arXiv 2108.01073):
-    1 is from noise alone, which takes a long fit; less keeps more of the example. A fit of minutes on a few images
-    leaves specks where it is taken back by more than a twentieth."""
+    """Share of the noise schedule applied to the example in a window before denoising (SDEdit, arXiv 2108.01073): 1
+    starts from noise alone, which takes a long fit; less keeps more of the example. After a fit of minutes on a few
+    images, values above 0.05 leave specks."""
     sampling_steps: int = Field(3, ge=1)
     """Steps of DPM-Solver++ (arXiv 2211.01095)."""
     guidance: float = Field(1.0, ge=1.0)
-    """Classifier-free guidance (arXiv 2207.12598); 1 is none, and half the time."""
+    """Classifier-free guidance (arXiv 2207.12598); 1 turns it off and takes half the time."""
     batch_size: int = Field(32, ge=1)
     """Windows painted at a time."""

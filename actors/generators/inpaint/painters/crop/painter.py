@@ -1,7 +1,7 @@
-"""Crop painter: diffusion (DDPM, arXiv 2006.11239; v, 2202.00512; guidance, 2207.12598) told what is hard (2403.13304).
+"""Crop painter: diffusion (DDPM, arXiv 2006.11239; v, 2202.00512; guidance, 2207.12598) by difficulty (2403.13304).
 
-A small inpainter in pixel space, fitted on the run's own real crops. It downloads nothing and needs no foundation model
-that knows the domain, which boards, smears and X-rays rarely have.
+A small inpainting network in pixel space, fitted on crops of the run's real images. It downloads nothing and needs no
+foundation model of the domain, which rarely exists for boards, smears and X-rays.
 """
 
 from collections.abc import Sequence
@@ -30,14 +30,14 @@ FAMILY = "crop"
 
 
 def build_network(config: CropSettings, num_classes: int) -> "nn.Module":
-    """The denoiser: ``(noisy, known, condition, timestep)`` to v; see ``known_input`` for what is known.
+    """The denoiser: ``(noisy, known, condition, timestep)`` to v; see ``known_input`` for ``known``.
 
-    ``condition`` ``[b]`` is ``condition_index``; the last one stands for none.
+    ``condition`` ``[b]`` is ``condition_index``; the last index stands for no condition.
     """
     from diffusers import UNet2DModel
 
     levels = len(config.channels)
-    network: Any = UNet2DModel(  # type: ignore[no-untyped-call]
+    network: Any = UNet2DModel(
         sample_size=config.size_px,
         in_channels=8,
         out_channels=3,
@@ -59,18 +59,18 @@ def condition_index(label: int, difficulty: Difficulty) -> int:
 
 
 def known_input(pixels: Pixels, mask: Mask, box: geometry.Boxes) -> "NDArray[np.float32]":
-    """What the network is shown besides noise, ``[5, S, S]``: the window with its hole at 0, the hole, and the box."""
+    """The network's input besides noise, ``[5, S, S]``: the window with its hole at 0, the hole, and the box."""
     inside = np.zeros(mask.shape, np.float32)
     left, top, right, bottom = np.rint(box).astype(int)
     inside[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = 1.0
-    seen = scaled(pixels) * ~mask
-    return np.concatenate([seen, mask[None].astype(np.float32), inside[None]])
+    around = scaled(pixels) * ~mask
+    return np.concatenate([around, mask[None].astype(np.float32), inside[None]])
 
 
 def save_network(
     network: "nn.Module", config: CropSettings, classes: tuple[str, ...], attributes: Attributes, uri: str
 ) -> None:
-    """Put the weights of ``network`` at ``uri`` as one of our checkpoints, atomically."""
+    """Write the weights of ``network`` to ``uri`` as a checkpoint, atomically."""
     header = Header(
         family=FAMILY,
         model=_architecture(config),
@@ -90,7 +90,7 @@ def load_painter(config: CropSettings, classes: tuple[str, ...], uri: str | None
 
 
 def read_network(config: CropSettings, classes: tuple[str, ...], uri: str | None) -> "tuple[Header, dict[str, Tensor]]":
-    """What was saved at ``uri``. Raises ValueError or FileNotFoundError where it is not of this network."""
+    """The checkpoint at ``uri``. Raises ValueError or FileNotFoundError if it is not of this network."""
     return read_fitted(uri, FAMILY, _architecture(config), classes)
 
 
@@ -106,7 +106,7 @@ class CropPainter:
     def __init__(
         self,
         config: CropSettings,
-        network: Any,  # noqa: ANN401 - of diffusers
+        network: "nn.Module",
         device: str | None = None,
         attributes: Attributes = MappingProxyType({}),
     ) -> None:
@@ -114,18 +114,19 @@ class CropPainter:
 
         self.config, self.size_px, self.attributes = config, config.size_px, attributes
         self.varies = config.strength < 1.0
-        self.num_conditions = network.config.num_class_embeds - 1
+        built_with: Any = network.config
+        self.num_conditions = built_with.num_class_embeds - 1
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.network = network.eval().requires_grad_(False).to(self.device)
         self.network.to(memory_format=torch.channels_last)
 
     def paint(self, windows: Sequence[Window]) -> list[Pixels]:
-        """Each window painted, ``[S, S, 3]``; this painter refuses none."""
+        """The painted windows ``[S, S, 3]``; this painter refuses none."""
         painted: list[Pixels] = []
         size = self.config.batch_size
         for start in range(0, len(windows), size):
             batch = windows[start : start + size]
-            full = [*batch, *[batch[-1]] * (size - len(batch))]  # batches of another size have other last bits
+            full = [*batch, *[batch[-1]] * (size - len(batch))]  # the batch size changes the last bits
             painted += self._paint_batch(full)[: len(batch)]
         return painted
 
@@ -137,32 +138,32 @@ class CropPainter:
         known = np.stack([known_input(window.pixels, window.mask, window.box) for window in windows])
         examples = np.stack([scaled(window.pixels) for window in windows])
         noise = np.stack([noise_of(window.seed, (3, self.size_px, self.size_px)) for window in windows])
-        conditions = [condition_index(window.label, window.difficulty) for window in windows]
+        indices = [condition_index(window.label, window.difficulty) for window in windows]
         with reproducible():
             kept, example, grain = (torch.from_numpy(array).to(self.device) for array in (known, examples, noise))
-            told = torch.tensor(conditions, device=self.device)
+            conditions = torch.tensor(indices, device=self.device)
             timesteps = sampling_timesteps(self.config.strength, self.config.sampling_steps)
-            predict = partial(self._velocity, kept, told)
+            predict = partial(self._velocity, kept, conditions)
             return to_pixels(sample(noise_scheduler(), predict, example, grain, timesteps))
 
-    def _velocity(self, known: "Tensor", told: "Tensor", image: "Tensor", timestep: "Tensor") -> "Tensor":
-        """V ``[b, 3, S, S]`` under guidance; both branches go through the network as one batch."""
+    def _velocity(self, known: "Tensor", conditions: "Tensor", image: "Tensor", timestep: "Tensor") -> "Tensor":
+        """The predicted v ``[b, 3, S, S]`` under guidance; both branches are computed as one batch."""
         import torch
 
         from actors.generators.diffusion.learner import guided
 
         inputs = torch.cat([image, known], dim=1)
         if self.config.guidance == 1.0:
-            return self._denoise(inputs, timestep, told)
-        untold = torch.full_like(told, self.num_conditions)
-        both = self._denoise(torch.cat([inputs, inputs]), timestep, torch.cat([told, untold]))
-        with_condition, without = both.chunk(2)
-        return guided(with_condition, without, self.config.guidance)
+            return self._denoise(inputs, timestep, conditions)
+        none = torch.full_like(conditions, self.num_conditions)
+        both = self._denoise(torch.cat([inputs, inputs]), timestep, torch.cat([conditions, none]))
+        conditional, unconditional = both.chunk(2)
+        return guided(conditional, unconditional, self.config.guidance)
 
-    def _denoise(self, inputs: "Tensor", timestep: "Tensor", told: "Tensor") -> "Tensor":
+    def _denoise(self, inputs: "Tensor", timestep: "Tensor", conditions: "Tensor") -> "Tensor":
         import torch
 
         with autocast(self.device):
-            velocity = self.network(inputs.contiguous(memory_format=torch.channels_last), timestep, told).sample
+            velocity = self.network(inputs.contiguous(memory_format=torch.channels_last), timestep, conditions).sample
         result: Tensor = velocity.float()
         return result

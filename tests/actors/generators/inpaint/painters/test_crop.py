@@ -301,7 +301,7 @@ def test_a_checkpoint_of_other_classes_is_refused(fitted):
     assert read_checkpoint(fitted)[0].classes == CLASSES
     with pytest.raises(ValueError, match="is asked for"):
         load_painter(PAINTER, ("blue", "green"), fitted)
-    with pytest.raises(ValueError, match="there is none"):
+    with pytest.raises(ValueError, match="no checkpoint of a fit is given"):
         CONFIG.build([], CLASSES)
 
 

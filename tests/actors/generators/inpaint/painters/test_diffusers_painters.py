@@ -369,7 +369,7 @@ def test_lora_is_added_to_the_weights(kind, alpha, build, painters, tmp_path):
 
 def test_lora_of_another_model(build, tmp_path):
     save_lora(tmp_path / "lora.safetensors", {TO_Q: (32, 16)})
-    with pytest.raises(ValueError, match=r"to_q is \[16, 16\], its change \[32, 16\]"):
+    with pytest.raises(ValueError, match=r"to_q has shape \[16, 16\], its update \[32, 16\]"):
         build("diffusers", lora={"path": str(tmp_path / "lora.safetensors")})
     save_lora(tmp_path / "lora.safetensors", {"unet.no_such_layer": (16, 16)})
     with pytest.raises(ValueError, match=r"no layer unet\.no_such_layer"):
@@ -496,8 +496,8 @@ def test_pickled_code_is_not_run(kind, checkpoints, build, tmp_path):
     ("settings", "message"),
     [
         ({"prompts": {"dog": "a {name}"}}, r"prompts for \['dog'\]: no such class; known: \['red_cell', 'platelet'\]"),
-        ({"prompt": "a {colour} {name}"}, "holds .'colour'.; a prompt may hold {name} and {difficulty}"),
-        ({"prompts": {"platelet": "a {0}"}}, "holds .'0'.; a prompt may hold"),
+        ({"prompt": "a {colour} {name}"}, "has unknown fields .'colour'.; known: {name} and {difficulty}"),
+        ({"prompts": {"platelet": "a {0}"}}, "has unknown fields .'0'.; known: {name}"),
         ({"size_px": 65}, "multiple of 8"),
         ({"dtype": "float8"}, "'auto', 'float32', 'bfloat16' or 'float16'"),
     ],

@@ -10,7 +10,7 @@ from actors.records import Detections, Difficulty, Instance, LabeledImage
 
 
 class AttributeRule(TypedDict):
-    """When a box is easy."""
+    """Thresholds above which a box is easy; see ``attributes``."""
 
     score_threshold: float
     iou_threshold: float
@@ -20,10 +20,10 @@ class AttributeRule(TypedDict):
 def attributes(
     image: LabeledImage, seen: Detections, *, score_threshold: float, iou_threshold: float, match_class: bool
 ) -> tuple[Instance, ...]:
-    """One Instance per ground-truth box that is not flagged ignore, in the annotation's order.
+    """One Instance per ground-truth box that is not flagged ignore, in the order of the annotation.
 
-    A box is easy if some detection has score > ``score_threshold`` (gamma) and IoU > ``iou_threshold`` (beta) with
-    it; with ``match_class`` only detections of the box's own class count at all. The numbers agree with the tag:
+    A box is easy if a detection has score > ``score_threshold`` (gamma) and IoU > ``iou_threshold`` (beta) with it.
+    With ``match_class``, only detections of the box's own class count. The numbers agree with the difficulty:
 
     * ``best_score`` is the highest score among detections with IoU > beta (0 without any): easy iff > gamma;
     * ``best_iou`` is the highest IoU among detections with score > gamma (0 without any): easy iff > beta.
@@ -49,7 +49,7 @@ def attributes(
 
 
 def difficulties(images: Sequence[LabeledImage], found: Sequence[Instance]) -> tuple[tuple[Difficulty, ...], ...]:
-    """The attribute of every box of every image, in order; boxes without one (ignored) count as easy."""
+    """The difficulty of each box of each image, in order; ignored boxes have none and count as easy."""
     known = {(instance.image_id, instance.index): instance.difficulty for instance in found}
     return tuple(
         tuple(known.get((image.id, index), Difficulty.EASY) for index in range(len(image.annotation)))

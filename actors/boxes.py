@@ -12,7 +12,7 @@ def empty() -> Boxes:
 
 
 def areas(boxes: Boxes) -> NDArray[np.float32]:
-    """Areas ``[n]`` in px^2 of boxes ``[n, 4]``; a box turned inside out has area 0."""
+    """Areas ``[n]`` in px^2 of boxes ``[n, 4]``; an inverted box has area 0."""
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0)
     return np.asarray(sides[:, 0] * sides[:, 1], dtype=np.float32)
 
@@ -34,6 +34,6 @@ def pairwise_iou(first: Boxes, second: Boxes) -> NDArray[np.float32]:
 
 
 def clip(boxes: Boxes, width: int, height: int) -> Boxes:
-    """Boxes ``[n, 4]`` cut at the borders of a ``width`` x ``height`` px image."""
+    """Boxes ``[n, 4]`` clipped to an image of ``width`` x ``height`` px."""
     limits = np.array([width, height, width, height], dtype=np.float32)
     return np.clip(boxes, 0.0, limits)

@@ -1,4 +1,4 @@
-"""Our checkpoints: one .safetensors file, float32 tensors and a JSON header. Reading one runs no code of the file."""
+"""Checkpoints: one .safetensors file with float32 tensors and a JSON header. Reading one runs no code of the file."""
 
 import json
 from collections import Counter
@@ -18,30 +18,30 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Checkpoint = NewType("Checkpoint", str)
-"""The path or fsspec URI of one of our checkpoints; no other path may stand for it."""
+"""Path or fsspec URI of a checkpoint, as a type of its own so that other paths are not mistaken for one."""
 
 FORMAT_VERSION = 1
-KEY = "detloop"  # one entry with everything: the order of several is not the same twice in this file format
+KEY = "detloop"  # a single metadata entry: safetensors does not keep the order of several
 
 
 class Header(Config):
-    """What a checkpoint says about itself."""
+    """The header of a checkpoint."""
 
     version: int = FORMAT_VERSION
     family: str
     model: str
-    """Architecture, by the name that the family knows it by."""
+    """Name of the architecture within the family."""
     classes: tuple[str, ...]
     image_size_px: int
-    """What it was trained at."""
+    """Image size of the training."""
     attributes: dict[str, tuple[Difficulty, ...]] | None = None
-    """Of a generator that is conditioned on difficulty: that of each box of its training images, by image id."""
+    """Difficulties of the boxes of its training images, by image id, for a generator conditioned on difficulty."""
 
 
 def write_checkpoint(uri: str, header: Header, tensors: Mapping[str, "Tensor"]) -> None:
-    """Put a checkpoint at a path or fsspec URI, whole or not at all. Equal tensors give equal bytes.
+    """Write a checkpoint to a path or fsspec URI, atomically. Equal tensors give equal bytes.
 
-    Floating tensors are stored as float32.
+    Floating-point tensors are stored as float32.
     """
     from safetensors.torch import save
 
@@ -51,7 +51,7 @@ def write_checkpoint(uri: str, header: Header, tensors: Mapping[str, "Tensor"]) 
 
 
 def read_checkpoint(uri: str) -> tuple[Header, dict[str, "Tensor"]]:
-    """Header and tensors on the CPU. Raises FileNotFoundError, or ValueError where it is no checkpoint of ours."""
+    """Header and tensors on the CPU. Raises FileNotFoundError, or ValueError if it is no checkpoint of detloop."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -63,13 +63,13 @@ def read_checkpoint(uri: str) -> tuple[Header, dict[str, "Tensor"]]:
     except (SafetensorError, KeyError, ValidationError) as error:
         raise ValueError(f"{uri}: not a checkpoint of detloop ({error!r}); give a file that it wrote") from error
     if header.version != FORMAT_VERSION:
-        raise ValueError(f"{uri}: checkpoint format {header.version}, this detloop reads {FORMAT_VERSION}")
+        raise ValueError(f"{uri}: checkpoint format {header.version}; this version of detloop reads {FORMAT_VERSION}")
     return header, tensors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedWeights:
-    """What became of the tensors of a model that was given the weights of another."""
+    """The outcome of loading the weights of another model."""
 
     source: str
     num_loaded: int
@@ -77,16 +77,16 @@ class LoadedWeights:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Tensors by what became of them: loaded, or the reason why not."""
+        """Number of tensors by outcome: loaded, or the reason why not."""
         return {"loaded": self.num_loaded, **Counter(reason for _, reason in self.left_fresh)}
 
 
 def transfer(
     model: "nn.Module", tensors: Mapping[str, "Tensor"], source: str, head: str, by_class: AbstractSet[str]
 ) -> LoadedWeights:
-    """Load those of ``tensors`` that fit into ``model``, in place; names in ``by_class`` never do.
+    """Load the ``tensors`` that fit into ``model``, in place, except those named in ``by_class``.
 
-    Raises ValueError, with ``model`` untouched, where one does not fit whose name does not begin with ``head``.
+    Raises ValueError, and leaves ``model`` unchanged, if a tensor does not fit whose name does not begin with ``head``.
     """
     own = model.state_dict()
     reasons = {name: _misfit(name, tensor, tensors.get(name), by_class) for name, tensor in own.items()}

@@ -1,4 +1,4 @@
-"""The base of every config section, and of those that configure a component and build it."""
+"""Base classes of config sections, and of the sections that configure and build a component."""
 
 from abc import ABC
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """Weights that a component does not bring along."""
+    """Weights that a component needs and detloop does not include."""
 
     what: str
     place: str  # local path or URI, or the name of a release
-    is_release: bool  # a name: downloaded on first use where no cache has it
+    is_release: bool  # ``place`` is a name: downloaded on first use unless it is cached
 
 
 class Config(BaseModel):
@@ -24,23 +24,23 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
 
     not_in_fit: ClassVar[frozenset[str]] = frozenset()
-    """Keys on which the fit of a component that learns does not depend."""
+    """Keys that do not affect the fit of a component that learns."""
 
     def needs(self) -> tuple[Need, ...]:
-        """Files and downloads without which the component cannot be opened, including those of nested sections."""
+        """Files and downloads that the component requires, including those of nested sections."""
         return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """The class of a component that was imported by name, as a config file gives it."""
+    """Import path and version of a component's class, as a config file gives them."""
 
     place: str  # package.module:ClassName
     version: str
 
 
 class Component(Config, ABC):
-    """The config of a component, which builds the component and answers for it before it is built.
+    """The config of a component: it builds the component, and describes it before it is built.
 
     Each family (generators, filters, painters, detectors) has a base class that derives from this one. Subclasses give
     ``kind`` a literal value and its default.
@@ -49,7 +49,7 @@ class Component(Config, ABC):
     kind: str
 
     version: ClassVar[str] = ""
-    """Version of a component from outside; it counts in the fingerprint. Default: the version of its distribution."""
+    """Version of a user's own component, part of the fingerprint. Default: the version of its distribution."""
 
     runs_network: ClassVar[bool] = False
     """Whether the component is much slower without a GPU."""
@@ -58,12 +58,12 @@ class Component(Config, ABC):
 
     @property
     def origin(self) -> Origin | None:
-        """Where the component was imported from; None for those of detloop itself."""
+        """Import path and version of a user's own component; None for a component of detloop."""
         return self._origin
 
     @model_serializer(mode="wrap")
     def _named(self, to_plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Keep ``kind`` even where defaults are left out; give an imported component the form that imports it."""
+        """Always include ``kind``; write an imported component in the form that imports it."""
         plain = to_plain(self)
         if self._origin is None:
             return {"kind": self.kind, **plain}

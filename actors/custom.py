@@ -1,4 +1,4 @@
-"""Components from outside: a user's own class, named in the config or by an entry point of its package.
+"""A user's own components: classes named in the config or by an entry point of their package.
 
 In a config file::
 
@@ -8,19 +8,19 @@ In a config file::
       options: {pixels: 8}                   # its fields
 
 A package that declares the class as an entry point ``shift`` of the group ``detloop.generators`` gives it a kind of its
-own: ``{kind: shift, pixels: 8}``. Either way the config holds an instance of the class itself.
+own: ``{kind: shift, pixels: 8}``. Either way, the config holds an instance of that class.
 """
 
 import importlib
 import inspect
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points, packages_distributions, version
+from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import GetCoreSchemaHandler, ValidationError
+from pydantic import GetCoreSchemaHandler, SerializerFunctionWrapHandler, ValidationError
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from actors.config import Component, Origin
@@ -31,20 +31,19 @@ _KEYS = {"kind", "import", "options", "version"}
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Annotates the union of a family's configs: it also takes components from outside (see this module)."""
+    """Annotation of the union of a family's configs: the union also accepts a user's own components."""
 
     base: type[Component]  # of the family
     group: str  # entry points that name kinds of this family
 
     def __get_pydantic_core_schema__(self, union: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """The union's schema behind a validator that recognises components from outside."""
+        """The union's schema, wrapped in a validator that recognises a user's own components."""
         own = {config.model_fields["kind"].default for config in _members(union)}
 
-        def validate(value: Any, within: core_schema.ValidatorFunctionWrapHandler) -> Any:  # noqa: ANN401 - any input
+        def validate(value: object, within: core_schema.ValidatorFunctionWrapHandler) -> object:
             if isinstance(value, self.base):
                 return value
-            kind = value.get("kind") if isinstance(value, Mapping) else None
-            if not isinstance(kind, str) or kind in own:
+            if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str) or value["kind"] in own:
                 return within(value)
             return self._from_outside(value, own)
 
@@ -56,9 +55,9 @@ class Open:
         kind = value["kind"]
         if kind == KIND:
             if unknown := value.keys() - _KEYS:
-                raise ValueError(f"{sorted(unknown)}: unknown beside kind: custom; known here: {sorted(_KEYS)}")
+                raise ValueError(f"{sorted(unknown)}: unknown keys beside kind: custom; known: {sorted(_KEYS)}")
             if not isinstance(value.get("options", {}), Mapping):
-                raise ValueError(f"options: a mapping of the component's own keys is needed, not {value['options']!r}")
+                raise ValueError(f"options: expected a mapping of the component's keys, not {value['options']!r}")
             return load_component(self.base, value.get("import"), value.get("options", {}), value.get("version"))
         found = {entry.name: entry.value for entry in entry_points(group=self.group)}
         if kind in found:
@@ -71,7 +70,7 @@ def _members(union: object) -> tuple[type[Component], ...]:
     return (union,) if isinstance(union, type) else get_args(union)
 
 
-def _serialize(value: object, to_plain: Any) -> Any:  # noqa: ANN401 - pydantic's handler
+def _serialize(value: object, to_plain: SerializerFunctionWrapHandler) -> object:
     return to_plain(value)
 
 
@@ -80,29 +79,29 @@ def load_component(
 ) -> Component:
     """The component of the class at ``place`` (``package.module:ClassName``) with these options.
 
-    Raises ValueError where the class cannot be imported, is no complete subclass of ``base``, has another version than
-    ``wanted_version``, or does not take the options.
+    Raises ValueError if the class cannot be imported, is no complete subclass of ``base``, has another version than
+    ``wanted_version``, or does not accept the options.
     """
     found = import_class(base, place)
     origin = Origin(place=str(place), version=_version(found))
     if wanted_version not in (None, origin.version):
-        raise ValueError(f"{place} is version {origin.version} here, and the config asks for {wanted_version}")
+        raise ValueError(f"{place} is version {origin.version} here, but the config requires {wanted_version}")
     try:
         component = found.model_validate(dict(options))
     except ValidationError as error:
         lines = [f"options.{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
-        raise ValueError(f"{place} does not take its options: {'; '.join(lines)}") from None
+        raise ValueError(f"{place} does not accept its options: {'; '.join(lines)}") from None
     component._origin = origin  # noqa: SLF001 - of our own base class
     return component
 
 
 def import_class(base: type[Component], place: object) -> type[Component]:
-    """The class at ``place``. Modules in the working directory are found too, after all that is installed."""
+    """The class at ``place``. Modules in the working directory are found too, after installed ones."""
     module, separator, name = str(place or "").partition(":")
     if not (separator and module and name):
         raise ValueError(f"import: give it as package.module:ClassName, not {place!r}")
-    if os.getcwd() not in sys.path:  # noqa: PTH109 - entries of sys.path are strings
-        sys.path.append(os.getcwd())  # noqa: PTH109
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module), name)
     except Exception as error:
@@ -110,17 +109,17 @@ def import_class(base: type[Component], place: object) -> type[Component]:
     if not (inspect.isclass(found) and issubclass(found, base)):
         raise ValueError(f"import: {place} is no subclass of {base.__module__}.{base.__name__}")
     if inspect.isabstract(found):
-        raise ValueError(f"import: {place} lacks {', '.join(sorted(found.__abstractmethods__))}")
+        raise ValueError(f"import: {place} does not implement {', '.join(sorted(found.__abstractmethods__))}")
     return found
 
 
 def _version(found: type[Component]) -> str:
-    """The class's own version, or that of the distribution which holds it."""
+    """The class's own version, or that of its distribution."""
     if found.version:
         return found.version
     for distribution in packages_distributions().get(found.__module__.partition(".")[0], ()):
         return version(distribution)
     raise ValueError(
         f"{found.__module__}:{found.__name__} belongs to no installed distribution: give the class a version, such as "
-        'version: ClassVar[str] = "1"; results count as other ones when it changes'
+        'version: ClassVar[str] = "1", and change it whenever its results change'
     )

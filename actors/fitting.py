@@ -15,7 +15,7 @@ from actors.records import Annotation, Difficulty, LabeledImage
 if TYPE_CHECKING:
     from torch import Tensor
 
-NUM_PREVIEWS = 4  # at a time
+NUM_PREVIEWS = 4  # pictures of one preview
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,18 +23,18 @@ class FitSize:
     """The size of a fit."""
 
     steps: int  # of the optimiser
-    batch_size: int  # examples a step, over all workers
-    accumulate: int = 1  # parts in which each worker takes its share of a batch
+    batch_size: int  # examples per step, over all workers
+    accumulate: int = 1  # gradient accumulation: parts of each worker's share of a batch
 
 
 class Learner(Component):
     """The config of a component that may have to be fitted on the real training images before it is used.
 
-    One that learns overrides ``fit_size`` and ``open_fit``.
+    A component that learns overrides ``fit_size`` and ``open_fit``.
     """
 
     uses_detector: ClassVar[bool] = False
-    """Whether the fit learns from the current detector, and so depends on its weights."""
+    """Whether the fit uses the current detector, and so depends on its weights."""
 
     def fit_size(self) -> FitSize | None:
         """The size of the fit; None for a component that does not learn."""
@@ -42,20 +42,20 @@ class Learner(Component):
 
     @property
     def learns(self) -> bool:
-        """Whether the component is fitted."""
+        """Whether the component has to be fitted."""
         return self.fit_size() is not None
 
     def open_fit(self, data: "FitData", worker: "Worker") -> "Fit":
-        """A fit of the component in one worker, not yet begun. Raises ValueError where there is nothing to fit on."""
+        """A new fit of the component in one worker. Raises ValueError if there is nothing to fit on."""
         raise NotImplementedError(f"{self.kind} does not learn")
 
     def fit_options(self) -> dict[str, Any]:
-        """The part of the config on which a fit depends, as plain values: how it is used needs no new fit."""
+        """The part of the config that a fit depends on, as plain values."""
         return self.model_dump(mode="json", exclude=_not_in_fit(self), exclude_defaults=True)
 
 
 def _not_in_fit(config: Config) -> dict[str, Any]:
-    """The keys of ``not_in_fit``, including those of nested sections, as pydantic excludes them."""
+    """The keys of ``not_in_fit``, including those of nested sections, in the form of pydantic's ``exclude``."""
     below = {name: _not_in_fit(value) for name, value in config if isinstance(value, Config)}
     return dict.fromkeys(config.not_in_fit, True) | {name: keys for name, keys in below.items() if keys}
 
@@ -68,7 +68,7 @@ class DetectorCheckpoint:
     uri: Checkpoint
 
     def digest(self) -> str:
-        """SHA-256 over the config and the checkpoint's bytes, wherever they lie."""
+        """SHA-256 of the config and of the checkpoint's bytes, independent of ``uri``."""
         digest = hashlib.sha256(self.config.model_dump_json().encode())
         digest.update(UPath(self.uri).read_bytes())
         return digest.hexdigest()
@@ -76,7 +76,7 @@ class DetectorCheckpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FitData:
-    """The data of a fit: real training images, and nothing that was held out."""
+    """The data of a fit: real training images only, none of the held-out ones."""
 
     classes: tuple[str, ...]
     images: tuple[LabeledImage, ...]
@@ -102,12 +102,12 @@ class Worker:
 def read_fitted(
     uri: str | None, family: str, model: str, classes: tuple[str, ...]
 ) -> tuple[Header, dict[str, "Tensor"]]:
-    """Header and tensors of what was fitted: a checkpoint of this ``family`` and ``model`` for these classes.
+    """Header and tensors of a fitted checkpoint of this ``family`` and ``model`` for these classes.
 
-    Raises ValueError where there is none or it is another's, FileNotFoundError where it is not there.
+    Raises ValueError if ``uri`` is None or the checkpoint is of another component, FileNotFoundError if it is missing.
     """
     if uri is None:
-        raise ValueError(f"{family}: it needs a fit on the run's images, and there is none")
+        raise ValueError(f"{family}: no checkpoint of a fit is given; fit it on the run's images first")
     header, tensors = read_checkpoint(uri)
     wanted = (family, model, classes)
     if (header.family, header.model, header.classes) != wanted:
@@ -117,53 +117,53 @@ def read_fitted(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Preview:
-    """A real picture, and what the component draws for it in the present state of its fit."""
+    """A real picture and the component's pictures for it in the current state of its fit."""
 
     real: Pixels  # [H, W, 3]
-    annotation: Annotation  # of all these pictures; boxes that are not asked for are flagged ignore
-    difficulties: tuple[Difficulty, ...]  # [n], as the fit is told
-    drawn: Mapping[str, Pixels]  # [H, W, 3] each, by the difficulty that is asked for
+    annotation: Annotation  # of all these pictures; boxes that are not requested are flagged ignore
+    difficulties: tuple[Difficulty, ...]  # [n], as given to the fit
+    drawn: Mapping[str, Pixels]  # [H, W, 3] each, by requested difficulty
 
 
 class Fit(Protocol):
-    """A fit in progress, in one worker. Steps are functions of the seed and the step's number, and of nothing else."""
+    """A fit in progress, in one worker. The examples of a step depend on the seed and the step's number alone."""
 
     num_steps: int
-    batch_size: int  # examples a step, over all workers
-    boxes_cut: int  # of all images' boxes, shown once: those that it leaves out, as prompts have no room for them
+    batch_size: int  # examples per step, over all workers
+    boxes_cut: int  # boxes of the training images that it leaves out because their prompts have no room
 
     def warm_start(self, uri: str) -> None:
-        """Begin with the weights that an earlier fit has saved at ``uri``, instead of random or pretrained ones.
+        """Start from the weights that an earlier fit saved at ``uri`` instead of random or pretrained ones.
 
-        Raises ValueError or FileNotFoundError where they are not this component's.
+        Raises ValueError or FileNotFoundError if they do not belong to this component.
         """
         ...
 
     def step(self, number: int) -> float:
-        """One optimiser step, the ``number``-th from 0; its loss over all workers' examples."""
+        """Run optimiser step ``number``, counted from 0, and return the loss over all workers' examples."""
         ...
 
     def state(self) -> dict[str, Any]:
-        """All that the steps to come depend on: plain values and tensors."""
+        """Everything that later steps depend on, as plain values and tensors."""
         ...
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up where ``state`` was taken."""
+        """Continue from an earlier ``state``."""
         ...
 
     def preview(self) -> list[Preview]:
-        """A few real pictures and what the averaged weights draw for them, always the same ones; changes nothing."""
+        """A few real pictures, always the same, and the averaged weights' pictures for them; no side effects."""
         ...
 
     def save(self, uri: str) -> None:
-        """Put the checkpoint that the component is built with at ``uri``, whole or not at all."""
+        """Write the checkpoint that the component is built from to ``uri``, atomically."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """The result of a fit, for the component to be built with."""
+    """The result of a fit, from which the component is built."""
 
     checkpoint: Checkpoint
-    fingerprint: str  # of that fit: over all that decides the weights
-    boxes_cut: int = 0  # of the real images, that it left out, as prompts have no room for them
+    fingerprint: str  # of the fit; it covers everything that determines the weights
+    boxes_cut: int = 0  # boxes of the real images that it left out because their prompts had no room

@@ -1,6 +1,6 @@
-"""The callable that Ray Data makes an actor of: a plain component, opened once, fed batch by batch.
+"""The callable of a Ray Data actor: a plain component, opened once and called batch by batch.
 
-The same host serves the in-process engine, so that a debugger and a unit test see what a cluster runs.
+The in-process engine uses the same host, so that a debugger and the unit tests run the code of a cluster.
 """
 
 import logging
@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from actors.rows import Row
 
@@ -18,14 +19,14 @@ NUM_ATTEMPTS = 2
 
 
 class Component(Protocol):
-    """What one kind of actor does with rows."""
+    """The work of one kind of actor on rows."""
 
     def __call__(self, batch: Sequence[Row]) -> list[Row]:
         """The columns that this stage adds to each row, in order."""
         ...
 
     def blank(self) -> Row:
-        """The columns that it adds to a row which carries an error."""
+        """The columns for a row that carries an error."""
         ...
 
 
@@ -33,15 +34,15 @@ OpenComponent = Callable[[], Component]
 
 
 class Host:
-    """Opens a component in its constructor and adds its columns to every row that passes.
+    """Opens a component in its constructor and adds its columns to every row.
 
-    A restarted actor is its constructor's arguments again, so ``open_component`` must hold everything: configs and the
-    URIs of checkpoints, no weights. A batch that raises is tried again row by row; a row that still raises goes on
-    with its error and blank columns, and the others are not harmed.
+    A restarted actor is constructed again from the same arguments, so ``open_component`` must hold everything it needs:
+    configs and URIs of checkpoints, no weights. A batch that raises is retried row by row. A row that still raises is
+    passed on with its error and blank columns; the other rows are not affected.
     """
 
     def __init__(self, stage: str, open_component: OpenComponent, forgets: Sequence[str] = ()) -> None:
-        """``forgets`` names the columns that no later stage needs, so that pixels do not travel to the driver."""
+        """``forgets`` names columns to remove, so that pixels are not sent to stages that do not need them."""
         self.stage = stage
         self.forgets = frozenset(forgets)
         self.component = open_component()
@@ -74,7 +75,7 @@ class Host:
         except Exception:
             if len(rows) == 1:
                 return [self._attempt_alone(rows[0])]
-            log.warning("%s: a batch of %d failed, going on row by row", self.stage, len(rows), exc_info=True)
+            log.warning("%s: a batch of %d failed; retrying row by row", self.stage, len(rows), exc_info=True)
             return [self._attempt_alone(row) for row in rows]
 
     def _attempt_alone(self, row: Row) -> Row:
@@ -82,7 +83,7 @@ class Host:
         for _ in range(NUM_ATTEMPTS):
             try:
                 return self.component([row])[0]
-            except Exception as error:  # noqa: BLE001 - any fault of one row is survived, recorded, and counted by the round
+            except Exception as error:  # noqa: BLE001 - errors of single rows are recorded, and counted by the round
                 message = f"{self.stage}: {type(error).__name__}: {error}"
                 log.warning("%s: row %s: %s", self.stage, row["id"], message)
         return {**self.component.blank(), "error": message}
@@ -100,11 +101,11 @@ def join_rows(rows: Sequence[Row]) -> Row:
     return {name: _column([row[name] for row in rows]) for name in names}
 
 
-def _item(value: Any) -> Any:  # noqa: ANN401 - a cell of any column
+def _item(value: object) -> object:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _column(cells: list[Any]) -> Any:  # noqa: ANN401 - an array column of any type
+def _column(cells: list[Any]) -> NDArray[Any]:
     if not isinstance(cells[0], np.ndarray):
         return np.array(cells, dtype=object if isinstance(cells[0], str) else None)
     if all(cell.shape == cells[0].shape for cell in cells):

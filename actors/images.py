@@ -9,15 +9,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 Pixels = NDArray[np.uint8]
 
-open_picture = Image.open  # kept from before ultralytics replaces it by one that tries to install packages
+open_picture = Image.open  # ultralytics later replaces Image.open by a version that tries to install packages
 
-MAX_PIXELS = 30_000_000  # a small file can unfold to gigabytes; refuse before decoding
+MAX_PIXELS = 30_000_000  # a small file can decode to gigabytes; refuse it before decoding
 
 
 def decode(data: bytes, name: str) -> Pixels:
-    """Pixels ``[H, W, 3]`` uint8 RGB of an encoded picture, turned upright by its EXIF orientation.
+    """Pixels ``[H, W, 3]`` uint8 RGB of an encoded picture, upright according to its EXIF orientation.
 
-    Raises ValueError where the bytes are no whole picture, or one of more than ``MAX_PIXELS``.
+    Raises ValueError if the data are no complete picture, or hold more than ``MAX_PIXELS`` pixels.
     """
     try:
         with open_picture(BytesIO(data)) as picture:
@@ -29,7 +29,7 @@ def decode(data: bytes, name: str) -> Pixels:
 
 
 def _to_rgb(picture: Image.Image, name: str) -> Pixels:
-    if picture.mode.startswith("I;16"):  # Pillow would cut 16 bits off at 255: a white picture
+    if picture.mode.startswith("I;16"):  # Pillow would clip 16-bit values at 255, which gives a white picture
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.mode in {"I", "F"}:
         raise ValueError(f"{name}: pixels of 32 bits (mode {picture.mode}); save it with 8 or 16 bits")
@@ -43,12 +43,12 @@ def read(uri: str) -> Pixels:
 
 
 def scaled(pixels: Pixels) -> NDArray[np.float32]:
-    """``[H, W, 3]`` uint8 as diffusion models take it: ``[3, H, W]`` float32 in [-1, 1]."""
+    """Pixels ``[H, W, 3]`` uint8 as the input of a diffusion model: ``[3, H, W]`` float32 in [-1, 1]."""
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32) / 127.5 - 1
 
 
 def encode_png(pixels: Pixels) -> bytes:
-    """The PNG file of ``[H, W, 3]`` uint8 RGB pixels: lossless, and the same bytes every time."""
+    """PNG file of ``[H, W, 3]`` uint8 RGB pixels; equal pixels give equal bytes."""
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", compress_level=3)
     return buffer.getvalue()

@@ -1,10 +1,10 @@
-"""Records as plain JSON values and back, for what lies on disk and what crosses a process border as text."""
+"""Conversion of records to plain JSON values and back, for files and for text passed between processes."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import Field, fields, is_dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Record = TypeVar("Record")
+Plain: TypeAlias = Any  # a JSON value: nested dicts and lists of strings, numbers, booleans and None
 
 
-def to_plain(value: object) -> Any:  # noqa: ANN401 - JSON values have no narrower type
+def to_plain(value: object) -> Plain:
     """``value`` as dicts, lists, strings and numbers: dataclasses by field, arrays as nested lists.
 
-    A field whose metadata say ``omit_default`` is left out where it has its default. float32 comes back to the last bit
-    through JSON. Raises TypeError on anything else.
+    A field with ``omit_default`` in its metadata is left out if it has its default value. float32 values survive the
+    round trip through JSON exactly. Raises TypeError for other types.
     """
     if is_dataclass(value) and not isinstance(value, type):
         return {one.name: to_plain(getattr(value, one.name)) for one in fields(value) if not _omitted(one, value)}
@@ -35,21 +36,21 @@ def to_plain(value: object) -> Any:  # noqa: ANN401 - JSON values have no narrow
     raise TypeError(f"{type(value).__name__} has no plain form")
 
 
-def from_plain(kind: type[Record], plain: Any) -> Record:  # noqa: ANN401 - JSON values have no narrower type
-    """A record of ``kind`` from what ``to_plain`` made of it.
+def from_plain(kind: type[Record], plain: Plain) -> Record:
+    """A record of type ``kind`` from the output of ``to_plain``.
 
-    Raises KeyError or ValueError where it does not fit.
+    Raises KeyError or ValueError if ``plain`` does not fit ``kind``.
     """
     return cast("Record", _restore(kind, plain))
 
 
 def dumps(value: object) -> bytes:
-    """The JSON text of ``to_plain(value)``, the same bytes for equal values."""
+    """JSON of ``to_plain(value)``; equal values give equal bytes."""
     return json.dumps(to_plain(value), sort_keys=True, allow_nan=False, indent=1).encode()
 
 
 def loads(kind: type[Record], data: bytes) -> Record:
-    """A record of ``kind`` from the bytes that ``dumps`` made."""
+    """A record of type ``kind`` from the output of ``dumps``."""
     return from_plain(kind, json.loads(data))
 
 
@@ -69,7 +70,7 @@ def _omitted(field: "Field[Any]", record: "DataclassInstance") -> bool:
     return bool(field.metadata.get("omit_default")) and getattr(record, field.name) == field.default
 
 
-def _restore(kind: Any, plain: Any) -> Any:  # noqa: ANN401 - kind is any type form
+def _restore(kind: object, plain: Plain) -> Plain:
     if is_dataclass(kind):
         return _restore_record(cast("type[DataclassInstance]", kind), plain)
     origin, args = get_origin(kind), get_args(kind)
@@ -89,7 +90,7 @@ def _restore(kind: Any, plain: Any) -> Any:  # noqa: ANN401 - kind is any type f
 def _restore_record(kind: "type[DataclassInstance]", plain: dict[str, Any]) -> object:
     hints = get_type_hints(kind)
     if not isinstance(plain, dict):
-        raise ValueError(f"{kind.__name__}: a mapping of its fields is needed, not {type(plain).__name__}")  # noqa: TRY004
+        raise ValueError(f"{kind.__name__}: expected a mapping of its fields, not {type(plain).__name__}")  # noqa: TRY004 - callers catch ValueError
     unknown = plain.keys() - hints.keys()
     if unknown:
         raise ValueError(f"{kind.__name__}: unknown fields {sorted(unknown)}; written by another version?")

@@ -1,4 +1,4 @@
-"""Number formats that the hardware computes in natively, and inference that is the same everywhere."""
+"""Native number formats of the hardware, and reproducible inference."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 def native_dtypes(device: "torch.device") -> "list[torch.dtype]":
     """The formats in which ``device`` computes natively, fastest first.
 
-    On a CPU that is bfloat16 where it has AMX tiles (measured on one: 1.4 to 1.7 times the images a second of float32).
+    For CPUs with AMX this is bfloat16 (measured on one: 1.4 to 1.7 times the images per second of float32).
     """
     import torch
 
@@ -25,7 +25,7 @@ def native_dtypes(device: "torch.device") -> "list[torch.dtype]":
 
 
 def autocast(device: "torch.device") -> "torch.autocast":
-    """A context in which networks on ``device`` compute in the fastest of these."""
+    """A context in which networks on ``device`` compute in its fastest native format."""
     import torch
 
     dtype = native_dtypes(device)[0]
@@ -34,11 +34,11 @@ def autocast(device: "torch.device") -> "torch.autocast":
 
 @contextmanager
 def reproducible() -> Iterator[None]:
-    """Inference whose last bits do not depend on how many CPUs the process has, nor on a timing of algorithms."""
+    """A context for inference whose last bits depend neither on the number of CPUs nor on benchmarked algorithms."""
     import torch
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # oneDNN splits a convolution by threads: more of them are other last bits
+    torch.set_num_threads(1)  # oneDNN splits convolutions among threads, so their number changes the last bits
     try:
         with torch.inference_mode(), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
             yield
@@ -47,9 +47,9 @@ def reproducible() -> Iterator[None]:
 
 
 def cast_weights(network: "nn.Module", device: "torch.device") -> None:
-    """Bring to the fastest format, once and in place, the weights that ``autocast`` would bring to it at every call.
+    """Cast the weights that ``autocast`` would cast in every call to the fastest native format, once and in place.
 
-    What a frozen network computes stays the same bit for bit; it takes half the memory.
+    The outputs of a frozen network stay the same bit for bit, and it takes half the memory.
     """
     from torch import nn
 

@@ -34,7 +34,7 @@ def _freeze(record: "DataclassInstance", lengths: tuple[str, ...] = ()) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Annotation:
-    """What is known to be in an image. Boxes flagged ``ignore`` give no loss and count neither as hit nor as miss."""
+    """The labels of an image. Boxes flagged ``ignore`` give no loss and count neither as hit nor as miss."""
 
     boxes: geometry.Boxes  # [n, 4] xyxy px
     labels: NDArray[np.int64]  # [n] class index
@@ -48,7 +48,7 @@ class Annotation:
 
     @classmethod
     def empty(cls) -> "Annotation":
-        """Nothing is in the image."""
+        """No boxes."""
         return cls(boxes=geometry.empty(), labels=np.zeros(0, np.int64), ignore=np.zeros(0, np.bool_))
 
     def take(self, index: NDArray[Any]) -> "Annotation":
@@ -66,7 +66,7 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Detections:
-    """What a detector saw in an image, by falling score."""
+    """A detector's detections in an image, by falling score."""
 
     boxes: geometry.Boxes  # [n, 4] xyxy px
     labels: NDArray[np.int64]  # [n] class index
@@ -80,7 +80,7 @@ class Detections:
 
     @classmethod
     def empty(cls) -> "Detections":
-        """Nothing was seen."""
+        """No detections."""
         return cls(boxes=geometry.empty(), labels=np.zeros(0, np.int64), scores=np.zeros(0, np.float32))
 
 
@@ -88,13 +88,13 @@ class Detections:
 class LabeledImage:
     """A real image and its annotation. Pixels stay behind the URI until an actor reads them."""
 
-    id: str  # unique in the data set, stable over machines: the path below the image folder
+    id: str  # unique in the data set, the same on every machine: the path below the image folder
     uri: str  # local path or fsspec URI
     width: int  # px
     height: int  # px
     annotation: Annotation
-    # The boxes' instance masks: each the ``counts`` of COCO's compressed run-length encoding of [height, width] px,
-    # empty where a box has none. () where no box has one.
+    # Instance masks of the boxes, as ``counts`` of COCO's compressed run-length encoding of [height, width] px; empty
+    # for a box without one. () if no box has one.
     masks: tuple[str, ...] = field(default=(), metadata={"omit_default": True})
 
     def __post_init__(self) -> None:
@@ -110,14 +110,14 @@ class Difficulty(StrEnum):
 
 
 Attributes = Mapping[str, tuple[Difficulty, ...]]
-"""That of each box of each real image, by image id."""
+"""The difficulty of each box of each real image, by image id."""
 Strategy = Literal["origin", "easy", "hard"]
-"""The attribute that is asked for (Fig. 3): as it was found, or the same for all boxes."""
+"""The requested difficulty (Fig. 3): as mined, or the same for all boxes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Instance:
-    """One ground-truth box and what the current detector makes of it."""
+    """One ground-truth box and how well the current detector finds it."""
 
     image_id: str
     index: int  # position in the image's annotation
@@ -129,14 +129,14 @@ class Instance:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineage:
-    """Where a candidate comes from. Its id is derived from this and nothing else."""
+    """The origin of a candidate. Its id is derived from it alone."""
 
     round: int
     image_id: str  # the real image that holds the mined instances
     box_indices: tuple[int, ...]  # their positions in that image's annotation
     generator: str  # kind of the generator
     seed: int  # the candidate's own seed; all its randomness comes from here
-    strategy: str = "origin"  # the difficulty asked for: as mined, or the generator's own word for another
+    strategy: str = "origin"  # requested difficulty: as mined, or the generator's own word for another
 
     @property
     def id(self) -> str:
@@ -149,17 +149,17 @@ class Lineage:
 class Candidate:
     """A generated image before judgement: a real image, the canvas, in which some boxes were drawn.
 
-    A whole new image has no canvas: all its pixels were drawn, ``painted`` says which of them lie in which box, and the
-    annotation is the layout that was asked for, in which boxes that were not drawn are flagged ignore.
+    A whole new image has no canvas: all its pixels were drawn, ``painted`` assigns them to boxes, and the annotation is
+    the requested layout, in which boxes that were not drawn are flagged ignore.
     """
 
     pixels: NDArray[np.uint8]  # [H, W, 3] RGB; the canvas's wherever ``painted`` is -1
     annotation: Annotation  # n boxes: the canvas's own, in their order, then those that were added
-    drawn: NDArray[np.bool_]  # [n]: this box's pixels were drawn by the generator (not simply left as in the canvas)
-    painted: NDArray[np.int16]  # [H, W]: which box's drawing touched a pixel last, -1 for none
+    drawn: NDArray[np.bool_]  # [n]: the generator drew the pixels of this box, and did not leave them as in the canvas
+    painted: NDArray[np.int16]  # [H, W]: the last box whose drawing changed a pixel, -1 for none
     canvas: str  # id of the real image that was drawn into, empty for a whole new image
     lineage: Lineage
-    refused: str = ""  # why the generator itself refuses what it drew, e.g. "generator: safety_checker"
+    refused: str = ""  # why the generator itself refuses the candidate, e.g. "generator: safety_checker"
 
     def __post_init__(self) -> None:
         _freeze(self)
@@ -171,7 +171,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Inspected:
-    """A candidate and what the current detector saw in it."""
+    """A candidate and the current detector's detections in it."""
 
     candidate: Candidate
     seen: Detections
@@ -187,23 +187,23 @@ class Verdict:
     filter: str  # kind of the filter
     box: int  # position in the candidate's annotation, or WHOLE_IMAGE
     keep: bool
-    score: float  # what was measured
-    threshold: float  # what it was held against
-    reason: str  # short and countable, e.g. "not_detected"; empty where kept
+    score: float  # the measured value
+    threshold: float  # the limit that the score is compared with
+    reason: str  # short and countable, e.g. "not_detected"; empty if kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Judged:
-    """A candidate after every filter has spoken, as it is to be kept; the pixels that were restored are gone."""
+    """A candidate after all filters, as it will be kept: rejected boxes are restored."""
 
-    pixels: NDArray[np.uint8]  # [H, W, 3] RGB: the candidate's, but for what was restored
-    annotation: Annotation  # what is left of the labels; empty where the image is dropped
+    pixels: NDArray[np.uint8]  # [H, W, 3] RGB: the candidate's, except in restored boxes
+    annotation: Annotation  # the remaining labels; empty if the image is dropped
     proposed: Annotation  # the labels before judgement
-    drawn: NDArray[np.bool_]  # [proposed]: drawn by the generator, whatever became of it
+    drawn: NDArray[np.bool_]  # [proposed]: drawn by the generator, whether kept or not
     restored: NDArray[np.bool_]  # [proposed]: drawn, rejected, and undone: the canvas's pixels are back
-    seen: Detections  # in the candidate as it was drawn
+    seen: Detections  # in the candidate as it was generated
     verdicts: tuple[Verdict, ...]
-    dropped: str  # why the image is dropped, as "filter: reason"; empty where it is kept
+    dropped: str  # why the image is dropped, as "filter: reason"; empty if it is kept
     lineage: Lineage
 
     def __post_init__(self) -> None:
@@ -212,18 +212,18 @@ class Judged:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sample:
-    """A judged candidate on disk: in the pool where ``dropped`` is empty, else kept aside with its reason."""
+    """A judged candidate on disk: in the pool if ``dropped`` is empty, else kept aside with its reason."""
 
     id: str
-    uri: str  # the picture, lossless; in its record on disk, from the round's folder on; empty where none was drawn
+    uri: str  # the lossless picture; relative to the round's folder in the record on disk; empty if none was drawn
     sha256: str  # of the picture's file
     width: int  # px
     height: int  # px
-    annotation: Annotation  # what is left of the labels
+    annotation: Annotation  # the remaining labels
     proposed: Annotation  # the labels before judgement
-    drawn: NDArray[np.bool_]  # [proposed]: drawn by the generator, whatever became of it
+    drawn: NDArray[np.bool_]  # [proposed]: drawn by the generator, whether kept or not
     restored: NDArray[np.bool_]  # [proposed]: drawn, rejected, and undone: the canvas's pixels are back
-    seen: Detections  # in the candidate as it was drawn, before anything was restored
+    seen: Detections  # in the candidate as it was generated, before boxes were restored
     verdicts: tuple[Verdict, ...]
-    dropped: str  # empty where kept
+    dropped: str  # empty if kept
     lineage: Lineage

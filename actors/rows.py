@@ -1,8 +1,8 @@
 """Records as rows of plain columns, so that Arrow and not pickle carries them between actors.
 
-A row always has ``id``, ``lineage`` (JSON text) and ``error`` (empty, or why this candidate could not be made; its
-other columns are then blank). Each stage adds its columns. Judging replaces ``pixels`` and the annotation by what is to
-be kept of them, so that the pixels of a candidate are in its row once.
+A row always has ``id``, ``lineage`` (JSON text) and ``error`` (empty, or the reason why this candidate failed; its
+other columns are then blank). Each stage adds its columns. Judging replaces ``pixels`` and the annotation by the kept
+ones, so that a row holds the pixels of its candidate once.
 """
 
 import json
@@ -39,17 +39,17 @@ BLANK_JUDGED = Judged(
 
 
 def lineage_row(lineage: Lineage) -> Row:
-    """A candidate that is still to be drawn."""
+    """The row of a candidate that has not been generated yet."""
     return {"id": lineage.id, "lineage": json.dumps(to_plain(lineage)), "error": ""}
 
 
 def read_lineage(row: Mapping[str, Any]) -> Lineage:
-    """The lineage that every row carries."""
+    """The lineage of a row."""
     return from_plain(Lineage, json.loads(row["lineage"]))
 
 
 def candidate_columns(candidate: Candidate) -> Row:
-    """The columns that drawing adds."""
+    """The columns that generation adds."""
     return {
         "pixels": candidate.pixels,
         "drawn": candidate.drawn,
@@ -61,7 +61,7 @@ def candidate_columns(candidate: Candidate) -> Row:
 
 
 def read_candidate(row: Mapping[str, Any]) -> Candidate:
-    """The drawn candidate of a row."""
+    """The candidate of a row."""
     return Candidate(
         pixels=row["pixels"],
         annotation=_read_annotation(row, "annotation"),
@@ -79,17 +79,17 @@ def detections_columns(seen: Detections) -> Row:
 
 
 def read_detections(row: Mapping[str, Any]) -> Detections:
-    """What the detector saw."""
+    """The detections of a row."""
     return Detections(**_values(row, "seen", ("boxes", "labels", "scores")))
 
 
 def read_inspected(row: Mapping[str, Any]) -> Inspected:
-    """The candidate of a row and what the detector saw in it."""
+    """The candidate and detections of a row."""
     return Inspected(candidate=read_candidate(row), seen=read_detections(row))
 
 
 def judged_columns(judged: Judged) -> Row:
-    """All that later stages read of a judged candidate; its pixels and annotation replace those of the candidate."""
+    """The columns that judging adds; pixels and annotation replace those of the candidate."""
     return {
         "pixels": judged.pixels,
         "drawn": judged.drawn,

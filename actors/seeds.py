@@ -1,4 +1,4 @@
-"""Seeds and ids derived from lineage, so that equal configs draw equal pictures whoever draws them."""
+"""Seeds and ids derived from lineage, so that equal configs give equal pictures in any process."""
 
 import hashlib
 
@@ -11,10 +11,10 @@ def _digest(parts: tuple[Part, ...]) -> bytes:
 
 
 def derive_seed(*parts: Part) -> int:
-    """A seed in [0, 2**63) that depends on every part and on their order, stable over processes and machines."""
+    """A seed in [0, 2**63) that depends on every part and on their order, stable across processes and machines."""
     return int.from_bytes(_digest(parts)[:8], "big") >> 1
 
 
 def derive_id(*parts: Part) -> str:
-    """A 16-digit hex id that depends on every part and on their order, stable over processes and machines."""
+    """A 16-digit hex id that depends on every part and on their order, stable across processes and machines."""
     return _digest(parts)[:8].hex()

@@ -1,4 +1,4 @@
-"""Files of a run, behind a local folder or any fsspec URI: written whole or not at all."""
+"""Files of a run in a local folder or at any fsspec URI, written atomically."""
 
 import json
 import os
@@ -22,9 +22,9 @@ LOCAL = {"", "file", "local"}  # protocols of paths on a disk
 
 
 def write_bytes(path: UPath, data: bytes) -> None:
-    """Put ``data`` at ``path`` so that a reader sees all of it or nothing, whoever is killed in between.
+    """Write ``data`` to ``path`` atomically: a reader sees all of it or nothing, even if the writer is killed.
 
-    On a local disk the file is written beside, synced and renamed; an object store's put is whole by itself.
+    On a local disk, a temporary file is written, synced and renamed; an object store's put is atomic by itself.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.protocol not in LOCAL:
@@ -40,11 +40,10 @@ def write_bytes(path: UPath, data: bytes) -> None:
 
 @contextmanager
 def exclusive(path: UPath, *, wait: bool = True) -> Iterator[None]:
-    """While one process is in here with ``path``, no other is: what they share is made once, the others wait for it.
+    """Lock ``path`` for one process at a time: others wait for it, or get a BlockingIOError if ``wait`` is false.
 
-    Those that do not ``wait`` get a BlockingIOError. The lock lies in a file beside, and ends with its process, however
-    that ends. On an object store, and where the system has no such locks, nobody is kept out: what is shared may then
-    be made twice, and the last writer stays.
+    The lock is a file next to ``path``, and is released when its process ends, however it ends. Object stores, and
+    systems without such locks, are not locked: shared work may then be done twice, and the last writer wins.
     """
     if path.protocol not in LOCAL or os.name != "posix":
         yield
@@ -60,7 +59,7 @@ def exclusive(path: UPath, *, wait: bool = True) -> Iterator[None]:
 
 
 def _lock(file: Path, path: UPath, *, wait: bool) -> IO[bytes]:
-    """The locked file. One that its last holder took away while we waited locks nobody out, so we try the next."""
+    """The locked file. One that its holder deleted while we waited excludes nobody, so we try again."""
     import fcntl
 
     while True:
@@ -69,7 +68,7 @@ def _lock(file: Path, path: UPath, *, wait: bool) -> IO[bytes]:
             fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             held.close()
-            raise BlockingIOError(f"another process is at {path}: wait until it ends") from None
+            raise BlockingIOError(f"another process is using {path}: wait until it ends") from None
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(held.fileno()), file.stat()):
                 return held
@@ -77,12 +76,12 @@ def _lock(file: Path, path: UPath, *, wait: bool) -> IO[bytes]:
 
 
 def write_record(path: UPath, record: object) -> None:
-    """Put a record, or any nest of records and plain values, at ``path`` as JSON."""
+    """Write a record, or a nested structure of records and plain values, to ``path`` as JSON."""
     write_bytes(path, dumps(record))
 
 
 def read_record(path: UPath, kind: type[Record]) -> Record:
-    """What ``write_record`` put at ``path``, as ``kind``. Raises FileNotFoundError, or ValueError naming the file."""
+    """The record at ``path``, of type ``kind``. Raises FileNotFoundError, or ValueError naming the file."""
     try:
         return from_plain(kind, json.loads(path.read_bytes()))
     except (ValueError, KeyError, TypeError) as error:
@@ -90,21 +89,21 @@ def read_record(path: UPath, kind: type[Record]) -> Record:
 
 
 def write_arrays(path: UPath, values: Mapping[str, NDArray[Any] | str | float]) -> None:
-    """Put named arrays, strings and numbers at ``path``, as a compressed .npz file. Raises ValueError on objects."""
+    """Write named arrays, strings and numbers to ``path`` as a compressed .npz file. Raises ValueError for objects."""
     buffer = BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **{name: np.asarray(value) for name, value in values.items()})
     write_bytes(path, buffer.getvalue())
 
 
 def read_arrays(path: UPath) -> dict[str, Any]:
-    """What ``write_arrays`` put at ``path``, strings and numbers as such."""
+    """The values that ``write_arrays`` wrote to ``path``; strings and numbers as Python values."""
     with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as archive:
         values = {name: archive[name] for name in archive.files}
     return {name: value if value.ndim else value.item() for name, value in values.items()}
 
 
 def write_detections(path: UPath, seen: Mapping[str, Detections]) -> None:
-    """Put what was seen in at least one image, by image id, at ``path``, as a compressed .npz file."""
+    """Write the detections of at least one image, by image id, to ``path`` as a compressed .npz file."""
     ids = sorted(seen)
     found = [seen[image_id] for image_id in ids]
     buffer = BytesIO()
@@ -120,7 +119,7 @@ def write_detections(path: UPath, seen: Mapping[str, Detections]) -> None:
 
 
 def read_detections(path: UPath) -> dict[str, Detections]:
-    """What ``write_detections`` put at ``path``."""
+    """The detections by image id that ``write_detections`` wrote to ``path``."""
     with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     ends = np.cumsum(arrays["counts"])
@@ -134,5 +133,5 @@ def read_detections(path: UPath) -> dict[str, Detections]:
 
 
 def is_local(path: UPath) -> bool:
-    """Whether ``path`` lies in this machine's file system."""
+    """True if ``path`` is in this machine's file system."""
     return path.protocol in {"", "file", "local"}

@@ -31,7 +31,7 @@ from loop.tracking import Tracker
 def run(config: LoopConfig, reporter: Reporter) -> UPath:
     """Run the loop, or what is left of it. Returns the run's folder, which then holds ``summary.json``.
 
-    Raises ConfigError where the folder holds another run; BlockingIOError where another process is at this one;
+    Raises ConfigError where the folder holds another run; BlockingIOError where another process is using this one;
     ValueError on data that cannot be used or have changed since the run was started, on hosting that cannot be placed,
     and on weights that are not there; TooManyFailuresError where a round could not make its candidates.
     """

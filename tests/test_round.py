@@ -198,7 +198,7 @@ def test_a_finished_run_started_again_does_nothing_and_says_the_same(two_rounds,
 
 def test_a_run_that_another_process_is_at_is_left_alone(folder, easy_config):
     before = {file: file.stat().st_mtime_ns for file in folder.rglob("*.*")}
-    with exclusive(UPath(folder)), pytest.raises(BlockingIOError, match=f"another process is at {folder}: wait"):
+    with exclusive(UPath(folder)), pytest.raises(BlockingIOError, match=f"another process is using {folder}: wait"):
         start(easy_config, folder.parent, rounds=5)  # to grow it would change its config.json
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("*.*")} == before
 

@@ -101,7 +101,7 @@ def test_place_version_and_options_count_in_the_fingerprint(monkeypatch):
     newer = config(generator=SHIFT)
     assert len({first.fingerprint(), other.fingerprint(), newer.fingerprint()}) == 3
     assert config(generator={**SHIFT, "options": {}}).fingerprint() == newer.fingerprint()
-    with pytest.raises(ConfigError, match=r"outside:ShiftConfig is version 1\.6 here, and the config asks for 1\.5"):
+    with pytest.raises(ConfigError, match=r"outside:ShiftConfig is version 1\.6 here, but the config requires 1\.5"):
         validate(LoopConfig, first.model_dump(mode="json"), "config.json")
 
 
@@ -115,13 +115,13 @@ def test_place_version_and_options_count_in_the_fingerprint(monkeypatch):
         ({"import": "outside:Nothing"}, "outside:Nothing cannot be imported: AttributeError"),
         ({"import": "outside:Plain"}, r"outside:Plain is no subclass of actors\.generators\.base\.GeneratorBase"),
         ({"import": "outside:SharpConfig"}, "is no subclass of"),
-        ({"import": "outside:Unbuilt"}, "outside:Unbuilt lacks build"),
+        ({"import": "outside:Unbuilt"}, "outside:Unbuilt does not implement build"),
         ({"import": "outside:Unversioned"}, "give the class a version"),
-        ({"options": {"pixles": 3}}, "does not take its options: options.pixles: Extra inputs are not permitted"),
+        ({"options": {"pixles": 3}}, "does not accept its options: options.pixles: Extra inputs are not permitted"),
         ({"options": {"pixels": "many"}}, "options.pixels: Input should be a valid integer"),
-        ({"options": [3]}, "options: a mapping of the component's own keys is needed, not .3."),
-        ({"pixels": 3}, "'pixels'.: unknown beside kind: custom"),
-        ({"version": "9"}, r"is version 1\.5 here, and the config asks for 9"),
+        ({"options": [3]}, "options: expected a mapping of the component's keys, not .3."),
+        ({"pixels": 3}, "'pixels'.: unknown keys beside kind: custom"),
+        ({"version": "9"}, r"is version 1\.5 here, but the config requires 9"),
     ],
 )
 def test_a_class_that_cannot_be_used_is_refused_before_anything_starts(changes, message):

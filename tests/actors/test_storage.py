@@ -203,7 +203,7 @@ def test_what_is_exclusive_is_entered_by_one_at_a_time_and_a_killed_one_does_not
 
 
 def test_who_does_not_wait_is_told_what_is_taken(tmp_path):
-    told = pytest.raises(BlockingIOError, match=r"another process is at .*/run: wait until it ends")
+    told = pytest.raises(BlockingIOError, match=r"another process is using .*/run: wait until it ends")
     with exclusive(UPath(tmp_path / "run")), told, exclusive(UPath(tmp_path / "run"), wait=False):
         pass
     with exclusive(UPath(tmp_path / "run"), wait=False):

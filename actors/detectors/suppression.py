@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 
 def suppress(boxes: "Tensor", scores: "Tensor", labels: "Tensor", max_iou: float) -> "Tensor":
-    """Greedy non-maximum suppression of ``[n]`` candidates within each class: what is left, by falling score.
+    """Greedy non-maximum suppression of ``[n]`` candidates within each class: the indices kept, by falling score.
 
     Of two candidates with the same score the earlier one wins. Boxes are ``[n, 4]`` xyxy.
     """
-    from torchvision.ops import nms  # type: ignore[import-untyped]
+    from torchvision.ops import batched_nms
 
     if not len(boxes):
         return labels
     order = scores.argsort(descending=True, stable=True)
-    boxes = boxes.double()  # classes are told apart by moving them apart, which would cost float32 its precision
-    apart = labels.double() * (boxes.max() - boxes.min() + 1)
-    kept: Tensor = order[nms((boxes + apart[:, None])[order], scores.double()[order], max_iou)]
-    return kept
+    boxes = boxes.double()  # batched_nms may move classes apart, which would cost float32 its precision
+    positive = boxes - boxes.min()  # and it moves them by the largest coordinate, which is enough for positive ones
+    kept: Tensor = batched_nms(positive[order], scores.double()[order], labels[order], max_iou)
+    return order[kept.sort().values]  # its own order of equal scores is not stable
 
 
 def strongest(boxes: geometry.Boxes, scores: NDArray[np.float32], labels: NDArray[np.int64], limit: int) -> Detections:

@@ -1,6 +1,7 @@
 """Pictures on canvases and back, micro-batches, and suppression: geometry worked out by hand."""
 
 import numpy as np
+import pytest
 import torch
 
 from actors.detectors.letterbox import Letterbox, MicroBatch
@@ -23,6 +24,28 @@ def test_suppression_is_within_a_class_and_strict():
     assert suppress(boxes, scores, torch.tensor([1, 0, 2, 0]), 0.49).tolist() == [1, 2, 0, 3]
     assert suppress(boxes[:2], torch.tensor([0.5, 0.5]), labels[:2], 0.5).tolist() == [0]
     assert suppress(boxes[:0], scores[:0], labels[:0], 0.5).tolist() == []
+
+
+def test_classes_do_not_suppress_each_other_left_of_the_picture():
+    """The boxes span more than the largest coordinate, which is as far as batched_nms moves one class from the next."""
+    boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [-11.0, -11.0, -1.0, -1.0]])
+    assert suppress(boxes, torch.tensor([0.9, 0.8]), torch.tensor([0, 1]), 0.5).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("num_boxes", [900, 1100])  # batched_nms takes another way above 1000
+def test_many_candidates_are_suppressed_class_by_class_in_a_stable_order(num_boxes):
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 100, (num_boxes, 2))
+    boxes = torch.tensor(np.concatenate([corners, corners + rng.uniform(5, 40, (num_boxes, 2))], axis=1)).float()
+    scores, labels = (
+        torch.tensor(rng.integers(1, 9, num_boxes) / 10).float(),
+        torch.tensor(rng.integers(0, 3, num_boxes)),
+    )
+    kept = suppress(boxes, scores, labels, 0.5)
+    places = [torch.where(labels == label)[0] for label in range(3)]
+    alone = [place[suppress(boxes[place], scores[place], labels[place], 0.5)] for place in places]
+    expected = sorted(torch.cat(alone).tolist(), key=lambda index: (-scores[index], index))
+    assert kept.tolist() == expected
 
 
 def test_of_equal_scores_the_lower_label_comes_first_then_the_box_to_the_left():

@@ -3,13 +3,14 @@
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from upath import UPath
 
@@ -40,39 +41,27 @@ def write_bytes(path: UPath, data: bytes) -> None:
 
 @contextmanager
 def exclusive(path: UPath, *, wait: bool = True) -> Iterator[None]:
-    """Lock ``path`` for one process at a time: others wait for it, or get a BlockingIOError if ``wait`` is false.
+    """Lock ``path`` for one process and thread at a time: others wait, or get a BlockingIOError if ``wait`` is false.
 
-    The lock is a file next to ``path``, and is released when its process ends, however it ends. Object stores, and
-    systems without such locks, are not locked: shared work may then be done twice, and the last writer wins.
+    The lock is a file next to ``path``, and is released when its process ends, however it ends. Object stores are not
+    locked: shared work may then be done twice, and the last writer wins.
     """
-    if path.protocol not in LOCAL or os.name != "posix":
+    if path.protocol not in LOCAL:
         yield
         return
     beside = Path(path.path).with_name(f".{path.name}.lock")
     beside.parent.mkdir(parents=True, exist_ok=True)
-    held = _lock(beside, path, wait=wait)
+    lock = FileLock(beside, fallback_to_soft=False)  # a soft lock would outlive a killed process
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout:
+        raise BlockingIOError(f"another process is using {path}: wait until it ends") from None
     try:
         yield
     finally:
-        beside.unlink(missing_ok=True)
-        held.close()
-
-
-def _lock(file: Path, path: UPath, *, wait: bool) -> IO[bytes]:
-    """The locked file. One that its holder deleted while we waited excludes nobody, so we try again."""
-    import fcntl
-
-    while True:
-        held = file.open("wb")
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            held.close()
-            raise BlockingIOError(f"another process is using {path}: wait until it ends") from None
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(held.fileno()), file.stat()):
-                return held
-        held.close()
+        if os.name == "posix":  # elsewhere filelock deletes the file; a waiter that locks a deleted one tries again
+            beside.unlink(missing_ok=True)
+        lock.release()
 
 
 def write_record(path: UPath, record: object) -> None:

@@ -300,11 +300,11 @@ def test_cut_gives_the_pixels_in_order(real):
 
 
 def test_mahalanobis_sec_2_1_two_gaussians_on_a_line():
-    """Means -1 and 1, variance 1/4 within: the log of the ratio at x is 8 x, less what shrinkage (3 %) takes."""
+    """Means -1 and 1, variance 1/4 within: the log of the ratio at x is 8 x. A single variance does not shrink."""
     features = np.array([[-1.5], [-0.5], [0.5], [1.5]])
     fitted = Discriminant.fitted(features, np.array([0, 0, 1, 1]), 2)
     scores = fitted.scores(np.array([[0.0], [1.0], [-0.25]]))
-    assert scores[:, 1] - scores[:, 0] == pytest.approx([0.0, 8 / 1.03, -2 / 1.03], abs=1e-3)
+    assert scores[:, 1] - scores[:, 0] == pytest.approx([0.0, 8.0, -2.0], abs=1e-9)
 
 
 def test_classes_count_alike_however_many_examples_they_have():
@@ -320,6 +320,22 @@ def test_a_class_without_examples_scores_nothing():
     assert np.isneginf(scores[0]).tolist() == [False, True, False]
     assert margins(scores, np.array([1])).tolist() == [-np.inf]
     assert margins(scores, np.array([2]))[0] == scores[0, 2] - scores[0, 0]
+
+
+@pytest.mark.parametrize("labels", [[1, 1, 1], [0, 1, 3]])
+def test_where_there_is_no_spread_within_classes_to_tell_them_apart_by_they_score_alike(labels):
+    scores = Discriminant.fitted(np.array([[0.0], [1.0], [2.0]]), np.array(labels), 4).scores(np.array([[2.0]]))[0]
+    assert {label for label in range(4) if scores[label] == 0} == set(labels)
+    assert np.isneginf(np.delete(scores, labels)).all()
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_variances_shrink_towards_their_mean_by_hand(num_classes):
+    """Standardised, they are 1/5 and 1 within the classes: 3 % of the mean 3/5 are added to each."""
+    corners = np.array([[-1.0, 0.0], [1.0, 0.0]])
+    spread = np.array([[0.5, 1.0], [0.5, -1.0], [-0.5, 1.0], [-0.5, -1.0]])
+    fitted = Discriminant.fitted((corners[:, None] + spread).reshape(-1, 2), np.repeat([0, 1], 4), num_classes)
+    assert fitted.weights[1] - fitted.weights[0] == pytest.approx([2 * (1 / 1.25) / ((0.2 + 0.018) / 1.03), 0])
 
 
 def test_rows_are_scored_without_their_own_group():

@@ -27,7 +27,7 @@ def noise_scheduler() -> Any:  # noqa: ANN401 - diffusers is not typed
     """The forward process: cosine schedule (arXiv 2102.09672), v-prediction (arXiv 2202.00512)."""
     from diffusers import DDPMScheduler
 
-    return DDPMScheduler(  # type: ignore[no-untyped-call]
+    return DDPMScheduler(
         num_train_timesteps=NUM_TRAIN_TIMESTEPS, beta_schedule="squaredcos_cap_v2", prediction_type="v_prediction"
     )
 
@@ -52,7 +52,7 @@ def sample(forward: Any, predict: Predict, start: Tensor, noise: Tensor, timeste
     from diffusers import DPMSolverMultistepScheduler
 
     process = {name: forward.config[name] for name in _PROCESS}
-    scheduler: Any = DPMSolverMultistepScheduler(**process, final_sigmas_type="zero")  # type: ignore[no-untyped-call]
+    scheduler: Any = DPMSolverMultistepScheduler(**process, final_sigmas_type="zero")
     scheduler.set_timesteps(timesteps=list(timesteps))
     pictures: Tensor = forward.add_noise(start, noise, scheduler.timesteps[:1])
     for timestep in scheduler.timesteps:
@@ -120,7 +120,7 @@ class Learner:
         total = torch.zeros(())
         for part in losses:  # one after the other: gradients are accumulated
             loss = part() / len(losses)
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            self.scaler.scale(loss).backward()
             total = total + loss.detach().cpu()
         learning = [one for group in self.optimizer.param_groups for one in group["params"]]
         self._share([one.grad for one in learning if one.grad is not None])

@@ -1,7 +1,7 @@
 """The fit of a component that learns from the run's real images: its config, its data, and a fit in progress."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -9,7 +9,9 @@ from upath import UPath
 
 from actors.checkpoint import Checkpoint, Header, read_checkpoint
 from actors.config import Component, Config
+from actors.detector_loss import DetectorLoss
 from actors.images import Pixels
+from actors.plain import dumps
 from actors.records import Annotation, Difficulty, LabeledImage
 
 if TYPE_CHECKING:
@@ -60,16 +62,41 @@ def _not_in_fit(config: Config) -> dict[str, Any]:
     return dict.fromkeys(config.not_in_fit, True) | {name: keys for name, keys in below.items() if keys}
 
 
+class LossSource(Protocol):
+    """The part of a detector's config that a fit uses; see ``actors.detectors.base.DetectorBase``."""
+
+    def open_loss(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        prefixes: Sequence[str] | None = None,
+        overrides: Mapping[str, bool | int | float | str] | None = None,
+        device: str | None = None,
+    ) -> DetectorLoss:
+        """The detector's training loss as a function of its parameters and of the images."""
+        ...
+
+    def model_dump_json(self) -> str:
+        """The config as JSON."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectorCheckpoint:
-    """A trained detector that a fit learns from."""
+    """The current detector, for a fit that learns from it. The worker opens it."""
 
-    config: Component  # of the detector; it loads the checkpoint
+    config: LossSource
     uri: Checkpoint
+    overrides: Mapping[str, bool | int | float | str]  # of the detector's training; some of them weigh its loss
+
+    def open_loss(self, prefixes: Sequence[str] | None = None, device: str | None = None) -> DetectorLoss:
+        """The training loss as a function of the parameters that ``prefixes`` choose; default: those of the head."""
+        return self.config.open_loss(self.uri, prefixes=prefixes, overrides=self.overrides, device=device)
 
     def digest(self) -> str:
-        """SHA-256 of the config and of the checkpoint's bytes, independent of ``uri``."""
+        """SHA-256 of the config, the overrides and the checkpoint's bytes, independent of ``uri``."""
         digest = hashlib.sha256(self.config.model_dump_json().encode())
+        digest.update(dumps(dict(self.overrides)))
         digest.update(UPath(self.uri).read_bytes())
         return digest.hexdigest()
 

@@ -115,12 +115,13 @@ class Trainings:
         that have the same images.
         """
         config = self.config
+        current = DetectorCheckpoint(config=config.detector, uri=detector, overrides=config.training.overrides)
         data = FitData(
             classes=self.data.classes,
             images=self.data.splits["train"],
             difficulties=difficulties,
             seed=derive_seed(config.seed, "fit", *([number] if start else [])),
-            detector=DetectorCheckpoint(config=config.detector, uri=detector) if learner.uses_detector else None,
+            detector=current if learner.uses_detector else None,
         )
         fingerprint = fit_fingerprint(learner, data, start)
         place = UPath(config.root) / "fits" / fingerprint

@@ -4,13 +4,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
-from actors.fitting import FitData, Fitted
+from actors.checkpoint import Checkpoint
+from actors.detectors.ultralytics.component import UltralyticsConfig
+from actors.fitting import DetectorCheckpoint, FitData, Fitted
 from actors.generators.inpaint.component import InpaintConfig
 from actors.generators.layout.component import LayoutConfig
 from actors.images import encode_png
@@ -198,6 +201,52 @@ def test_a_fit_that_goes_on_is_known_by_what_it_starts_from_and_not_by_where_tha
     prints = {job().fingerprint(), again.fingerprint(), replace(again, start=other).fingerprint()}
     assert len(prints) == 3
     assert again.located(lambda uri: f"/here/{Path(uri).name}").start.checkpoint == "/here/first.safetensors"
+
+
+class Adversary(InpaintConfig):
+    """A generator whose fit learns from the detector."""
+
+    uses_detector: ClassVar = True
+
+
+def test_a_detector_counts_by_config_overrides_and_weights_and_not_by_where_it_is_stored(job, tmp_path):
+    places = [Checkpoint(str(tmp_path / name)) for name in ("a", "copy", "other")]
+    for place, weights in zip(places, (b"1", b"1", b"2"), strict=True):
+        Path(place).write_bytes(weights)
+    detector = DetectorCheckpoint(config=UltralyticsConfig(), uri=places[0], overrides={"box": 7.5})
+    others = [
+        replace(detector, uri=places[2]),
+        replace(detector, overrides={"box": 7.0}),
+        replace(detector, config=UltralyticsConfig(model="yolo26n.yaml")),
+    ]
+    jobs = [replace(job(), data=replace(job().data, detector=one)) for one in (detector, *others)]
+    assert len({one.fingerprint() for one in [job(), *jobs]}) == 2 + len(others)
+    moved = replace(jobs[0], data=replace(jobs[0].data, detector=replace(detector, uri=places[1])))
+    assert moved.fingerprint() == jobs[0].fingerprint()
+    assert jobs[0].located(lambda uri: f"/here/{Path(uri).name}").data.detector.uri == "/here/a"
+
+
+def test_a_learner_that_uses_the_detector_is_given_the_current_one_and_others_are_not(
+    easy_config, tmp_path, monkeypatch
+):
+    data_config = LoopConfig.model_validate(easy_config | {"root": str(tmp_path)})
+    checkpoint = Checkpoint(str(tmp_path / "detector.safetensors"))
+    data_config.detector.save_checkpoint(data_config.detector.architecture(2), CLASSES, checkpoint)
+    data, given = import_real(data_config), []
+
+    def stop(job: FitJob, *_: Any) -> None:
+        given.append(job.data.detector)
+        raise InterruptedError
+
+    monkeypatch.setattr(arms, "fit", stop)
+    trainings = Trainings(config=data_config, data=data, reporter=Reporter(Console(file=StringIO())))
+    difficulties = tuple((Difficulty.HARD,) * len(image.annotation) for image in data.splits["train"])
+    for learner in (Adversary(), InpaintConfig()):
+        with pytest.raises(InterruptedError):
+            trainings.fit(learner, difficulties, number=1, detector=checkpoint)
+    assert given[1] is None
+    loss = given[0].open_loss()
+    assert loss(loss.parameters, torch.zeros(1, 3, 64, 64), [Annotation.empty()]).item() > 0
 
 
 def test_a_fit_goes_on_from_the_weights_of_the_one_before(job, tmp_path):

@@ -90,7 +90,7 @@ def _restore(kind: object, plain: Plain) -> Plain:
 def _restore_record(kind: "type[DataclassInstance]", plain: dict[str, Any]) -> object:
     hints = get_type_hints(kind)
     if not isinstance(plain, dict):
-        raise ValueError(f"{kind.__name__}: expected a mapping of its fields, not {type(plain).__name__}")  # noqa: TRY004 - callers catch ValueError
+        raise ValueError(f"{kind.__name__}: expected a mapping of its fields, not {type(plain).__name__}")
     unknown = plain.keys() - hints.keys()
     if unknown:
         raise ValueError(f"{kind.__name__}: unknown fields {sorted(unknown)}; written by another version?")

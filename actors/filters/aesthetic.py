@@ -1,7 +1,8 @@
-"""Aesthetic score at the mean of the real images: the image filter of Gen2Det (arXiv 2312.04566, Sec. 3.2).
+"""Aesthetic score with the real images' mean as threshold: Gen2Det's image filter (arXiv 2312.04566, Sec. 3.2).
 
-The score is the LAION aesthetic predictor's: a CLIP embedding of length one, and linear layers. Where that has nothing
-to say (few people have rated smears and circuit boards), a head fitted on the spot can take its place.
+The score comes from the LAION aesthetic predictor: linear layers on a normalised CLIP embedding. The predictor was
+trained on human ratings, which hardly cover domains such as blood smears and circuit boards. For these,
+``head: fitted`` fits a head on the run's own images instead.
 """
 
 import hashlib
@@ -26,27 +27,27 @@ FITTED = "fitted"
 
 
 class AestheticConfig(FilterBase):
-    """How good a picture must look, by the score of a head on a CLIP embedding; higher is better."""
+    """Rejects images with a low aesthetic score, computed by a head on a CLIP embedding; higher is better."""
 
     runs_network: ClassVar = True
 
     kind: Literal["aesthetic"] = "aesthetic"
     head: str = ""
-    """The published predictor's file (sac+logos+ava1-l14-linearMSE.pth; path or URI), or ``fitted``: a linear head
-    that tells the run's real images from blurred, noisy, compressed and shuffled versions of them."""
+    """Path or URI of the published predictor (sac+logos+ava1-l14-linearMSE.pth), or ``fitted``: a linear head that
+    separates the run's real images from blurred, noisy, compressed and shuffled versions of them."""
     clip: ClipConfig = ClipConfig()
-    """The CLIP model. The published predictor is for ViT-L-14 with OpenAI's weights, the default."""
+    """The CLIP model. The published predictor needs ViT-L-14 with OpenAI's weights, the default."""
     quantile: float | None = Field(None, ge=0.0, le=1.0)
-    """Threshold at this quantile of the real images' scores; without it, at their mean, as in Gen2Det, which drops
-    about half of the pictures that are as good as the real ones."""
+    """Quantile of the real images' scores to use as threshold. Null uses their mean, as in Gen2Det, which rejects
+    about half of the images that are as good as the real ones."""
     max_images: int = Field(1000, ge=2)
-    """Real training images measured, the first by id."""
+    """Maximum number of real training images to score, the first by id."""
 
     @field_validator("head")
     @classmethod
     def _is_named(cls, head: str) -> str:
         if not head:
-            raise ValueError(f"the aesthetic score needs one: {HOW_TO_GET}")
+            raise ValueError(f"the aesthetic filter needs a head: {HOW_TO_GET}")
         return head
 
     @override
@@ -56,10 +57,10 @@ class AestheticConfig(FilterBase):
 
     @override
     def fit(self, real: RealImages) -> State:
-        """The real training images' scores by content, the threshold, and the head where it is fitted.
+        """Scores of the real training images by content hash, the threshold, and the head if it is fitted.
 
-        With ``head: fitted``, a real image's score is by a head that has not seen it. Raises ValueError without
-        training images (two for a fitted head), and FileNotFoundError where weights or head are not to be had.
+        With ``head: fitted``, each real image is scored by a head fitted without it. Raises ValueError for too few
+        training images (fewer than two for a fitted head) and FileNotFoundError for missing weights or a missing head.
         """
         measured = real.train[: self.max_images]
         if len(measured) < (2 if self.head == FITTED else 1):
@@ -81,10 +82,10 @@ class AestheticConfig(FilterBase):
 
 
 class Aesthetic:
-    """One verdict an image: ``unaesthetic`` if its score lies below the threshold.
+    """One verdict per image: ``unaesthetic`` if its score is below the threshold.
 
-    Pictures that were scored before, by the same model, have the score they had; so the mean of the real images'
-    scores is the threshold to the last bit. Scores of new ones depend on the batch by less than 1e-4.
+    Scores are cached by content, including those of the real images from ``fit``. The mean of the real images' scores
+    therefore equals the threshold to the last bit. Scores of new images vary with the batch by less than 1e-4.
     """
 
     def __init__(self, config: AestheticConfig, state: State) -> None:
@@ -99,12 +100,12 @@ class Aesthetic:
         if clip.identity + head.identity != self._state["model"]:
             raise ValueError(
                 f"aesthetic: {self.config.clip.weights} or {self.config.head} has changed since the run's real images "
-                "were scored with it; bring back the file, or start a run of another name"
+                "were scored with it; restore the file, or start a run with another name"
             )
         return clip, head
 
     def judge(self, batch: Sequence[Inspected]) -> list[tuple[Verdict, ...]]:
-        """One verdict on each whole picture."""
+        """One verdict on each whole image."""
         keys = [content_hash(inspected.candidate.pixels) for inspected in batch]
         new = {
             key: inspected.candidate.pixels
@@ -126,14 +127,14 @@ class Aesthetic:
 
 
 def content_hash(pixels: Pixels) -> str:
-    """SHA-256 of ``[H, W, 3]`` uint8 pixels and their shape: equal pictures in whatever file are equal."""
+    """SHA-256 of the shape and values of ``[H, W, 3]`` uint8 pixels: equal for equal pixels in any file format."""
     digest = hashlib.sha256(repr(pixels.shape).encode())
     digest.update(np.ascontiguousarray(pixels).tobytes())
     return digest.hexdigest()
 
 
 def _measure(clip: Clip, uri: str, images: Sequence[LabeledImage]) -> tuple[Head, Floats]:
-    """The head in the file ``uri``, and its score of each image."""
+    """The head stored at ``uri`` and its scores ``[n]`` of the images."""
     head = read_head(uri, clip.width)
     return head, head.scores(clip.embed_images(read(image.uri) for image in images))
 

@@ -1,4 +1,4 @@
-"""Detector filter: a drawn box must be found by the detector (Gen2Det, arXiv 2312.04566, Sec. 3.2)."""
+"""Detector filter: keep a generated box only if the detector finds it (Gen2Det, arXiv 2312.04566, Sec. 3.2)."""
 
 from collections.abc import Sequence
 from typing import ClassVar, Literal
@@ -13,17 +13,17 @@ from actors.records import Inspected, Verdict
 
 
 class AgreementConfig(FilterBase):
-    """A drawn box survives if the detector sees its class there."""
+    """Keeps a generated box only if the detector finds its class there."""
 
     judges_boxes: ClassVar = True
 
     kind: Literal["agreement"] = "agreement"
     iou_threshold: float = Field(0.3, ge=0.0, le=1.0)
-    """Least IoU of the detection with the box."""
+    """Minimum IoU between the detection and the box."""
     score_threshold: float = Field(0.1, gt=0.0, le=1.0)
-    """Least score of the detection; low on purpose, for a strict one keeps only what is solved already."""
+    """Minimum score of the detection. Low by design: a strict threshold keeps only what the detector already finds."""
     match_class: bool = True
-    """Only detections of the box's own class count (the reading that explains the paper's Fig. 5)."""
+    """Count only detections of the box's own class (the reading that explains the paper's Fig. 5)."""
 
     @override
     def build(self, state: State, open_embed: OpenEmbed | None = None) -> "Agreement":
@@ -31,13 +31,13 @@ class AgreementConfig(FilterBase):
 
 
 class Agreement:
-    """One verdict for each drawn box that is not flagged ignore; boxes left as they were are not judged.
+    """One verdict per generated box that is not flagged ignore. Unchanged boxes are not judged.
 
-    The verdict's score is the best score among the detections with IoU >= ``iou_threshold`` (of the box's class with
-    ``match_class``), 0 without any. Reasons, the first that holds:
+    The verdict's score is the best score among the detections with IoU >= ``iou_threshold`` (with ``match_class``,
+    those of the box's class), or 0 without any. The reason for a rejection is the first that applies:
 
     * wrong_class: a detection of another class passes both thresholds (only with ``match_class``);
-    * low_iou: a detection that counts scores high enough and touches the box, with too small an IoU;
+    * low_iou: a detection that counts passes the score threshold and overlaps the box, but with too small an IoU;
     * not_detected: neither.
     """
 
@@ -45,7 +45,7 @@ class Agreement:
         self.config = config
 
     def judge(self, batch: Sequence[Inspected]) -> list[tuple[Verdict, ...]]:
-        """Verdicts on the drawn boxes of each candidate, in the annotation's order."""
+        """Verdicts on the generated boxes of each candidate, in the annotation's order."""
         return [self._judge_one(inspected) for inspected in batch]
 
     def _judge_one(self, inspected: Inspected) -> tuple[Verdict, ...]:

@@ -1,8 +1,8 @@
-"""Is it still the class that was asked for? Zero-shot CLIP (arXiv 2103.00020, Sec. 3.1), or the detector's features.
+"""Class check of generated boxes, by zero-shot CLIP (arXiv 2103.00020, Sec. 3.1) or by the detector's features.
 
-A generator that is pushed towards hard instances drifts towards wrong ones: what the detector does not find may be a
-hard object or none of that class at all. This filter asks a second opinion of each drawn box's crop. Its bar is what
-the real objects of the class themselves reach, so that hard ones pass as often as real hard ones do.
+A generator that is pushed towards hard instances drifts towards wrong ones: an object that the detector misses may be
+hard, or may not belong to its class at all. This filter classifies the crop of each generated box. The threshold of a
+class comes from the scores of its real objects, so generated hard objects pass about as often as real hard ones.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,31 +27,33 @@ NUM_AT_ONCE = 64  # crops in memory at a time
 
 
 class AlignmentConfig(FilterBase):
-    """Each drawn box's crop must look like its own class, held against the other classes and the background."""
+    """Keeps a generated box only if its crop resembles its own class more than other classes and the background."""
 
     runs_network: ClassVar = True
     judges_boxes: ClassVar = True
 
     kind: Literal["alignment"] = "alignment"
     features: Literal["clip", "detector"] = "detector"
-    """Whose eyes: CLIP's, which knows words but perhaps not the domain, or those of the round's own detector."""
+    """Features of the crops: those of CLIP, which knows class names but perhaps not the domain, or those of the
+    round's own detector."""
     margin: float = Field(0.0, ge=0.0)
-    """How much nearer another class may be: a difference of cosines with clip, of log-likelihoods with detector."""
+    """Amount by which another class may score higher: a difference of cosines with clip, of log-likelihoods with
+    detector."""
     real_quantile: float | None = Field(0.1, ge=0.0, le=1.0)
-    """The bar of a class is lowered to this quantile of its real crops' own scores where that is lower: about this
-    share of them at most would be refused. Without it, the margin holds for every class."""
+    """Lower the threshold of a class to this quantile of the scores of its real crops, where that is lower. At most
+    about this fraction of them would then be rejected. Null uses the margin for every class."""
     context_frac: float = Field(0.0, ge=0.0, le=2.0)
-    """Surroundings in a crop on each side, as a share of the box's longer side. Crops are square."""
+    """Context around the box on each side of a crop, as a fraction of the box's longer side. Crops are square."""
     max_crops_per_class: int = Field(100, ge=2)
-    """Real crops of each class, and of background, that are looked at."""
+    """Maximum number of real crops of each class, and of background crops."""
     crop_px: int = Field(128, ge=32, multiple_of=32)
-    """With detector: the longer side that crops are resized to. Best near the objects' size in training."""
+    """With detector: longer side in px that crops are resized to. Best near the objects' size in training."""
     clip: ClipConfig = ClipConfig()
     """With clip: the model."""
     templates: tuple[Template, ...] = Field(("a photo of a {}.", "a close-up photo of a {}."), min_length=1)
-    """With clip: prompts of a class, its name in place of the braces; their embeddings are averaged."""
+    """With clip: prompts of a class, with its name in place of the braces. Their embeddings are averaged."""
     background: tuple[str, ...] = Field(("a photo of nothing in particular.", "a blurry background."), min_length=1)
-    """With clip: prompts that stand for no object, each for itself."""
+    """With clip: prompts of the background. Each is compared on its own."""
 
     @override
     def needs(self) -> tuple[Need, ...]:
@@ -59,7 +61,7 @@ class AlignmentConfig(FilterBase):
 
     @override
     def fit(self, real: RealImages) -> State:
-        """The real crops that drawn ones are compared with, and with clip the thresholds of the classes.
+        """The real crops to compare generated ones with, and with clip the thresholds of the classes.
 
         Raises ValueError without class names; with clip, FileNotFoundError without weights.
         """
@@ -80,62 +82,62 @@ class AlignmentConfig(FilterBase):
         return Alignment(self, state, open_embed)
 
 
-class Looks(Protocol):
-    """How much a crop looks like each class."""
+class _Scorer(Protocol):
+    """Scores crops for each class."""
 
-    thresholds: list[float]  # [num_classes]: least margin of the own class over the best other
+    thresholds: list[float]  # [num_classes]: minimum margin of the own class over the best other
 
     def scores(self, crops: Sequence[Pixels]) -> Floats:
-        """``[n, num_classes + k]`` of pictures; the columns behind the classes are background."""
+        """Scores ``[n, num_classes + k]``; the last k columns are background."""
         ...
 
 
 class Alignment:
-    """One verdict for each drawn box that is not flagged ignore: ``wrong_class``, ``background``, or kept.
+    """One verdict per generated box that is not flagged ignore: ``wrong_class``, ``background``, or kept.
 
-    The score is what the crop's own class scores above the best other; kept if it reaches its class's threshold. A
-    class without real crops, or without anything to hold it against, is not judged; the state's remarks say so.
-    With clip, scores depend on the batch by less than 1e-5; with detector, not at all.
+    The score is the margin of the crop's own class over the best other one. A box is kept if its score reaches the
+    threshold of its class. A class without real crops, or without any alternative to compare it with, is not judged;
+    the state's remarks say so. With clip, scores vary with the batch by less than 1e-5; with detector, not at all.
     """
 
     def __init__(self, config: AlignmentConfig, state: State, open_embed: OpenEmbed | None = None) -> None:
         self.config = config
-        self._open_looks: Callable[[], Looks]
+        self._open_scorer: Callable[[], _Scorer]
         if config.features == "clip":
-            self._open_looks = partial(_Prompts, config, state["classes"], state["thresholds"])
+            self._open_scorer = partial(_Prompts, config, state["classes"], state["thresholds"])
         elif open_embed is None:
-            raise ValueError("alignment: features: detector needs a detector; hand open_embed to its build")
+            raise ValueError("alignment: features: detector needs a detector; pass open_embed to build")
         else:
-            self._open_looks = partial(_Detector, config, state, open_embed)
+            self._open_scorer = partial(_Detector, config, state, open_embed)
         self.num_classes = len(state["classes"])
         self._judged = _comparable(state["crops"], self.num_classes, config)
 
     @cached_property
-    def _looks(self) -> Looks:
-        return self._open_looks()
+    def _scorer(self) -> _Scorer:
+        return self._open_scorer()
 
     def judge(self, batch: Sequence[Inspected]) -> list[tuple[Verdict, ...]]:
-        """Verdicts on the drawn boxes of each candidate, in the annotation's order."""
-        asked = [(position, int(box)) for position, one in enumerate(batch) for box in self._boxes(one)]
+        """Verdicts on the generated boxes of each candidate, in the annotation's order."""
+        judged = [(position, int(box)) for position, one in enumerate(batch) for box in self._boxes(one)]
         verdicts: list[list[Verdict]] = [[] for _ in batch]
-        for start in range(0, len(asked), NUM_AT_ONCE):
-            part = asked[start : start + NUM_AT_ONCE]
+        for start in range(0, len(judged), NUM_AT_ONCE):
+            part = judged[start : start + NUM_AT_ONCE]
             candidates = [(batch[position].candidate, box) for position, box in part]
             crops = [window(c.pixels, c.annotation.boxes[box], self.config.context_frac) for c, box in candidates]
             labels = np.array([c.annotation.labels[box] for c, box in candidates])
-            for (position, box), label, scores in zip(part, labels, self._looks.scores(crops), strict=True):
+            for (position, box), label, scores in zip(part, labels, self._scorer.scores(crops), strict=True):
                 verdicts[position].append(self._verdict(box, int(label), scores))
         return [tuple(found) for found in verdicts]
 
     def _boxes(self, inspected: Inspected) -> Labels:
-        """Positions of the boxes that are judged."""
+        """Indices of the boxes to judge."""
         annotation = inspected.candidate.annotation
         comparable = np.isin(annotation.labels, self._judged)
         return np.flatnonzero(inspected.candidate.drawn & ~annotation.ignore & comparable)
 
     def _verdict(self, box: int, label: int, scores: Floats) -> Verdict:
         score = float(margins(scores[None], np.array([label]))[0])
-        threshold = float(self._looks.thresholds[label])
+        threshold = float(self._scorer.thresholds[label])
         keep = score >= threshold
         others = np.where(np.arange(len(scores)) == label, -np.inf, scores)
         reason = "background" if others.argmax() >= self.num_classes else "wrong_class"
@@ -150,7 +152,7 @@ class Alignment:
 
 
 class _Prompts:
-    """Cosines of a crop with the prompts of each class and of the background."""
+    """Cosine similarity of a crop to the prompts of each class and of the background."""
 
     def __init__(self, config: AlignmentConfig, classes: Sequence[str], thresholds: list[float]) -> None:
         self.thresholds = thresholds
@@ -168,7 +170,7 @@ class _Prompts:
 
 
 class _Detector:
-    """Class Gaussians in a detector's features, fitted on the real crops and on background."""
+    """Class-conditional Gaussians on a detector's features, fitted on the real crops and on background."""
 
     def __init__(self, config: AlignmentConfig, state: State, open_embed: OpenEmbed) -> None:
         self._embed = open_embed(config.crop_px)
@@ -190,7 +192,7 @@ class _Detector:
 
 
 def _comparable(crops: Sequence[State], num_classes: int, config: AlignmentConfig) -> list[int]:
-    """The classes that can be judged: they have real crops, and something else has, or has prompts."""
+    """The classes that can be judged: those with real crops, if there are also crops or prompts of something else."""
     present = {int(crop["label"]) for crop in crops}
     if config.features == "detector" and len(present) < 2:
         return []
@@ -208,12 +210,12 @@ def _clip_thresholds(config: AlignmentConfig, state: State) -> list[float]:
 
 
 def _thresholds(config: AlignmentConfig, own: Floats, labels: Labels, num_classes: int) -> list[float]:
-    """The bar of each class, from the margins ``[n]`` of real crops; those that could not be measured do not count."""
-    bars = []
+    """The threshold of each class, from the margins ``[n]`` of real crops; non-finite margins are ignored."""
+    thresholds = []
     for label in range(num_classes):
         measured = own[(labels == label) & np.isfinite(own)]
-        bar = 0.0 - config.margin  # and not -0.0
+        threshold = 0.0 - config.margin  # and not -0.0
         if config.real_quantile is not None and len(measured):
-            bar = min(bar, float(np.quantile(measured, config.real_quantile)))
-        bars.append(bar)
-    return bars
+            threshold = min(threshold, float(np.quantile(measured, config.real_quantile)))
+        thresholds.append(threshold)
+    return thresholds

@@ -19,17 +19,17 @@ The run prints the sentences of the list ``remarks``, if there is one.
 """
 
 Embed = Callable[[Sequence[Pixels]], NDArray[np.float32]]
-"""One feature vector for each picture: ``[n, d]``. A picture's vector does not depend on the others."""
+"""One feature vector per image: ``[n, d]``. The vector of an image does not depend on the others."""
 
 OpenEmbed = Callable[[int], Embed]
-"""Opens the current detector as an ``Embed`` that resizes pictures to this many px on their longer side."""
+"""Opens the current detector as an ``Embed``; the argument is the longer side in px that images are resized to."""
 
 
 class Filter(Protocol):
-    """Judges candidates. Built from its config and what was fitted for it, the same on every actor."""
+    """Judges candidates. It is built from its config and its fitted state, the same on every actor."""
 
     def judge(self, batch: Sequence[Inspected]) -> list[tuple[Verdict, ...]]:
-        """The verdicts on each candidate, in order: one on the whole image, or one for each box it speaks about.
+        """The verdicts on each candidate, in order: one on the whole image, or one per box that the filter judges.
 
         A candidate's verdicts do not depend on the others in the batch.
         """
@@ -42,7 +42,7 @@ class RealImages:
 
     classes: tuple[str, ...] = ()
     train: tuple[LabeledImage, ...]
-    held_out: tuple[LabeledImage, ...] = ()  # validation and test images: to refuse copies of them, nothing else
+    held_out: tuple[LabeledImage, ...] = ()  # validation and test images, used only to reject copies of them
 
     def __post_init__(self) -> None:
         for split in ("train", "held_out"):
@@ -54,7 +54,7 @@ class FilterBase(Component):
     """The base of every filter's config."""
 
     judges_boxes: ClassVar[bool] = False
-    """Whether the filter rejects single boxes; the others reject images."""
+    """Whether the filter rejects single boxes rather than whole images."""
 
     def fit(self, real: RealImages) -> State:
         """Measure the real images, once for a run. The state depends on the images alone, not on their order.

@@ -1,4 +1,4 @@
-"""Blank-image check: constant pictures, such as the black one that a diffusion pipeline's safety checker returns."""
+"""Blank-image filter: rejects constant images, such as the black one that a diffusion safety checker returns."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -13,15 +13,15 @@ from actors.records import WHOLE_IMAGE, Inspected, Verdict
 
 
 class BlankConfig(FilterBase):
-    """A picture needs some contrast, measured as the standard deviation of its grey levels (0 to 255)."""
+    """Rejects images with too little contrast, measured as the standard deviation of the grey levels (0 to 255)."""
 
     kind: Literal["blank"] = "blank"
     real_share: float = Field(0.25, ge=0.0, le=1.0)
-    """The threshold is this share of the lowest contrast among the real training images, ..."""
+    """Threshold, as a fraction of the lowest contrast among the real training images."""
     min_std: float = Field(1.0, ge=0.0)
-    """... and at least this many grey levels, however flat the real images are."""
+    """Lower bound on the threshold, in grey levels, however flat the real images are."""
     max_images: int = Field(200, ge=1)
-    """Real training images measured, the first by id."""
+    """Maximum number of real training images to measure, the first by id."""
 
     @override
     def fit(self, real: RealImages) -> State:
@@ -34,17 +34,17 @@ class BlankConfig(FilterBase):
 
 
 class Blank:
-    """One verdict an image: kept if its contrast in grey levels is above the threshold, else ``blank``.
+    """One verdict per image: kept if its contrast in grey levels is above the threshold, else ``blank``.
 
-    Contrast is a standard deviation and not the share of the commonest value: a binary print with a few dark pixels
-    is nearly all white and no blank picture at all.
+    Contrast is a standard deviation, not the share of the most common value: a binary image with a few dark pixels is
+    nearly all white, but not blank.
     """
 
     def __init__(self, config: BlankConfig, state: State) -> None:
         self.threshold = max(config.min_std, config.real_share * float(state["lowest_std"]))
 
     def judge(self, batch: Sequence[Inspected]) -> list[tuple[Verdict, ...]]:
-        """One verdict on each whole picture."""
+        """One verdict on each whole image."""
         return [(self._judge_one(inspected.candidate.pixels),) for inspected in batch]
 
     def _judge_one(self, pixels: Pixels) -> Verdict:

@@ -1,4 +1,4 @@
-"""The filters one after the other: fitted, built, and their verdicts applied to candidates."""
+"""Runs the filters in order: fits them, builds them, and applies their verdicts to candidates."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,30 +9,30 @@ from actors.filters.rejected import RejectedBoxes, drops_image
 from actors.records import WHOLE_IMAGE, Annotation, Inspected, Judged, Verdict
 
 NO_DRAWN_BOX_LEFT = "chain: no_drawn_box_left"
-"""Why an image is dropped whose drawn boxes have all been dropped: what is left in it, the real image had already."""
+"""Reason for dropping an image that has lost all its generated boxes: it adds nothing to the real image."""
 
 
 def fit_filters(configs: Sequence[FilterBase], real: RealImages) -> dict[str, State]:
-    """The state of each filter by its kind."""
+    """The fitted state of each filter, by its kind."""
     return {config.kind: config.fit(real) for config in configs}
 
 
 def build_filters(
     configs: Sequence[FilterBase], states: Mapping[str, State], open_embed: OpenEmbed | None = None
 ) -> list[Filter]:
-    """The filters in the configured order, from what ``fit_filters`` returned; ``open_embed`` as in ``build``."""
+    """The filters in the configured order, with the states from ``fit_filters``; ``open_embed`` as in ``build``."""
     return [config.build(states[config.kind], open_embed) for config in configs]
 
 
 def judge(
     filters: Sequence[Filter], batch: Sequence[Inspected], rejected_boxes: RejectedBoxes = "ignore"
 ) -> list[Judged]:
-    """Every filter's verdicts on each candidate, in the order of ``filters``, and what they leave.
+    """Judge each candidate with every filter, in the order of ``filters``, and apply the verdicts.
 
-    What its generator refused is dropped for that reason, and an image that a filter drops is not shown to the later
-    ones. A dropped box leaves the annotation, its pixels stay (see ``rejected.restore``); every filter sees the
-    candidate with all its boxes, so that ``Verdict.box`` always counts in the candidate's own annotation. An image
-    that had drawn boxes and has none left is dropped as ``NO_DRAWN_BOX_LEFT``.
+    A candidate that its generator refused is dropped for that reason. Once an image is dropped, the later filters do
+    not judge it. A dropped box is removed from the annotation, but its pixels stay (see ``rejected.restore``). Every
+    filter gets the candidate with all its boxes, so ``Verdict.box`` always indexes the candidate's own annotation. An
+    image that had generated boxes and has none left is dropped as ``NO_DRAWN_BOX_LEFT``.
     """
     judged = [_conclude(inspected, (), rejected_boxes) for inspected in batch]
     for a_filter in filters:
@@ -44,7 +44,7 @@ def judge(
 
 
 def _conclude(inspected: Inspected, verdicts: tuple[Verdict, ...], rejected_boxes: RejectedBoxes) -> Judged:
-    """What the verdicts so far leave of a candidate."""
+    """The candidate after the verdicts so far."""
     candidate = inspected.candidate
     left = np.ones(len(candidate.annotation), np.bool_)
     left[[verdict.box for verdict in verdicts if not verdict.keep and verdict.box != WHOLE_IMAGE]] = False

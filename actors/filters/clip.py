@@ -1,4 +1,4 @@
-"""Models of open_clip: pictures and prompts as unit vectors in one space."""
+"""CLIP models from open_clip: embeddings of images and prompts as unit vectors in one space."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +16,7 @@ from actors.config import Config, Need
 from actors.images import Pixels
 
 if TYPE_CHECKING:
+    from open_clip import CLIP, CoCa, CustomTextCLIP
     from torch import Tensor
 
 Item = TypeVar("Item")
@@ -27,19 +28,19 @@ Embeddings = NDArray[np.float32]
 
 
 class ClipConfig(Config):
-    """Any model of open_clip, by name or from local files."""
+    """A model of open_clip, by name or from local files."""
 
     model: str = "ViT-L-14-quickgelu"
-    """Architecture, by open_clip's name. Weights of OpenAI need one that ends in -quickgelu; a named release gets the
-    right activation either way. Not used with local-dir:."""
+    """Architecture, by its name in open_clip. A local file of OpenAI's weights needs a name that ends in -quickgelu;
+    a named release gets the right activation either way. Not used with local-dir:."""
     weights: str = "openai"
-    """A named release (downloaded once, then kept in the cache of the Hugging Face hub), a local .safetensors or .pt
-    file of tensors, or local-dir:FOLDER with open_clip_config.json and the weights beside it."""
+    """A named release (downloaded once into the Hugging Face cache), a local .safetensors or .pt file of tensors, or
+    local-dir:FOLDER, a folder with open_clip_config.json and the weights."""
     batch_size: int = Field(16, ge=1)
-    """Pictures shown to the model at a time; results differ by rounding only, less than 1e-5 in each component."""
+    """Images per forward pass. Results differ by rounding only, by less than 1e-5 in each component."""
 
     def needs(self) -> tuple[Need, ...]:
-        """The weights. Names of releases have no suffix, local files have one."""
+        """The weights. Names of releases have no file suffix; local files have one."""
         place = self.weights.removeprefix(LOCAL_DIR)
         is_release = place == self.weights and not Path(place).suffix
         what = f"CLIP weights of {self.model}" if is_release else "CLIP weights"
@@ -47,10 +48,10 @@ class ClipConfig(Config):
 
 
 class Clip:
-    """A model on the GPU that this process was given, else on the CPU; float32, eval mode."""
+    """A model in float32 and eval mode, on the GPU of this process if it has one, else on the CPU."""
 
     def __init__(self, config: ClipConfig) -> None:
-        """Raises FileNotFoundError where weights are not to be had, ValueError where they do not fit the model."""
+        """Raises FileNotFoundError if the weights are missing, ValueError if they do not fit the model."""
         import torch
         from open_clip.transform import PreprocessCfg, image_transform_v2
 
@@ -60,11 +61,11 @@ class Clip:
         self._model = _load(config).eval().requires_grad_(False).to(self._device)
         preprocess = PreprocessCfg(**self._model.visual.preprocess_cfg)
         self._transform: Any = image_transform_v2(preprocess, is_train=False)
-        self.input_px = int(np.min(preprocess.size))  # what the shorter side of a picture is resized to
+        self.input_px = int(np.min(preprocess.size))  # of the shorter side after resizing
 
     @cached_property
     def identity(self) -> str:
-        """16 hex digits over what decides a picture's embedding: the image tower's weights, and the preprocessing."""
+        """Hash of all that determines an image's embedding, 16 hex digits: image tower weights and preprocessing."""
         digest = hashlib.blake2b(repr(self._transform).encode(), digest_size=8)
         for name, tensor in sorted(self._model.visual.state_dict().items()):
             digest.update(f"{name}{tuple(tensor.shape)}".encode())
@@ -73,14 +74,14 @@ class Clip:
 
     @cached_property
     def width(self) -> int:
-        """Numbers in an embedding."""
+        """Length d of an embedding."""
         return len(self.embed_images([np.zeros((32, 32, 3), np.uint8)])[0])
 
     def embed_images(self, images: Iterable[Pixels]) -> Embeddings:
-        """Unit vectors ``[n, d]`` of pictures ``[H, W, 3]`` uint8 RGB, preprocessed as the model's makers say.
+        """Unit vectors ``[n, d]`` of images ``[H, W, 3]`` uint8 RGB, with the model's own preprocessing.
 
-        That is, for most models, the shorter side resized to the input's and the middle square taken. Pictures are
-        taken batch by batch, so they need not be in memory all at once.
+        Most models resize the shorter side to the input size and crop the central square. Images are read batch by
+        batch, so they need not all be in memory at once.
         """
         import torch
 
@@ -105,19 +106,19 @@ class Clip:
 
 @lru_cache(maxsize=2)
 def open_model(config: ClipConfig) -> Clip:
-    """The model of ``config``, loaded once in a process, for all filters that name it."""
+    """The model of ``config``, loaded once per process and shared by all filters that use it."""
     return Clip(config)
 
 
 def _unit(batches: Sequence["Tensor"]) -> Embeddings:
-    """Batches ``[m, d]`` as unit rows of one array; raises ValueError where there are none."""
+    """Concatenate batches ``[m, d]`` and normalise the rows. Raises ValueError without batches."""
     if not batches:
         raise ValueError("there is nothing to embed: give at least one picture or prompt")
     rows = np.concatenate([batch.float().cpu().numpy() for batch in batches])
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
-def _load(config: ClipConfig) -> Any:  # noqa: ANN401 - open_clip has several classes of models
+def _load(config: ClipConfig) -> "CLIP | CoCa | CustomTextCLIP":
     import open_clip
 
     model, weights = config.model, config.weights
@@ -128,7 +129,7 @@ def _load(config: ClipConfig) -> Any:  # noqa: ANN401 - open_clip has several cl
     if not release and not (Path(weights.removeprefix(LOCAL_DIR)).is_dir() if is_folder else Path(weights).is_file()):
         tags = open_clip.list_pretrained_tags_by_model(model)
         raise FileNotFoundError(
-            f"clip.weights: {weights!r} is no local file or folder, and no release for {model}; releases: {tags}"
+            f"clip.weights: {weights!r} is no local file or folder and no release of {model}; releases: {tags}"
         )
     try:
         return open_clip.create_model(
@@ -142,14 +143,14 @@ def _load(config: ClipConfig) -> Any:  # noqa: ANN401 - open_clip has several cl
 
 
 def _explained(error: Exception, config: ClipConfig, *, named: bool) -> Exception:
-    """What to do about weights that did not load, whatever open_clip and the hub raised."""
+    """An error that says what to do about weights that did not load, whatever open_clip or the hub raised."""
     if named:
         return FileNotFoundError(
             f"clip.weights: {config.weights!r} of {config.model} is not in this machine's cache and could not be "
-            "downloaded. Run this once where there is a network and bring the cache along (HF_HOME names its folder), "
+            "downloaded. Run this once with a network connection and copy the cache (the folder HF_HOME) here, "
             f"or set clip.weights to a local .safetensors file of it ({error})"
         )
     return ValueError(
-        f"clip.weights: {config.weights!r} does not load into {config.model}: give tensors of this very model, as "
-        f".safetensors or as a plain state dict; pickled code and TorchScript archives are not run ({error})"
+        f"clip.weights: {config.weights!r} does not load into {config.model}: give tensors of exactly this model, as "
+        f".safetensors or as a plain state dict; pickled code and TorchScript archives are not loaded ({error})"
     )

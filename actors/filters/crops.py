@@ -1,4 +1,4 @@
-"""Crops of real objects, and of background, to hold drawn objects against."""
+"""Crops of real objects and of background, to compare generated objects with."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,17 +12,17 @@ from actors.records import LabeledImage
 from actors.seeds import derive_id, derive_seed
 
 Crop = Mapping[str, Any]
-"""Where a crop lies, as plain JSON values: ``image`` (id), ``uri``, ``box`` (xyxy px), ``label``."""
+"""Location of a crop, as plain JSON values: ``image`` (id), ``uri``, ``box`` (xyxy px), ``label``."""
 
-MAX_OBJECT_FRAC = 0.1  # of a background crop's area, that objects may cover
-TRIES = 4  # places tried for each background crop wanted
+MAX_OBJECT_FRAC = 0.1  # fraction of a background crop's area that objects may cover
+TRIES = 4  # places tried per background crop
 
 
 def choose(train: Sequence[LabeledImage], num_classes: int, max_per_class: int) -> list[Crop]:
-    """Up to ``max_per_class`` boxes of each class, ignored ones left out, and as many of background.
+    """Up to ``max_per_class`` boxes of each class that are not ignored, and the same number of background boxes.
 
-    Background is labelled ``num_classes``: boxes of the shapes of real ones at places where (almost) nothing is
-    annotated. Which are taken depends on the images' ids and on nothing else; they come sorted by image.
+    Background boxes have the label ``num_classes``. They have the sizes of real boxes and are placed where (almost)
+    nothing is annotated. The choice depends only on the images' ids and boxes. Crops are sorted by image.
     """
     images = sorted(train, key=lambda image: image.id)
     num_wanted = -(-max_per_class // max(len(images), 1))
@@ -35,7 +35,7 @@ def choose(train: Sequence[LabeledImage], num_classes: int, max_per_class: int) 
 
 
 def cut(crops: Sequence[Crop], context_frac: float) -> Iterator[Pixels]:
-    """The pixels of each crop, in order; consecutive crops of one image read it once."""
+    """The pixels of each crop, in order. An image is read once for consecutive crops of it."""
     uri, pixels = "", np.zeros((1, 1, 3), np.uint8)
     for crop in crops:
         if crop["uri"] != uri:
@@ -44,9 +44,9 @@ def cut(crops: Sequence[Crop], context_frac: float) -> Iterator[Pixels]:
 
 
 def window(pixels: Pixels, box: NDArray[np.float32], context_frac: float) -> Pixels:
-    """The square around a box ``[4]`` xyxy px: its longer side, and ``context_frac`` of that on either side.
+    """The square crop around a box ``[4]`` xyxy px: its longer side plus ``context_frac`` of it on either side.
 
-    Near the border it is moved into the picture; where the picture is smaller than that, it is cut there.
+    Near the border, the square is shifted into the image. If the image is smaller than the square, it is cut.
     """
     sides = np.array(pixels.shape[1::-1])  # width, height
     longer = float(np.maximum(box[2:] - box[:2], 1.0).max()) * (1 + 2 * context_frac)
@@ -68,9 +68,9 @@ def _background(image: LabeledImage, label: int, num_wanted: int) -> list[Crop]:
     if not len(sizes):
         return []
     rng = np.random.default_rng(derive_seed("background", image.id))
-    drawn = rng.integers(len(sizes), size=num_wanted * TRIES)
-    corners = np.round(rng.uniform(0, free[drawn]))
-    boxes = np.concatenate([corners, corners + sizes[drawn]], axis=1).astype(np.float32)
+    picked = rng.integers(len(sizes), size=num_wanted * TRIES)
+    corners = np.round(rng.uniform(0, free[picked]))
+    boxes = np.concatenate([corners, corners + sizes[picked]], axis=1).astype(np.float32)
     covered = geometry.intersections(boxes, annotated).sum(axis=1) / np.maximum(geometry.areas(boxes), 1e-6)
     return [_crop(image, box, label) for box in boxes[covered <= MAX_OBJECT_FRAC][:num_wanted]]
 

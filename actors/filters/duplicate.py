@@ -1,11 +1,11 @@
 """Near-duplicates by perceptual hash (pHash; Zauner, "Implementation and benchmarking of perceptual image hash", 2010).
 
-A generated picture may be the real image it was painted into but for small areas, so the two questions are asked of
+A generated image may equal the real image it was painted into except for small areas. The two checks therefore compare
 different pixels:
 
-* Is it a copy of a *held-out* image? The whole picture is hashed and held against every validation and test image.
-* Does it bring anything beyond a *training* image? Where the whole picture resembles a training image, its drawn boxes
-  are hashed and held against the same areas of that image; it is a copy only if no drawn box differs.
+* Copies of a *held-out* image: the whole image is hashed and compared with every validation and test image.
+* Copies of a *training* image: where the whole image resembles a training image, the generated boxes are hashed and
+  compared with the same areas of that image. It is a copy only if no generated box differs.
 """
 
 from collections.abc import Sequence
@@ -26,18 +26,18 @@ NUM_BITS = 64
 
 
 class DuplicateConfig(FilterBase):
-    """Pictures too close to a real image are refused."""
+    """Rejects images that are too close to a real image."""
 
     kind: Literal["duplicate"] = "duplicate"
     max_distance: int = Field(6, ge=0, le=NUM_BITS)
-    """Hashes that differ in at most this many of their 64 bits are near-duplicates. Unrelated images of one fixed
-    camera stay well above: 14 and more on BCCD and on DeepPCB."""
+    """Hashes that differ in at most this many of their 64 bits are near-duplicates. Unrelated images from one fixed
+    camera differ in more: 14 or more on BCCD and on DeepPCB."""
 
     @override
     def fit(self, real: RealImages) -> State:
-        """Every real image's hash, and remarks on leaks: training images that nearly equal held-out ones.
+        """Hashes of all real images, and remarks on leaks: training images that are near-duplicates of held-out ones.
 
-        A leak is the data set's own; pictures close to that held-out image are refused all the same.
+        A leak is a fault of the data set. Generated images close to that held-out image are still rejected.
         """
         state = {"train": _entries(real.train), "held_out": _entries(real.held_out)}
         apart = _distances(_hashes(state["train"])[:, None], _hashes(state["held_out"])[None, :])
@@ -54,11 +54,11 @@ class DuplicateConfig(FilterBase):
 
 
 class Duplicate:
-    """One verdict an image: ``near_duplicate_of_held_out``, ``near_duplicate_of_train``, or kept.
+    """One verdict per image: ``near_duplicate_of_held_out``, ``near_duplicate_of_train``, or kept.
 
-    The score is the number of differing bits to the nearest real image: on the whole picture for held-out images;
-    for training images on the whole picture, or, where that is within ``max_distance``, on the drawn box that
-    differs most (a picture without drawn boxes has none). Kept if above ``max_distance``.
+    The score is the number of differing bits to the nearest real image; an image is kept if it is above
+    ``max_distance``. Whole images are compared. Where a training image is within ``max_distance``, its distance is
+    that of the generated box that differs most, or 0 without generated boxes.
     """
 
     def __init__(self, config: DuplicateConfig, state: State) -> None:
@@ -69,7 +69,7 @@ class Duplicate:
         self.read = lru_cache(maxsize=16)(read)
 
     def judge(self, batch: Sequence[Inspected]) -> list[tuple[Verdict, ...]]:
-        """One verdict on each whole picture."""
+        """One verdict on each whole image."""
         return [(self._judge_one(inspected.candidate),) for inspected in batch]
 
     def _judge_one(self, candidate: Candidate) -> Verdict:
@@ -88,7 +88,7 @@ class Duplicate:
         )
 
     def _distance_to_train(self, candidate: Candidate, whole: np.uint64) -> int:
-        """Differing bits to the nearest training image, looking at the drawn boxes where the whole is the same."""
+        """Differing bits to the nearest training image; generated boxes are compared where the whole is the same."""
         apart = _distances(self.train, whole)
         near = np.flatnonzero(apart <= self.max_distance)
         drawn = candidate.annotation.boxes[candidate.drawn]
@@ -100,10 +100,10 @@ class Duplicate:
 
 
 def perceptual_hash(pixels: Pixels) -> np.uint64:
-    """The 64-bit pHash of ``[H, W, 3]`` pixels; a constant picture hashes to 0.
+    """The 64-bit pHash of ``[H, W, 3]`` pixels; a constant image hashes to 0.
 
-    Its bits say which of the 8 x 8 lowest DCT coefficients of the 32 x 32 px grey picture lie above their median;
-    the first coefficient, the brightness, counts as 0.
+    A bit is set where one of the 8 x 8 lowest DCT coefficients of the 32 x 32 px grey image is above their median. The
+    first coefficient, the brightness, counts as 0.
     """
     import cv2
     from scipy.fft import dctn
@@ -127,7 +127,7 @@ def _hashes(entries: Sequence[dict[str, str]]) -> NDArray[np.uint64]:
 
 
 def _distances(first: NDArray[np.uint64], second: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint8]:
-    """Differing bits, broadcast."""
+    """Numbers of differing bits, broadcast."""
     return np.asarray(np.bitwise_count(first ^ second))
 
 
@@ -140,7 +140,7 @@ def _resized(real: Pixels, like: Pixels) -> Pixels:
 
 
 def _box_distance(pixels: Pixels, real: Pixels, box: geometry.Boxes) -> int:
-    """Differing bits between the same box ``[4]`` of two pictures of one size; 0 where they are equal there."""
+    """Differing bits between the crops of a box ``[4]`` from two images of the same size."""
     height, width = pixels.shape[:2]
     left, top = np.floor(np.clip(box[:2], 0, [width - 1, height - 1])).astype(int)
     right, bottom = np.maximum(np.ceil(np.clip(box[2:], 0, [width, height])).astype(int), [left + 1, top + 1])

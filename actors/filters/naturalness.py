@@ -1,7 +1,7 @@
 """Naturalness: NIQE (Mittal et al., IEEE SPL 2013) as the image filter of Gen2Det (arXiv 2312.04566, Sec. 3.2).
 
-Natural-scene statistics are fitted on the run's own real images; a picture is kept if it scores at least as well as
-they do in the mean. Gen2Det does this with an aesthetic score.
+Natural-scene statistics are fitted on the run's real images. By default, an image is kept if its score is at least the
+mean score of the real images. Gen2Det uses an aesthetic score instead.
 """
 
 from collections.abc import Sequence
@@ -18,26 +18,26 @@ from actors.records import WHOLE_IMAGE, Inspected, Verdict
 
 Floats = NDArray[np.float64]
 
-_RIDGE = 1e-2  # added to covariances of standardised features: few patches, or all alike, must not blow up the distance
+_RIDGE = 1e-2  # added to covariances of standardised features; bounds the distance for few or identical patches
 
 
 class NaturalnessConfig(FilterBase):
-    """How far a picture's local statistics may lie from those of the real images."""
+    """Rejects images whose local statistics are too far from those of the real images."""
 
     kind: Literal["naturalness"] = "naturalness"
     quantile: float | None = Field(None, ge=0.0, le=1.0)
-    """Threshold at this quantile of the real images' scores; without it, at their mean, as in Gen2Det, which drops
-    about half of the pictures that are as natural as the real ones."""
+    """Quantile of the real images' scores to use as threshold. Null uses their mean, as in Gen2Det, which rejects
+    about half of the images that are as natural as the real ones."""
     patch_px: int = Field(64, ge=16, multiple_of=2)
-    """Side of the patches; the half-size scale uses half of it. Smaller images use their shorter side."""
+    """Side of the patches in px; the half-size scale uses half of it. Smaller images use their shorter side."""
     max_images: int = Field(200, ge=2)
-    """Real training images used for the fit, the first by id."""
+    """Maximum number of real training images to fit on, the first by id."""
 
     @override
     def fit(self, real: RealImages) -> State:
         """Mean and covariance of the real training images' patches, and the threshold.
 
-        The threshold is taken over the images that the model was fitted on (no leave-one-out). Raises ValueError
+        The threshold uses the scores of the images that the model was fitted on (no leave-one-out). Raises ValueError
         without training images.
         """
         measured = real.train[: self.max_images]
@@ -55,11 +55,11 @@ class NaturalnessConfig(FilterBase):
 
 
 class Naturalness:
-    """One verdict an image: ``unnatural`` if its score lies below the threshold.
+    """One verdict per image: ``unnatural`` if its score is below the threshold.
 
     The score is minus the NIQE distance between the image's patch statistics and those of the real training images;
-    higher is better. Deviations from NIQE: all patches are used for the fit, not the sharpest only, since the real
-    images define what is natural here, blur included; features are standardised, and covariances get a small ridge.
+    higher is better. Deviations from NIQE: the fit uses all patches, not only the sharpest, since the real images
+    define what is natural here, blur included. Features are standardised, and covariances get a small ridge.
     """
 
     def __init__(self, config: NaturalnessConfig, state: State) -> None:
@@ -68,7 +68,7 @@ class Naturalness:
         self.model = _Model.from_state(state)
 
     def judge(self, batch: Sequence[Inspected]) -> list[tuple[Verdict, ...]]:
-        """One verdict on each whole picture."""
+        """One verdict on each whole image."""
         return [(self._judge_one(inspected.candidate.pixels),) for inspected in batch]
 
     def _judge_one(self, pixels: Pixels) -> Verdict:

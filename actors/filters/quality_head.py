@@ -1,4 +1,4 @@
-"""From a CLIP embedding to a score: the published aesthetic predictor, or a head fitted on the run's own images."""
+"""Heads that score a CLIP embedding: the published aesthetic predictor, or one fitted on the run's own images."""
 
 import hashlib
 import pickle
@@ -16,23 +16,23 @@ from actors.filters.discriminant import Discriminant, Floats, cross_fitted
 
 WIDTHS = (1024, 128, 64, 16, 1)
 """Outputs of the published predictor's layers."""
-_NAMES = (0, 2, 4, 6, 7)  # its layers in the file; dropout, which does nothing at test time, is in between
+_NAMES = (0, 2, 4, 6, 7)  # its layers in the file; the others are dropout, which does nothing at inference
 
 HOW_TO_GET = (
     "give the file sac+logos+ava1-l14-linearMSE.pth (3.7 MB, in the GitHub repository "
     "christophschuhmann/improved-aesthetic-predictor; for ViT-L-14 with the weights openai), "
-    "or write head: fitted to fit one on the run's own images"
+    "or set head: fitted to fit one on the run's own images"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """Linear layers one after the other, without activations: the published predictor's "linearMSE"."""
+    """A stack of linear layers without activations: the published predictor's "linearMSE"."""
 
     layers: tuple[tuple[Floats, Floats], ...]  # weight [out, in] and bias [out]
 
     def scores(self, embeddings: Embeddings) -> Floats:
-        """``[n]`` of unit vectors ``[n, d]``."""
+        """Scores ``[n]`` of unit vectors ``[n, d]``."""
         values = embeddings.astype(np.float64)
         for weight, bias in self.layers:
             values = values @ weight.T + bias
@@ -40,24 +40,24 @@ class Head:
 
     @property
     def identity(self) -> str:
-        """16 hex digits over the numbers."""
+        """Hash of the weights, 16 hex digits."""
         numbers = b"".join(array.tobytes() for layer in self.layers for array in layer)
         return hashlib.blake2b(numbers, digest_size=8).hexdigest()
 
     def plain(self) -> list[list[Any]]:
-        """As JSON values."""
+        """The layers as JSON values."""
         return [[weight.tolist(), bias.tolist()] for weight, bias in self.layers]
 
     @classmethod
     def from_plain(cls, layers: Sequence[Sequence[Any]]) -> "Head":
-        """What ``plain`` gave."""
+        """The inverse of ``plain``."""
         return cls(layers=tuple((np.array(weight, np.float64), np.array(bias, np.float64)) for weight, bias in layers))
 
 
 def read_head(uri: str, width: int) -> Head:
-    """The head in a file of the published format, for embeddings of ``width`` numbers; its code, if any, is not run.
+    """The head in a file of the published format, for embeddings of ``width`` numbers. Code in the file is not run.
 
-    Raises FileNotFoundError, or ValueError where the file holds something else or is for another width.
+    Raises FileNotFoundError, or ValueError if the file holds anything else or is for another width.
     """
     import torch
 
@@ -72,14 +72,14 @@ def read_head(uri: str, width: int) -> Head:
     if found != wanted:
         raise ValueError(
             f"aesthetic.head: {uri} holds {found}; the predictor for a model with embeddings of {width} numbers has "
-            f"{wanted}. A head belongs to one model of CLIP; for others write head: fitted"
+            f"{wanted}. A head works with one CLIP model only; for others set head: fitted"
         )
     arrays = {name: tensor.double().numpy() for name, tensor in tensors.items()}
     return Head(layers=tuple((arrays[f"layers.{name}.weight"], arrays[f"layers.{name}.bias"]) for name in _NAMES))
 
 
 def _shapes(width: int) -> dict[str, tuple[int, ...]]:
-    """What the published file holds, for embeddings of ``width`` numbers."""
+    """Tensor shapes in the published file, for embeddings of ``width`` numbers."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, num_out, num_in in zip(_NAMES, WIDTHS, (width, *WIDTHS[:-1]), strict=True):
         shapes |= {f"layers.{name}.weight": (num_out, num_in), f"layers.{name}.bias": (num_out,)}
@@ -87,11 +87,11 @@ def _shapes(width: int) -> dict[str, tuple[int, ...]]:
 
 
 def fit_head(real: Embeddings, degraded: NDArray[np.float32]) -> tuple[Head, Floats]:
-    """A linear head that tells real images ``[n, d]`` from degraded versions of them ``[n, k, d]``, and their scores.
+    """A linear head that separates real images ``[n, d]`` from degraded versions ``[n, k, d]``, and the real scores.
 
-    Its score is the log of how much likelier an embedding is among the real ones than among the degraded, as two
-    Gaussians see it. The scores ``[n]`` of the real images are by heads fitted without them: a head flatters those
-    that it was fitted on, and a threshold over them would refuse the real images that it was not.
+    The score is the log-likelihood ratio of real to degraded images, each modelled as a Gaussian. The scores ``[n]``
+    of the real images are cross-fitted: a head overrates the images that it was fitted on, and a threshold from such
+    scores would reject other real images.
     """
     count, copies, width = degraded.shape
     features = np.concatenate([real, degraded.reshape(-1, width)]).astype(np.float64)
@@ -104,9 +104,9 @@ def fit_head(real: Embeddings, degraded: NDArray[np.float32]) -> tuple[Head, Flo
 
 
 def degrade(pixels: NDArray[np.uint8], seed: int, input_px: int) -> list[NDArray[np.uint8]]:
-    """Four bad versions of ``[H, W, 3]`` pixels: blurred, noisy, a poor JPEG, its blocks shuffled.
+    """Four degraded versions of ``[H, W, 3]`` pixels: blurred, noisy, strongly compressed, with shuffled blocks.
 
-    Their strength is for a model that sees the shorter side at ``input_px``. Equal seeds give equal pictures.
+    Their strength suits a model that resizes the shorter side to ``input_px``. Equal seeds give equal images.
     """
     rng = np.random.default_rng(seed)
     grain = max(1, round(min(pixels.shape[:2]) / input_px))
@@ -137,7 +137,7 @@ def _compressed(pixels: NDArray[np.uint8], grain: int) -> NDArray[np.uint8]:
     height, width = pixels.shape[:2]
     small = cv2.resize(pixels, (max(1, width // grain), max(1, height // grain)), interpolation=cv2.INTER_AREA)
     _, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 8])
-    poor = cv2.imdecode(data, cv2.IMREAD_COLOR)  # the order of colours is the same in and out
+    poor = cv2.imdecode(data, cv2.IMREAD_COLOR)  # the channel order is the same before and after
     return np.asarray(cv2.resize(poor, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 

@@ -1,9 +1,9 @@
-"""What becomes of a drawn box that a filter rejects: Gen2Det's policy (arXiv 2312.04566, Sec. 3.2, 3.3) and two more.
+"""Policies for rejected boxes: that of Gen2Det (arXiv 2312.04566, Sec. 3.2, 3.3) and two more.
 
-* ignore (the paper's): its label goes and its pixels stay, so training has to ignore the background.
-* restore (ours): it is undone. The canvas's pixels come back wherever it was the last to paint; a box of the canvas's
-  own keeps its label, one that was added loses it. What is in the picture is then labelled as well as in the canvas.
-* drop_image (ours): the whole image goes with it.
+* ignore (the paper's): the label is removed and the pixels stay, so training has to ignore the background.
+* restore (ours): the box is undone. The canvas's pixels come back wherever this box was painted last. A box of the
+  canvas keeps its label; an added box loses it. The result is labelled as completely as the canvas.
+* drop_image (ours): the whole image is dropped.
 """
 
 from dataclasses import replace
@@ -19,22 +19,22 @@ RejectedBoxes = Literal["ignore", "restore", "drop_image"]
 
 
 def drops_image(verdict: Verdict, drawn: NDArray[np.bool_], policy: RejectedBoxes) -> bool:
-    """Whether a verdict takes the whole image away; ``drawn`` ``[n]`` are the flags of the candidate's boxes."""
+    """True if a verdict drops the whole image; ``drawn`` ``[n]`` are the flags of the candidate's boxes."""
     if verdict.keep:
         return False
     return verdict.box == WHOLE_IMAGE or (policy == "drop_image" and bool(drawn[verdict.box]))
 
 
 def restore(judged: Judged, candidate: Candidate, canvas: LabeledImage, pixels: Pixels) -> Judged:
-    """What was judged of ``candidate`` with its rejected drawn boxes undone; ``pixels`` ``[H, W, 3]`` are the canvas's.
+    """The judged ``candidate`` with its rejected generated boxes undone; ``pixels`` ``[H, W, 3]`` are the canvas's.
 
-    An image that is dropped stays as it was drawn. Raises ValueError where ``pixels`` are of another size.
+    A dropped image is returned unchanged. Raises ValueError if ``pixels`` have another size.
     """
     rejected = _rejected(judged)
     if judged.dropped or not rejected.any():
         return judged
     if pixels.shape != candidate.pixels.shape:
-        raise ValueError(f"{canvas.uri} is {pixels.shape}, a candidate drawn into it {candidate.pixels.shape}")
+        raise ValueError(f"{canvas.uri} has shape {pixels.shape}, its candidate has {candidate.pixels.shape}")
     undone = rejected & candidate.drawn
     own = np.arange(len(rejected)) < len(canvas.annotation)
     where = np.isin(candidate.painted, np.flatnonzero(undone))
@@ -47,7 +47,7 @@ def restore(judged: Judged, candidate: Candidate, canvas: LabeledImage, pixels: 
 
 
 def _rejected(judged: Judged) -> NDArray[np.bool_]:
-    """Which of the candidate's boxes ``[n]`` a verdict speaks against."""
+    """Flags ``[n]`` of the candidate's boxes that a verdict rejects."""
     rejected = np.zeros(len(judged.proposed), np.bool_)
     rejected[[verdict.box for verdict in judged.verdicts if not verdict.keep and verdict.box != WHOLE_IMAGE]] = True
     return rejected

@@ -1,4 +1,4 @@
-"""The dataset card of an export: what is in it, how the synthetic part was made, and what to mind."""
+"""The dataset card of an export: its contents, the origin of the synthetic images, and caveats."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,19 +8,19 @@ from loop.data.formats.base import OutImage
 from loop.data.ledger import count
 
 _INTRODUCTION = (
-    "Written by `detloop export`. The training images are real ones and variants drawn from them. "
-    "All other splits are real: measure on those."
+    "Written by `detloop export`. The training images are real images and variants generated from them. "
+    "All other splits are real: evaluate on those."
 )
 
 _CAUTIONS = (
     (
-        "A synthetic image is derived from its source image: the licence and any consent that bind the source bind "
-        "it as well. Name them here before you pass this data set on."
+        "A synthetic image is derived from its source image. The licence of the source, and any consent given for "
+        "it, apply to the synthetic image as well. Name them here before you share this data set."
     ),
-    "Where the generator used model weights, their licence may add terms of its own.",
+    "If the generator used model weights, their licence may add terms of its own.",
     (
-        "Labels of synthetic images were kept by automatic judges; no person has checked them. A judge may have "
-        "dropped the label of an object that can still be seen: train without loss on the background of these images."
+        "Labels of synthetic images were checked by automatic filters only, not by people. A filter may have removed "
+        "the label of an object that is still visible: train without loss on the background of these images."
     ),
     "No synthetic image was made from a validation or test image; the export checked that.",
 )
@@ -31,7 +31,7 @@ _WHERE = {
         "`source_image` (a file of this data set) and `lineage`. Boxes to be ignored have `iscrowd: 1`."
     ),
     "yolo": (
-        "`data.yaml`, `labels/<split>/` and `images/<split>/`. Label files have no room for more, so "
+        "`data.yaml`, `labels/<split>/` and `images/<split>/`. Label files hold boxes only, so "
         "`provenance.jsonl` has a line for each image that is synthetic (`synthetic`, `source_image`, `lineage`) or "
         "has boxes to be ignored (`ignore`: their lines in the label file, from 0). Other tools train on those boxes."
     ),
@@ -48,14 +48,14 @@ def dataset_card(splits: Mapping[str, Sequence[OutImage]], classes: Sequence[str
     sections = [
         "# Data set with synthetic training images",
         _INTRODUCTION,
-        "## What is in it",
+        "## Contents",
         "\n".join(_split_table(splits, classes)),
         "\n".join(_class_table(splits, classes)),
-        "## Where it is",
+        "## Files",
         f"Format: {fmt.upper()}. {_WHERE[fmt]}",
         "## How the synthetic images were made",
         "\n".join(_origins(splits)),
-        "## What to mind",
+        "## Caveats",
         "\n".join(f"- {caution}" for caution in _CAUTIONS),
     ]
     return "\n\n".join(sections) + "\n"
@@ -94,7 +94,7 @@ def _origins(splits: Mapping[str, Sequence[OutImage]]) -> Iterator[str]:
         yield "There are none."
         return
     num_sources = len({origin.source for origin in origins})
-    yield f"Drawn from {num_sources} source images; the lineage, with its seed, says how to draw each again."
+    yield f"Generated from {num_sources} source images. The lineage of an image, with its seed, allows to reproduce it."
     yield ""
     yield "| generator | round | images |"
     yield "|---|---:|---:|"

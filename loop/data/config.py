@@ -1,4 +1,4 @@
-"""Config of the real images: a folder of labelled data, or the embedded data set."""
+"""Config of the real images: a folder of labelled images, or the embedded data set."""
 
 from typing import Literal, Self
 
@@ -8,35 +8,37 @@ from actors.config import Config
 
 
 class WorldConfig(Config):
-    """The embedded data set: rendered inspection scenes, so that a run needs no data of one's own."""
+    """The embedded data set: rendered inspection scenes, for runs without data of your own."""
 
     train: int = Field(40, ge=1)
-    """Training scenes."""
+    """Number of training scenes."""
     val: int = Field(100, ge=1)
-    """Validation scenes."""
+    """Number of validation scenes."""
     clean: int = Field(0, ge=0)
-    """Further scenes with no objects in them, for generators that insert."""
+    """Number of additional scenes without objects, for generators that insert."""
     seed: int = 0
-    """Draws the scenes; another seed is another data set."""
+    """Seed of the scenes. Another seed gives another data set."""
 
 
 class DataConfig(Config):
-    """The real images: a folder in a known format, or the embedded world."""
+    """The real images: a folder in a known format, or the embedded data set."""
 
     format: Literal["auto", "coco", "yolo", "voc", "world"] = "auto"
-    """Layout of the folder; auto looks at it."""
+    """Format of the folder: auto detects it, world is the embedded data set."""
     root: str | None = None
-    """Folder of the data set; not needed for the world."""
+    """Folder of the data set. Not used with format: world."""
     train: str | None = None
-    """Name of the training split where it is not the format's usual one."""
+    """Name of the training split, if it is not a usual one."""
     val: str | None = None
-    """Name of the validation split; without one, val_frac of the training images is held out."""
+    """Name of the validation split, if it is not a usual one. If there is none, val_frac of the training images is
+    held out."""
     test: str | None = None
-    """Name of the test split; never trained on, and synthetic copies of it are refused."""
+    """Name of the test split, if it is not a usual one. It is never trained on, and synthetic copies of its images are
+    rejected."""
     val_frac: float = Field(0.2, gt=0.0, lt=1.0)
-    """Share of the images held out where the data set has no validation split of its own."""
+    """Fraction of the training images to hold out if the data set has no validation split."""
     subset: int | None = Field(None, ge=1)
-    """Keep only this many training images, drawn by the run's seed: the low-data setting."""
+    """Use only this many training images, sampled with the run's seed: the low-data setting."""
     world: WorldConfig = WorldConfig()
 
     @model_validator(mode="after")

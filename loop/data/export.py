@@ -1,9 +1,9 @@
-"""Data out: real and synthetic images as one data set in a known format, each with where it comes from.
+"""Export of real and synthetic images as one data set in a known format, each image with its provenance.
 
-Synthetic images join the training split, flagged, with their source image and their lineage; validation and test
-stay real. Boxes, classes (also those without boxes), empty images and ignore flags survive the way to every format
-and back (``import_data``), boxes within 0.5 px; instance masks do in COCO, the others have no place for them. Pictures
-are copied byte for byte.
+Synthetic images join the training split, flagged, with their source image and their lineage. Validation and test
+splits stay real. Boxes, classes (also those without boxes), empty images and ignore flags survive a round trip through
+every format (``import_data``), boxes to within 0.5 px. Instance masks survive in COCO only; the other formats have no
+place for them. Image files are copied byte for byte.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ from loop.data.formats.base import OutImage
 from loop.data.provenance import Provenance
 
 _NUM_COPIERS = 8
-_SYNTHETIC = "synthetic_"  # what names of new pictures start with
+_SYNTHETIC = "synthetic_"  # prefix of the file names of synthetic images
 
 
 def export(
@@ -36,11 +36,11 @@ def export(
 ) -> UPath:
     """Write ``real`` and the kept samples of ``pool`` as training data, ``held_out`` as ``{"val": ..., "test": ...}``.
 
-    ``provenance`` (by image id) marks those of ``real`` that are synthetic already: ``Dataset.synthetic`` of an export
-    read back. ``fmt`` is coco, yolo or voc. Returns the file of the dataset card.
+    ``provenance`` (by image id) marks the images of ``real`` that are synthetic already: ``Dataset.synthetic`` of an
+    imported export. ``fmt`` is coco, yolo or voc. Returns the path of the dataset card.
 
-    Raises ValueError for an unknown format, for a folder that already holds something (it is left as it is), and for
-    a synthetic image that is held out or was made from a held-out one.
+    Raises ValueError for an unknown format, for a folder that is not empty (it is left unchanged), and for a synthetic
+    image that is held out or was generated from a held-out one.
     """
     if fmt not in FORMATS:
         raise ValueError(f"unknown export format {fmt!r}; choose one of {', '.join(FORMATS)}")
@@ -78,7 +78,7 @@ def _refuse_leaks(splits: Mapping[str, Sequence[LabeledImage]], known: Mapping[s
 def _named(
     splits: Mapping[str, Sequence[LabeledImage]], known: Mapping[str, Provenance], module: Format
 ) -> dict[str, list[OutImage]]:
-    """Every image with its name in the export, and the name of what it was made from."""
+    """Every image with its file name in the export and the path of its source image."""
     names = _unique_names(splits)
     paths = {image_id: module.picture_path(split, name) for (split, image_id), name in names.items()}
     named: dict[str, list[OutImage]] = {}
@@ -96,14 +96,14 @@ def _named(
 
 
 def _unique_names(splits: Mapping[str, Sequence[LabeledImage]]) -> dict[tuple[str, str], str]:
-    """A file name by split and id: the id without its folders where that is unique, also without its suffix."""
+    """A file name for each split and id: the flattened id, with a hash if its stem is not unique."""
     flat = {(split, one.id): _flat(split, one.id) for split, images in splits.items() for one in images}
     if len(flat) < sum(map(len, splits.values())):
         repeated = [key for key, times in Counter((s, i.id) for s in splits for i in splits[s]).items() if times > 1]
         raise ValueError(f"images given twice: {repeated[:5]}")
     stems = Counter(PurePosixPath(name).stem.lower() for name in flat.values())
     return {
-        key: name if stems[PurePosixPath(name).stem.lower()] == 1 else _told_apart(name, *key)
+        key: name if stems[PurePosixPath(name).stem.lower()] == 1 else _with_hash(name, *key)
         for key, name in flat.items()
     }
 
@@ -112,7 +112,7 @@ def _flat(split: str, image_id: str) -> str:
     return image_id.removeprefix("images/").removeprefix(f"{split}/").replace("/", "__")
 
 
-def _told_apart(name: str, split: str, image_id: str) -> str:
+def _with_hash(name: str, split: str, image_id: str) -> str:
     path = PurePosixPath(name)
     return f"{path.stem}-{derive_id(split, image_id)[:8]}{path.suffix}"
 

@@ -1,13 +1,16 @@
-"""A first config for a folder of data: commented, and able to run as it is.
+"""Writes a first config for a folder of data: commented, and ready to run.
 
-The rules are few and stated in the comments of the file they write. Image size: the smallest tenth of the boxes of
-the smallest class should still be 16 px (two cells of the finest feature map) on their shorter side, rounded up to a
-multiple of 32, at least 160 px, at most 640 px and the images' own size. Budget: a fifth of the training boxes, 400
-to 2000, so that few are all taken. Copies and p: the fewer real images there are, the more a detector takes from
-synthetic ones; 20 and 0.5 up to 50 training images (as in quickstart.yaml and bccd.yaml), 2 and 0.3 up to 300 (as in
-deeppcb.yaml), else 1 and Gen2Det's 0.2. Steps: 300 passes over the training images at batch 16, 600 to 6000, in whole
-fifties: drawn images help a detector from scratch once it has run out of the real ones ("Does it help?" in the README:
-gains at 640 passes and more, a loss at 160).
+The comments of the written file state these rules:
+
+* Image size: in the class with the smallest boxes, the 10th percentile of the shorter sides becomes at least 16 px (two
+  cells of the finest feature map). It is rounded up to a multiple of 32, at least 160 px, at most 640 px and the
+  images' own size.
+* Budget: a fifth of the training boxes, 400 to 2000. Small data sets are mined completely.
+* Copies and p: the fewer real images, the more synthetic ones. 20 and 0.5 up to 50 training images (as in
+  quickstart.yaml and bccd.yaml), 2 and 0.3 up to 300 (as in deeppcb.yaml), else 1 and Gen2Det's 0.2.
+* Steps: 300 passes over the training images at batch size 16, 600 to 6000, in multiples of 50. Synthetic images help a
+  detector trained from scratch only once it has learnt the real ones ("Does it help?" in the README: gains at 640
+  passes and more, a loss at 160).
 """
 
 import math
@@ -28,17 +31,17 @@ _LEAST_SUBSET = 20
 
 _COMMENT_COLUMN = 30
 
-_VAL_FRAC = "  val_frac: 0.2 ## there is no validation split: this share of the training images is held out\n"
-_SUBSET = "  # subset: {size} ## the low-data setting: a quarter of the training images, drawn by the seed\n"
+_VAL_FRAC = "  val_frac: 0.2 ## there is no validation split: this fraction of the training images is held out\n"
+_SUBSET = "  # subset: {size} ## the low-data setting: a quarter of the training images, sampled with the seed\n"
 
 _TEMPLATE = """\
 # detloop: {summary}
-# Written by `detloop init`. Look it over with `detloop check {file}` (it prints every key with its default),
+# Written by `detloop init`. Check it with `detloop check {file}` (prints every key with its default),
 # start it with `detloop run {file}`.
 
 name: {name} ## folder of the run, below `root` (default: runs)
-seed: 0 ## draws every split, subset, candidate and batch
-rounds: 2 ## mine, generate, judge, train, evaluate: so many times
+seed: 0 ## of every split, subset, candidate and batch
+rounds: 2 ## number of rounds of mine, generate, judge, train and evaluate
 
 data:
   format: {format}
@@ -47,56 +50,56 @@ data:
 {val_frac}{subset}
 detector:
 {detector}
-  # Images are {own_size_px} px on the longer side. The shorter side of the boxes is {median:.0f} px in the median,
-  # and below {small:.0f} px for a tenth of the smallest class: those should still be {target} px here.
+  # Images are {own_size_px} px on the longer side. The median of the boxes' shorter sides is {median:.0f} px. In the
+  # class with the smallest boxes, a tenth are below {small:.0f} px: these should still have {target} px.
   image_size_px: {image_size_px} ## a multiple of 32
 
 mining:
-  policy: ranked ## hard boxes first, then the least sure of the others
-  budget: {budget} ## boxes taken a round: a fifth of the {num_boxes} training boxes, 400 to 2000
+  policy: ranked ## hard boxes first, then those with the lowest scores
+  budget: {budget} ## boxes per round: a fifth of the {num_boxes} training boxes, 400 to 2000
 
 generator:
   kind: inpaint ## paints into the real images
-  insert: 0.5 ## half of the mined boxes are painted anew where they are, half at new places
-  further: 1 ## each is painted at one more place besides
+  insert: 0.5 ## half of the mined boxes are repainted in place, half are painted at new places
+  further: 1 ## each is also painted at one more place
   painter: {{kind: crop}} ## fitted on the training images first; downloads nothing
-  # What follows depends on what the images show.
-  # turn_deg: 45 ## where things are seen from above and lie at any angle
-  # rotate: false ## where they are not: no quarter turns
-  # flip: false ## where a mirror image is wrong, as of writing
-  # cutout: box ## for marks that belong to what they are on, as scratches do (not with turn_deg)
+  # These options depend on the images:
+  # turn_deg: 45 ## for objects seen from above, at any angle
+  # rotate: false ## for objects with an upright position: no quarter turns
+  # flip: false ## for objects whose mirror image is wrong, such as text
+  # cutout: box ## for marks on a surface, such as scratches (not with turn_deg)
 
 generation:
-  copies: {copies} ## candidates for each image with mined boxes: 20 up to 50 images, 2 up to 300, else 1
+  copies: {copies} ## candidates per image with mined boxes: 20 up to 50 images, 2 up to 300, else 1
 
-filters: ## judges, in this order
-  - kind: blank ## pictures with nothing in them
-  - kind: duplicate ## near-copies of training images, and of held-out ones (leaks)
-  - kind: agreement ## boxes that the detector cannot find
-rejected_boxes: restore ## where a filter rejects a box, the real pixels come back
+filters: ## applied in this order; they reject
+  - kind: blank ## images without content
+  - kind: duplicate ## near-duplicates of training images and of held-out ones (leaks)
+  - kind: agreement ## boxes that the detector does not find
+rejected_boxes: restore ## a rejected box gets its real pixels back
 
 mixing:
-  p: {p} ## share of synthetic images: 0.5 up to 50 real images, 0.3 up to 300, else 0.2
+  p: {p} ## fraction of synthetic images: 0.5 up to 50 real images, 0.3 up to 300, else 0.2
   mode: share ## of every batch
 
 training:
-  # A round, and as many for the control. With much fewer passes the detector still learns from its real images, and
-  # then the drawn ones, which take their places in training, cost more than they bring.
+  # Per round; the control trains for the same number. With far fewer passes, the detector is still learning from its
+  # real images. The synthetic ones, which replace some of them in each batch, then do more harm than good.
   steps: {steps} ## {passes} passes over {num_train} images
   epoch_steps: {epoch_steps}
   batch_size: {batch_size}
-  background_ignore: false ## restoring rejected boxes leaves nothing unlabelled
+  background_ignore: false ## with restored boxes, no object is unlabelled
   overrides: {overrides}
 """
 
 
 def starter_config(folder: UPath, file: str = "config.yaml") -> str:
-    """The YAML text of a config for the data in ``folder``; ``file`` is what its comments call it."""
+    """The YAML text of a config for the data in ``folder``; ``file`` is its name in the comments."""
     return render(describe(folder), file)
 
 
 def render(found: Found, file: str = "config.yaml", family: type[DetectorBase] = UltralyticsConfig) -> str:
-    """The YAML text of a config for surveyed data. Raises ValueError where ``family`` has no lines for one."""
+    """The YAML text of a config for the surveyed data. Raises ValueError if ``family`` has no starter."""
     if family.starter is None:
         raise ValueError(f"no config can be written for the detectors of {family.__name__}: it has no starter")
     report = found.dataset.report
@@ -134,25 +137,25 @@ def render(found: Found, file: str = "config.yaml", family: type[DetectorBase] =
 
 
 def image_size(found: Found) -> int:
-    """The detector's input in px: a multiple of 32 at which small boxes keep 16 px, as far as that can be had."""
+    """The detector's input size in px: a multiple of 32 at which small boxes keep 16 px, within the limits."""
     wanted = found.image_size_px * _TARGET_SIDE_PX / found.small_side_px
     return _multiple(min(max(wanted, 160), 640, max(found.image_size_px, 32)), 32)
 
 
 def training_steps(num_images: int) -> int:
-    """Optimiser steps a round: 300 passes over the images, 600 to 6000."""
+    """Optimiser steps per round: 300 passes over the images, 600 to 6000."""
     return _multiple(min(max(300 * num_images / _BATCH_SIZE, 600), 6000), _EPOCH_STEPS)
 
 
 def dose(num_images: int) -> tuple[int, float]:
-    """Candidates for each image that holds mined boxes, and the share of synthetic images in training."""
+    """Number of candidates per image with mined boxes, and the fraction of synthetic images in training."""
     if num_images <= 50:
         return 20, 0.5
     return (2, 0.3) if num_images <= 300 else (1, 0.2)
 
 
 def run_name(root: str) -> str:
-    """The folder's name, made fit to name a run."""
+    """A valid run name made from the folder's name."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", UPath(root).name).strip("-._")
     return name or "run"
 
@@ -173,6 +176,6 @@ def _summary(found: Found) -> str:
 
 
 def _aligned(line: str) -> str:
-    """The line with its comment, if it has one, in the comments' column."""
+    """The line with its comment, if any, moved to the comment column."""
     value, mark, comment = line.rpartition(" ## ")
     return f"{value:<{_COMMENT_COLUMN - 1}} # {comment}" if mark else line

@@ -1,4 +1,4 @@
-"""What an import found and what it did about it: every dropped box or image, with its file and its reason."""
+"""Findings of an import: every box or image that was dropped or changed, with its file and the reason."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,12 +11,12 @@ from actors.records import LabeledImage
 
 What = Literal["image", "box"]
 
-EXAMPLES = 5  # findings of one reason that the text report spells out
+EXAMPLES = 5  # findings per reason that the text report lists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was not as it should be."""
+    """A fault of one image or box."""
 
     file: str  # below the data root
     what: What
@@ -33,28 +33,28 @@ class Ledger:
     remarks: list[str] = field(default_factory=list)  # about the data set as a whole
 
     def drop(self, file: str, what: What, reason: str, detail: str = "") -> None:
-        """Count a box or an image that is left out."""
+        """Record a box or an image that is left out."""
         self.findings.append(Finding(file=file, what=what, reason=reason, detail=detail))
 
     def note(self, file: str, what: What, reason: str, detail: str = "") -> None:
-        """Count a box or an image that is kept, but not as it was written."""
+        """Record a box or an image that is kept, but changed."""
         self.findings.append(Finding(file=file, what=what, reason=reason, detail=detail, dropped=False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitCounts:
-    """What is in one split."""
+    """Numbers of images and boxes in a split."""
 
     images: int
     empty: int  # images without any box
     boxes: int
-    ignored: int  # of these boxes, flagged ignore
+    ignored: int  # boxes flagged ignore
     boxes_by_class: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportReport:
-    """The end of an import: what was read, what was left out and why. ``str`` is the text for a person."""
+    """The result of an import: what was read, what was left out and why. ``str`` gives a readable text."""
 
     format: str
     root: str
@@ -73,7 +73,7 @@ class ImportReport:
         return tuple(finding for finding in self.findings if not finding.dropped)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values: counts, every drop, and the notes counted by reason."""
+        """The report as JSON values: counts, every drop, and the number of notes by reason."""
         return {
             "format": self.format,
             "root": self.root,
@@ -95,7 +95,7 @@ class ImportReport:
 
 
 def count(images: Sequence[LabeledImage], classes: Sequence[str]) -> SplitCounts:
-    """Images and boxes of one split, by class name; a class without boxes counts 0."""
+    """The counts of one split. A class without boxes has the count 0."""
     labels = np.concatenate([image.annotation.labels for image in images] or [np.zeros(0, np.int64)])
     by_class = np.bincount(labels, minlength=len(classes))
     return SplitCounts(
@@ -123,7 +123,7 @@ def _tally(findings: Sequence[Finding]) -> dict[str, int]:
 
 
 def _table(splits: Mapping[str, SplitCounts]) -> Iterator[str]:
-    """One line a split, one column a count, then the classes below."""
+    """A table with one line per split and one column per count, then a table of the classes."""
     rows = [["split", "images", "empty", "boxes", "ignored"]]
     rows += [[name, *map(str, (c.images, c.empty, c.boxes, c.ignored))] for name, c in splits.items()]
     yield from _aligned(rows)

@@ -1,4 +1,4 @@
-"""Where a synthetic image comes from, as it is written beside exported data and read back."""
+"""Provenance of synthetic images, as exports store it."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,14 +9,14 @@ from actors.records import Lineage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """An image that carries this is synthetic."""
+    """The origin of a synthetic image."""
 
-    source: str  # id, in the same data set, of the real image it was made from; empty where unknown
-    lineage: Lineage | None  # as in the run that made it; None where the file says no more than "synthetic"
+    source: str  # id of its source image in the same data set; empty if unknown
+    lineage: Lineage | None  # as in the run that generated it; None if the file only flags it as synthetic
 
 
 def to_fields(provenance: Provenance | None, source_file: str) -> dict[str, Any]:
-    """Plain JSON values; ``source_file`` is the exported copy of the source image."""
+    """The provenance as JSON values; ``source_file`` is the exported copy of the source image."""
     if provenance is None:
         return {"synthetic": False}
     fields: dict[str, Any] = {"synthetic": True, "source_image": source_file or provenance.source}
@@ -25,17 +25,17 @@ def to_fields(provenance: Provenance | None, source_file: str) -> dict[str, Any]
     return fields
 
 
-def from_fields(fields: Mapping[str, Any], said_by: str) -> Provenance | None:
-    """The reverse of ``to_fields``; None for a real image. Raises ValueError where the lineage is not one of ours."""
+def from_fields(fields: Mapping[str, Any], origin: str) -> Provenance | None:
+    """The inverse of ``to_fields``; None for a real image. Raises ValueError if the lineage is malformed."""
     if fields.get("synthetic") is not True:
         return None
     lineage = fields.get("lineage")
     return Provenance(
-        source=str(fields.get("source_image", "")), lineage=None if lineage is None else _lineage(lineage, said_by)
+        source=str(fields.get("source_image", "")), lineage=None if lineage is None else _lineage(lineage, origin)
     )
 
 
-def _lineage(fields: Any, said_by: str) -> Lineage:  # noqa: ANN401 - whatever the file holds
+def _lineage(fields: Mapping[str, Any], origin: str) -> Lineage:
     try:
         return Lineage(
             round=int(fields["round"]),
@@ -46,4 +46,4 @@ def _lineage(fields: Any, said_by: str) -> Lineage:  # noqa: ANN401 - whatever t
             strategy=str(fields.get("strategy", "origin")),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{said_by}: lineage {fields!r} is not as detloop writes it ({error!r})") from None
+        raise ValueError(f"{origin}: lineage {fields!r} is not as detloop writes it ({error!r})") from None

@@ -1,6 +1,6 @@
-"""COCO's ``segmentation`` of a box, in whichever of its forms, as one string of compressed run lengths.
+"""Conversion of COCO's ``segmentation`` of a box, in any of its forms, to a string of compressed run lengths.
 
-All is checked before it reaches the C code of pycocotools, which believes what it reads.
+Values are checked before they reach the C code of pycocotools, which does not check them.
 """
 
 from collections.abc import Sequence
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from loop.data.formats.base import RawBox
 from loop.data.ledger import Ledger
 
-Sound = tuple[RawBox, NDArray[np.float32]]  # a box that holds up, and its corners [4] px in the picture
+Sound = tuple[RawBox, NDArray[np.float32]]  # a valid box and its corners [4] in px of the image
 
-_LONGEST = 6  # characters that a run length of 30 bits takes
-_FARTHEST_PX = 1e6  # that a corner may lie from the origin
+_LONGEST = 6  # characters of a run length of 30 bits
+_FARTHEST_PX = 1e6  # limit on the coordinates of a polygon's corner
 
 
 def masks_of(boxes: Sequence[Sound], file: str, size: tuple[int, int], ledger: Ledger) -> tuple[str, ...]:
-    """``LabeledImage.masks`` of the boxes of a picture that ``file`` describes.
+    """``LabeledImage.masks`` for the boxes of an image that ``file`` describes.
 
-    ``size`` is (width, height) in px. A segmentation that cannot be used is noted, and its box has none.
+    ``size`` is (width, height) in px. A segmentation that cannot be used is noted, and its box gets no mask.
     """
     masks = tuple(_mask(box, corners, file, size, ledger) for box, corners in boxes)
     return masks if any(masks) else ()
@@ -32,16 +32,16 @@ def _mask(box: RawBox, corners: NDArray[np.float32], file: str, size: tuple[int,
     try:
         return compressed(box.segmentation, corners, *size)
     except ValueError as error:
-        ledger.note(file, "box", "segmentation not usable", f"{box.where}: {error}; the box stands for it")
+        ledger.note(file, "box", "segmentation not usable", f"{box.where}: {error}; the box is used instead")
         return ""
 
 
 def compressed(segmentation: object, corners: NDArray[np.float32], width: int, height: int) -> str:
     """The ``counts`` of COCO's compressed run-length encoding of a mask of ``width`` x ``height`` px.
 
-    ``segmentation`` is a list of polygons ``[x, y, x, y, ...]`` in px, whose union it is, or run lengths
-    ``{"size": [height, width], "counts": ...}``, as numbers or compressed. Raises ValueError where it is neither, is
-    made for another size, or has nothing in its box, whose ``corners`` ``[4]`` are px.
+    ``segmentation`` is a list of polygons ``[x, y, x, y, ...]`` in px, whose union is the mask, or run lengths
+    ``{"size": [height, width], "counts": ...}``, as numbers or compressed. Raises ValueError if it is neither, is for
+    another image size, or does not overlap its box of ``corners`` ``[4]`` in px.
     """
     from pycocotools import mask as coco
 
@@ -52,7 +52,7 @@ def compressed(segmentation: object, corners: NDArray[np.float32], width: int, h
         runs = {"size": [height, width], "counts": _runs(segmentation, width, height)}
         encoded = coco.frPyObjects(runs, height, width)
     else:
-        raise ValueError(f"polygons or run lengths are needed, not {segmentation!r:.50}")  # noqa: TRY004 - as for every fault of a file
+        raise ValueError(f"polygons or run lengths are needed, not {segmentation!r:.50}")
     left, top, *sides = coco.toBbox(encoded)
     low, high = np.maximum((left, top), corners[:2]), np.minimum((left + sides[0], top + sides[1]), corners[2:])
     if (low >= high).any():
@@ -62,7 +62,7 @@ def compressed(segmentation: object, corners: NDArray[np.float32], width: int, h
 
 
 def _polygon(points: object, width: int, height: int) -> NDArray[np.float64]:
-    """``[2 n]`` coordinates, px. An endless outline would take as much memory, so it is refused."""
+    """Coordinates ``[2 n]`` in px. Rejects outlines so long that their rasterisation would exhaust the memory."""
     try:
         values = np.array(points if isinstance(points, list) else None, np.float64)
     except (ValueError, TypeError, OverflowError):
@@ -76,7 +76,7 @@ def _polygon(points: object, width: int, height: int) -> NDArray[np.float64]:
 
 
 def _runs(fields: dict[str, object], width: int, height: int) -> list[int]:
-    """Run lengths, those of the background first, down the columns."""
+    """Run lengths in column-major order, starting with background."""
     if fields.get("size") != [height, width]:
         raise ValueError(f"run lengths for size {fields.get('size')!r:.50}, but the picture's is [{height}, {width}]")
     counts = fields.get("counts")
@@ -89,16 +89,16 @@ def _runs(fields: dict[str, object], width: int, height: int) -> list[int]:
 
 
 def _unpacked(text: str) -> list[int]:
-    """Run lengths from COCO's string: five bits a character, the lowest first, and a sixth that says more will come.
+    """Run lengths from COCO's string: five bits per character, lowest first, and a sixth bit for continuation.
 
-    From the fourth on they are differences to the last but one. Raises ValueError where it is no such string.
+    From the fourth on, each is stored as the difference to the last but one. Raises ValueError for a malformed string.
     """
     runs: list[int] = []
     value = place = 0
     for letter in text:
         bits = ord(letter) - ord("0")
         if not 0 <= bits < 64 or place == _LONGEST:
-            raise ValueError(f"{letter!r} cannot stand where it does in compressed counts")
+            raise ValueError(f"unexpected character {letter!r} in compressed counts")
         value |= (bits & 31) << (5 * place)
         place += 1
         if not bits & 32:

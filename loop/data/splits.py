@@ -1,4 +1,4 @@
-"""Seeded choices of images. Each depends on the seed and on the images' ids, not on their order or number."""
+"""Seeded sampling of images. The result depends on the seed and the images' ids, not on their order or number."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,10 @@ Images = tuple[LabeledImage, ...]
 
 
 def hold_out(images: Sequence[LabeledImage], val_frac: float, seed: int) -> tuple[Images, Images]:
-    """Training and validation images: the share ``val_frac`` is held out, at least one, and at least one is left."""
+    """Split images into training and validation: the fraction ``val_frac`` is held out; both get at least one.
+
+    Raises ValueError for fewer than two images.
+    """
     if len(images) < 2:
         raise ValueError(f"{len(images)} image(s) cannot be split into training and validation; give a validation set")
     num_val = min(max(1, round(val_frac * len(images))), len(images) - 1)
@@ -18,9 +21,12 @@ def hold_out(images: Sequence[LabeledImage], val_frac: float, seed: int) -> tupl
 
 
 def subset(images: Sequence[LabeledImage], size: int, seed: int) -> Images:
-    """``size`` of the images, in their order. A smaller subset of the same seed lies within every larger one."""
+    """``size`` of the images, in their order. A smaller subset with the same seed is part of every larger one.
+
+    Raises ValueError if there are fewer images.
+    """
     if size > len(images):
-        raise ValueError(f"data.subset: {size} images asked for, but there are only {len(images)} training images")
+        raise ValueError(f"data.subset: {size} images requested, but there are only {len(images)} training images")
     drawn = _drawn(images, size, "subset", seed)
     return tuple(one for one in images if one.id in drawn)
 

@@ -1,4 +1,4 @@
-"""A look at a folder of data: its format, classes, splits, and how large images and boxes are."""
+"""Survey of a folder of data: its format, classes, splits, and the sizes of images and boxes."""
 
 import functools
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ from loop.data.importing import Dataset, import_data
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What lies in a folder of labelled images. Box sides are those of boxes that are not ignored."""
+    """The contents of a folder of labelled images. Box sides are those of boxes that are not ignored."""
 
     root: str
     dataset: Dataset
     image_size_px: int  # median of the images' longer sides
     min_side_px: float  # shortest box side
-    small_side_px: float  # in the class of the smallest boxes, a tenth have a shorter side below this
+    small_side_px: float  # 10th percentile of the shorter sides in the class where it is smallest
     median_side_px: float  # median of the boxes' shorter sides
 
     @property
@@ -39,9 +39,9 @@ class Found:
 
 
 def describe(folder: UPath, seed: int = 0) -> Found:
-    """Import the folder with every setting at its default, and measure it.
+    """Import the folder with default settings and measure it.
 
-    Raises what ``import_data`` raises: for a folder without data, a FileNotFoundError that says what was looked for.
+    Raises the errors of ``import_data``: for a folder without data, a FileNotFoundError that lists the known formats.
     """
     dataset = import_data(DataConfig(root=str(folder)), folder, seed)
     images = [image for split in dataset.splits.values() for image in split]
@@ -57,7 +57,7 @@ def describe(folder: UPath, seed: int = 0) -> Found:
 
 
 def _shorter_sides(images: Sequence[LabeledImage]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The shorter side ``[n]`` in px and the label ``[n]`` of every box; of the ignored only where all are."""
+    """Shorter sides ``[n]`` in px and labels ``[n]`` of the boxes; ignored boxes count only if there are no others."""
     every = functools.reduce(Annotation.join, (image.annotation for image in images))
     counted = every if every.ignore.all() else every.take(~every.ignore)
     return (counted.boxes[:, 2:] - counted.boxes[:, :2]).min(axis=1), counted.labels

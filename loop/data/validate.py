@@ -1,4 +1,4 @@
-"""Pictures on disk: their true size from the header at import, and whether their pixels can be decoded."""
+"""Image files: their size, read from the header, and a check that their pixels can be decoded."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ _TURNED = frozenset({5, 6, 7, 8})  # orientations that swap width and height
 
 
 class PictureError(ValueError):
-    """A picture that cannot be used; ``reason`` is short and countable."""
+    """An image file that cannot be used; ``reason`` is short and countable."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -25,10 +25,10 @@ class PictureError(ValueError):
 
 
 def probe(path: UPath) -> tuple[int, int]:
-    """Width and height in px of the upright picture, from its header.
+    """Width and height in px of the upright image, from its header.
 
-    A JPEG or PNG without its end mark is decoded to find out whether it is whole. Raises FileNotFoundError, and
-    PictureError for a file that is no picture, is cut off, or unfolds to more than ``actors.images.MAX_PIXELS``.
+    A JPEG or PNG without its end marker is decoded to check that it is complete. Raises FileNotFoundError, and
+    PictureError for a file that is not an image, is truncated, or has more than ``actors.images.MAX_PIXELS`` pixels.
     """
     try:
         with path.open("rb") as file:
@@ -51,7 +51,7 @@ def probe(path: UPath) -> tuple[int, int]:
 
 
 def validate_images(images: Sequence[LabeledImage]) -> list[Finding]:
-    """Decode every picture in full. A finding for each that is broken or has another size than at its import."""
+    """Decode every image in full. Returns a finding for each that is broken or has another size than at import."""
     findings = []
     for image in images:
         try:
@@ -66,7 +66,7 @@ def validate_images(images: Sequence[LabeledImage]) -> list[Finding]:
 
 
 def _upright_size(picture: Image.Image) -> tuple[int, int]:
-    orientation = Image.Image.getexif(picture).get(_ORIENTATION)  # PNG's own getexif would decode the picture
+    orientation = Image.Image.getexif(picture).get(_ORIENTATION)  # PNG's own getexif would decode the image
     return (picture.height, picture.width) if orientation in _TURNED else picture.size
 
 

@@ -1,4 +1,4 @@
-"""Annotation formats: each module finds, reads and writes one; what they find decides the format of a folder."""
+"""Annotation formats: each module finds, reads and writes one. ``detect`` returns the format of a folder."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -12,24 +12,24 @@ from loop.data.ledger import Ledger
 
 
 class Format(Protocol):
-    """What each format's module offers."""
+    """The interface of a format's module."""
 
     LOOKED_FOR: str
 
     def find(self, root: UPath) -> object:
-        """Something true where ``root`` holds data of this format."""
+        """A truthy value if ``root`` holds data of this format."""
         ...
 
     def read(self, root: UPath, config: DataConfig, ledger: Ledger) -> RawDataset:
-        """All that the annotation files say, unchecked."""
+        """The contents of the annotation files, unchecked."""
         ...
 
     def write(self, splits: Mapping[str, Sequence[OutImage]], classes: Sequence[str], out: UPath) -> None:
-        """The annotation files; the pictures are copied by the caller."""
+        """Write the annotation files. The caller copies the images."""
         ...
 
     def picture_path(self, split: str, name: str) -> str:
-        """Where an export keeps a picture."""
+        """The path of an image in an export."""
         ...
 
 
@@ -39,8 +39,8 @@ FORMATS: Mapping[str, Format] = {"coco": coco, "yolo": yolo, "voc": voc}
 def detect(root: UPath) -> str:
     """The format of the data in ``root``.
 
-    Raises NotADirectoryError where there is no such folder, FileNotFoundError where it holds no known format, and
-    ValueError where it holds several.
+    Raises NotADirectoryError if there is no such folder, FileNotFoundError if it holds no known format, and ValueError
+    if it holds several.
     """
     if not root.is_dir():
         raise NotADirectoryError(f"{root}: there is no such folder")

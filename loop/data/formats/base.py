@@ -1,4 +1,4 @@
-"""What every annotation format is read into and written from, and the rules they share: split names, safe paths."""
+"""Records that all annotation formats read and write, and their common rules for split names and safe paths."""
 
 import json
 import math
@@ -34,28 +34,28 @@ PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", 
 class RawBox:
     """A box as its file gives it, before any check."""
 
-    corners: Corners  # xyxy px, or shares of the image's sides; NaN where no number was given
-    label: str | None  # class name, None where the file's class is unknown
+    corners: Corners  # xyxy px, or fractions of the image's sides; NaN where no number was given
+    label: str | None  # class name; None if the file's class is unknown
     ignore: bool = False
-    segmentation: object = None  # COCO's, as the file gives it, unchecked; None without one
-    where: str  # what to call it in a report, e.g. "line 3"
+    segmentation: object = None  # COCO's, unchecked; None without one
+    where: str  # its name in a report, e.g. "line 3"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawImage:
-    """An image as an annotation file describes it. Its picture lies at the first of ``places`` that exists."""
+    """An image as an annotation file describes it. Its file is the first of ``places`` that exists."""
 
-    source: str  # the annotation file, below the root
-    places: tuple[str, ...]  # below the root
+    source: str  # the annotation file, relative to the root
+    places: tuple[str, ...]  # relative to the root
     boxes: tuple[RawBox, ...]
-    size: tuple[float, float] | None = None  # width and height in px as the file says
-    relative: bool = False  # corners are shares of the image's sides
+    size: tuple[float, float] | None = None  # width and height in px, as the annotation file gives them
+    relative: bool = False  # corners are fractions of the image's sides
     provenance: Provenance | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawDataset:
-    """All that the annotation files of a data set say."""
+    """The contents of a data set's annotation files."""
 
     classes: tuple[str, ...]
     splits: Mapping[str, tuple[RawImage, ...]] = field(default_factory=dict)  # keys of ALIASES
@@ -63,20 +63,20 @@ class RawDataset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutImage:
-    """An image to be written, and what its copy is called."""
+    """An image to export, and the name of its copy."""
 
     image: LabeledImage
-    name: str  # file name, unique in the export, also without its suffix
+    name: str  # file name; its stem is unique in the export
     provenance: Provenance | None = None
-    source_name: str = ""  # name of the copy that provenance.source is exported under, empty where it is not
+    source_name: str = ""  # path of the exported copy of provenance.source; empty if it is not exported
 
 
 def choose_splits(found: Mapping[str, Found], config: DataConfig, ledger: Ledger) -> dict[str, tuple[str, Found]]:
-    """The splits that a data set has, as ``{"train": (its own name, what was found), ...}``.
+    """The splits of a data set, as ``{"train": (its own name, its entry in found), ...}``.
 
-    A name in the config decides; else the usual names do, with or without a year (``train2017``); one split of
-    another name is all there is, and becomes train. Splits that are left over are remarked upon. Raises ValueError
-    where this is ambiguous or train is missing.
+    A name in the config takes precedence over the usual names, which may have a year (``train2017``). If there is only
+    one split, of another name, it becomes train. Unused splits are mentioned in a remark. Raises ValueError if a split
+    is ambiguous or train is missing.
     """
     chosen: dict[str, tuple[str, Found]] = {}
     for split, aliases in ALIASES.items():
@@ -107,42 +107,43 @@ def _usual(found: Mapping[str, Found], split: str, aliases: tuple[str, ...]) -> 
     return names[0] if names else None
 
 
-def check_name(name: str, said_by: str) -> str:
-    """``name`` with forward slashes, if it stays below the folder that it is meant for.
+def check_name(name: str, origin: str) -> str:
+    """``name`` with forward slashes; ``origin`` names its file in errors.
 
-    Raises ValueError for absolute paths, ``..`` and NUL characters, by the rules of POSIX and of Windows.
+    Raises ValueError if ``name`` may leave its folder: for absolute paths, ``..`` and NUL characters, by the rules of
+    both POSIX and Windows.
     """
     windows = PureWindowsPath(name)
     absolute = PurePosixPath(name).is_absolute() or windows.root or windows.drive
     if not name or absolute or ".." in windows.parts or "\0" in name:
-        raise ValueError(f"{said_by}: file name {name!r} leaves the image folder; names must be relative, without '..'")
+        raise ValueError(f"{origin}: file name {name!r} leaves the image folder; names must be relative, without '..'")
     return windows.as_posix()
 
 
-def inside(root: UPath, relative: str, said_by: str) -> UPath:
-    """``root / relative``, refused with ValueError where a symbolic link leads out of ``root``."""
+def inside(root: UPath, relative: str, origin: str) -> UPath:
+    """``root / relative``. Raises ValueError if a symbolic link leads out of ``root``."""
     path = root / relative
     if is_local(root):
         real_root = os.path.realpath(root.path)
         real = os.path.realpath(path.path)
         if os.path.commonpath([real, real_root]) != real_root:
-            raise ValueError(f"{said_by}: {relative} is a link to {real}, outside {root}; copy the file into it")
+            raise ValueError(f"{origin}: {relative} is a link to {real}, outside {root}; copy the file into it")
     return path
 
 
 def below(root: UPath, path: UPath) -> str:
-    """``path`` as it is called below ``root``, with forward slashes."""
+    """``path`` relative to ``root``, with forward slashes."""
     return path.relative_to(root).as_posix()
 
 
 def pictures(root: UPath, folder: str) -> list[str]:
-    """The picture files in and below ``root / folder``, named below ``root``, sorted; hidden files are left out."""
+    """The image files in and below ``root / folder``, relative to ``root``, sorted, without hidden files."""
     found = (below(root, path) for path in (root / folder).rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
     return sorted(name for name in found if not PurePosixPath(name).name.startswith("."))
 
 
 def number(value: object) -> float:
-    """``value`` as a float, NaN where it is no number (or none that a float can hold)."""
+    """``value`` as a float; NaN if it is not a number, or too large for a float."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return math.nan
     try:
@@ -152,7 +153,7 @@ def number(value: object) -> float:
 
 
 def read_json(path: UPath) -> object:
-    """The content of a JSON file in any Unicode encoding. Raises ValueError naming the file."""
+    """The content of a JSON file in any Unicode encoding. Raises ValueError, naming the file, if it is not JSON."""
     try:
         content: object = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

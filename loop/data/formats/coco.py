@@ -1,12 +1,13 @@
-"""COCO JSON: one annotation file a split, boxes as [x, y, width, height] in px from the upper left corner.
+"""COCO JSON: one annotation file per split, boxes as [x, y, width, height] in px from the upper left corner.
 
-Annotation files, first rule that finds any: ``annotations/*.json`` (``train.json``, ``instances_train2017.json``),
-``<split>/_annotations.coco.json``, ``*.json`` in the root. Pictures of split S, first that exists: ``images/S/NAME``,
-``S/NAME``, ``images/NAME``, ``NAME``, and last beside the annotation file.
+The first of these patterns that matches gives the annotation files: ``annotations/*.json`` (``train.json``,
+``instances_train2017.json``), ``<split>/_annotations.coco.json``, ``*.json`` in the root. An image of split S is the
+first of these files that exists: ``images/S/NAME``, ``S/NAME``, ``images/NAME``, ``NAME``, and ``NAME`` beside the
+annotation file.
 
-Classes are the categories in the order of their ids in the training file, then those that only other splits know.
-Categories are matched by name over files, so that ids may differ. A box's ``segmentation`` becomes its instance mask
-(``loop.data.segmentation``), which changes neither the box nor what a detector learns; keypoints are not read.
+Classes are the categories in the order of their ids in the training file, followed by those that occur in other splits
+only. Categories are matched by name across files, so ids may differ. The ``segmentation`` of a box becomes its instance
+mask (``loop.data.segmentation``). It affects neither the box nor the training of a detector. Keypoints are not read.
 """
 
 import json
@@ -41,7 +42,7 @@ _AFFIXES = re.compile(r"^_?(instances|annotations?)[_-]|[._-](instances|annotati
 
 
 def find(root: UPath) -> dict[str, UPath]:
-    """The annotation files below ``root`` by the name of their split; empty where there are none."""
+    """The annotation files below ``root`` by the name of their split; empty if there are none."""
     for files in (
         (root / "annotations").glob("*.json"),
         root.glob("*/_annotations.coco.json"),
@@ -54,7 +55,7 @@ def find(root: UPath) -> dict[str, UPath]:
 
 
 def read(root: UPath, config: DataConfig, ledger: Ledger) -> RawDataset:
-    """All annotation files of ``root``. Raises ValueError, naming the file, where one is no COCO detection file."""
+    """Read all annotation files. Raises ValueError, naming the file, if one is not a COCO detection file."""
     chosen = choose_splits(find(root), config, ledger)
     trees = {split: _load(file) for split, (_, file) in chosen.items()}
     categories = {split: _categories(trees[split], chosen[split][1], ledger) for split in chosen}
@@ -67,7 +68,7 @@ def read(root: UPath, config: DataConfig, ledger: Ledger) -> RawDataset:
 
 
 def write(splits: Mapping[str, Sequence[OutImage]], classes: Sequence[str], out: UPath) -> None:
-    """``annotations/<split>.json`` for pictures in ``images/<split>/``; category ids are 1, 2, ... in class order."""
+    """Write ``annotations/<split>.json`` for ``images/<split>/``; category ids are 1, 2, ... in class order."""
     (out / "annotations").mkdir(parents=True, exist_ok=True)
     categories = [{"id": index + 1, "name": name} for index, name in enumerate(classes)]
     for split, images in splits.items():
@@ -82,12 +83,12 @@ def write(splits: Mapping[str, Sequence[OutImage]], classes: Sequence[str], out:
 
 
 def picture_path(split: str, name: str) -> str:
-    """Where the picture ``name`` of ``split`` lies in an export."""
+    """The path of the image ``name`` of ``split`` in an export."""
     return f"images/{split}/{name}"
 
 
 def _may_be_coco(file: UPath) -> bool:
-    """Whether a JSON file of any name is a COCO file, or so broken that its reader had better say so."""
+    """True if a JSON file is a COCO file, or is broken: reading it then raises an error that names it."""
     try:
         tree = read_json(file)
     except ValueError:
@@ -104,16 +105,16 @@ def _split_name(root: UPath, file: UPath) -> str:
 def _load(file: UPath) -> dict[str, list[Any]]:
     tree = read_json(file)
     if not isinstance(tree, dict):
-        raise ValueError(f"{file}: a COCO file is a mapping, this one holds {type(tree).__name__}")  # noqa: TRY004
+        raise ValueError(f"{file}: a COCO file is a mapping, this one holds {type(tree).__name__}")
     wanted = ("images", "annotations", "categories")
     wrong = [key for key in wanted if not isinstance(tree.get(key), list)]
     if wrong:
-        raise ValueError(f"{file}: no COCO detection file, it has no list {', '.join(map(repr, wrong))}")
+        raise ValueError(f"{file}: not a COCO detection file, it has no list {', '.join(map(repr, wrong))}")
     return {key: tree[key] for key in wanted}
 
 
 def _categories(tree: Mapping[str, list[Any]], file: UPath, ledger: Ledger) -> dict[int, str]:
-    """Names by category id, by rising id. Several ids of one name become one class."""
+    """Category names by id, in the order of the ids. Categories of the same name become one class."""
     named: dict[int, str] = {}
     for category in tree["categories"]:
         if not isinstance(category, dict) or not isinstance(category.get("id"), int) or not category.get("name"):
@@ -135,19 +136,19 @@ def _images(
     boxes = _boxes(tree["annotations"], images.keys(), categories, ledger, source)
     folder = PurePosixPath(source).parent
     for image_id, fields in images.items():
-        said_by = f"{file}, image {image_id!r}"
-        name = check_name(fields["file_name"], said_by)
+        origin = f"{file}, image {image_id!r}"
+        name = check_name(fields["file_name"], origin)
         yield RawImage(
             source=source,
             places=(f"images/{split}/{name}", f"{split}/{name}", f"images/{name}", name, str(folder / name)),
             boxes=tuple(boxes[image_id]),
             size=(number(fields.get("width")), number(fields.get("height"))),
-            provenance=from_fields(fields, said_by),
+            provenance=from_fields(fields, origin),
         )
 
 
 def _by_id(images: Iterable[Any], file: UPath, ledger: Ledger, source: str) -> dict[int | str, dict[str, Any]]:
-    """The image entries by id. Raises ValueError where an id or a file name is used twice: whose boxes are whose?"""
+    """The image entries by id. Raises ValueError if two share an id or a file name: their boxes would be ambiguous."""
     known: dict[int | str, dict[str, Any]] = {}
     names: dict[str, int | str] = {}
     for fields in images:
@@ -174,7 +175,7 @@ def _text(value: object) -> str:
 def _boxes(
     annotations: Iterable[Any], image_ids: Iterable[int | str], categories: Mapping[int, str], ledger: Ledger, file: str
 ) -> defaultdict[int | str, list[RawBox]]:
-    """The annotations by image id. Those of unknown images are dropped."""
+    """The boxes by image id. Those of unknown images are dropped."""
     known = set(image_ids)
     boxes: defaultdict[int | str, list[RawBox]] = defaultdict(list)
     ids: Counter[object] = Counter()

@@ -1,16 +1,20 @@
-"""Pascal VOC: one XML file an image, found by the picture's name.
+"""Pascal VOC: one XML file per image, with the same name.
 
-Layouts, first that has any XML: ``Annotations/`` or ``annotations/`` with pictures in ``JPEGImages/`` or ``images/``
-and splits in ``ImageSets/Main/{train,val,test}.txt`` (``trainval.txt`` is training data where there is no
-``train.txt``); a folder a split with XML and pictures side by side; all of it side by side in the root.
+The layout is the first of these that has XML files:
 
-Classes are the lines of ``classes.txt`` in the root where there is one (our export writes it, so that classes without
-boxes survive), else the names found, sorted.
+* ``Annotations/`` or ``annotations/``, with images in ``JPEGImages/`` or ``images/`` and splits in
+  ``ImageSets/Main/{train,val,test}.txt`` (``trainval.txt`` is training data if there is no ``train.txt``);
+* one folder per split, with XML files and images side by side;
+* XML files and images side by side in the root.
+
+Classes are the lines of ``classes.txt`` in the root if it exists (an export has it, so that classes without boxes
+survive), else the names found, sorted.
 
 Coordinates count pixels from 1 and name the first and the last pixel of a box, so ``(xmin, ymin, xmax, ymax)`` covers
-``[xmin - 1, ymin - 1, xmax, ymax]`` and ``(1, 1, W, H)`` the whole image; they may be decimals. Corners that coincide
-(``xmin = xmax``), one pixel by the letter, are in practice a click without a drag: zero area. The export therefore
-widens sides below 1.01 px to that, about their middle: nobody loses a box, and no edge moves by half a pixel.
+``[xmin - 1, ymin - 1, xmax, ymax]``, and ``(1, 1, W, H)`` covers the whole image. Decimals are allowed. A box with
+``xmin = xmax`` is one pixel wide by definition, but in practice it comes from a click without a drag, so it counts as
+zero area. The export therefore widens sides below 1.01 px to 1.01 px about their centre: no box is lost, and edges
+move by about half a pixel at most.
 """
 
 import json
@@ -49,15 +53,15 @@ _SETS = "ImageSets/Main"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Where one split lies. All names are below the root."""
+    """The location of a split. All names are relative to the root."""
 
     annotations: str  # folder
     pictures: str  # folder
-    stems: tuple[str, ...] | None  # the images named by a set file; None: all XML files and pictures of the folders
+    stems: tuple[str, ...] | None  # the images listed in a set file; None: all XML files and images of the folders
 
 
 def find(root: UPath) -> dict[str, Split]:
-    """The splits below ``root`` by name; empty where there is no VOC data."""
+    """The splits below ``root`` by name; empty if there is no VOC data."""
     for folder in ("Annotations", "annotations"):
         if _has_xml(root / folder):
             images = next((name for name in ("JPEGImages", "images", "Images") if (root / name).is_dir()), folder)
@@ -72,7 +76,7 @@ def find(root: UPath) -> dict[str, Split]:
 
 
 def read(root: UPath, config: DataConfig, ledger: Ledger) -> RawDataset:
-    """All XML files of ``root``. A file that is no VOC annotation drops its image."""
+    """Read all XML files. An image is dropped if its file is not a VOC annotation."""
     found = find(root)
     both = found.pop("trainval", None)
     if both is not None and "train" not in found:
@@ -85,7 +89,7 @@ def read(root: UPath, config: DataConfig, ledger: Ledger) -> RawDataset:
 
 
 def write(splits: Mapping[str, Sequence[OutImage]], classes: Sequence[str], out: UPath) -> None:
-    """``Annotations/``, ``ImageSets/Main/<split>.txt`` and ``classes.txt`` for pictures in ``JPEGImages/``."""
+    """Write ``Annotations/``, ``ImageSets/Main/<split>.txt`` and ``classes.txt`` for images in ``JPEGImages/``."""
     for folder in ("Annotations", _SETS):
         (out / folder).mkdir(parents=True, exist_ok=True)
     (out / CLASS_FILE).write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
@@ -96,13 +100,14 @@ def write(splits: Mapping[str, Sequence[OutImage]], classes: Sequence[str], out:
             (out / "Annotations" / f"{stem}.xml").write_bytes(_to_xml(one, classes))
 
 
-def picture_path(split: str, name: str) -> str:  # noqa: ARG001 - one folder holds the pictures of all splits
-    """Where the picture ``name`` lies in an export."""
+def picture_path(split: str, name: str) -> str:
+    """The path of the image ``name`` in an export. One folder holds the images of all splits."""
+    del split
     return f"JPEGImages/{name}"
 
 
 def parse(data: bytes) -> ET.Element:
-    """The root element of an XML file. Raises ValueError where it is broken or holds a DOCTYPE."""
+    """The root element of an XML file. Raises ValueError if it is broken or contains a DOCTYPE."""
     parser = ET.XMLParser(target=_NoDoctype())  # noqa: S314 - see _NoDoctype
     try:
         parser.feed(data)
@@ -113,10 +118,10 @@ def parse(data: bytes) -> ET.Element:
 
 
 class _NoDoctype(ET.TreeBuilder):
-    """Stops at a DOCTYPE, before any entity is defined: entities can unfold to gigabytes or read other files."""
+    """Rejects a DOCTYPE before any entity is defined: entities can expand to gigabytes or read other files."""
 
     def doctype(self, name: str, *_: str | None) -> None:
-        raise ValueError(f"holds a DOCTYPE ({name}), which is refused; remove it")
+        raise ValueError(f"contains a DOCTYPE ({name}), which is not allowed; remove it")
 
 
 def _has_xml(folder: UPath) -> bool:
@@ -168,7 +173,7 @@ def _stem(name: str, folder: str) -> str:
 
 
 def _stems(root: UPath, split: Split, named: Iterable[str]) -> Sequence[str]:
-    """The images of a split by name: as the set file says, else each that has an XML file or a picture."""
+    """The names of a split's images: those in the set file, else all with an XML file or an image file."""
     if split.stems is not None:
         return split.stems
     files = (root / split.annotations).rglob("*.xml")
@@ -176,7 +181,7 @@ def _stems(root: UPath, split: Split, named: Iterable[str]) -> Sequence[str]:
 
 
 def _image(element: ET.Element, source: str, folder: str, found: Sequence[str]) -> RawImage:
-    """The image of one XML file. Its picture is the one of the same name, else the one that the file names."""
+    """The image of one XML file. Its file is the one with the same stem, else the one named in the XML file."""
     name = check_name((element.findtext("filename") or "").strip() or PurePosixPath(source).stem, source)
     named = PurePosixPath(folder, name).as_posix()
     has_suffix = PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES
@@ -203,7 +208,7 @@ def _box(element: ET.Element, index: int) -> RawBox:
 
 
 def _corners(xmin: float, ymin: float, xmax: float, ymax: float) -> Corners:
-    """Corners in px from 0. Those that span nothing stay as they are, to be dropped for it."""
+    """Corners in px from 0. Empty boxes are returned unchanged and dropped later."""
     if xmax <= xmin or ymax <= ymin:
         return xmin, ymin, xmax, ymax
     return xmin - 1, ymin - 1, xmax, ymax

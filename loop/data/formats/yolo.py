@@ -1,12 +1,12 @@
-"""YOLO: a ``data.yaml`` with class names and splits, one text file an image with ``class cx cy width height`` lines.
+"""YOLO: a ``data.yaml`` with class names and splits, one text file per image with ``class cx cy width height`` lines.
 
-Numbers are shares of the image's sides, after it is turned upright by its EXIF orientation. Classes are the file's,
-in its order. A split is a folder, a list file, or a list of these; labels lie where ``images`` is replaced by
-``labels`` in the picture's path (its last such folder), else beside the picture. A picture without label file is an
-empty image. A line with more numbers is a polygon, of which the enclosing box is taken.
+Coordinates are fractions of the image's sides, after its EXIF orientation is applied. Classes are those of
+``data.yaml``, in its order. A split is a folder, a list file, or a list of these. The path of a label file is that of
+the image with the last folder ``images`` replaced by ``labels``; without such a folder, it is beside the image. An
+image without a label file is empty. A line with more numbers is a polygon; its bounding box is used.
 
-What the label files have no room for lies in ``provenance.jsonl``: one line an image that is synthetic or that has
-ignored boxes (their line numbers, from 0).
+``provenance.jsonl`` holds what label files have no room for: one line per image that is synthetic or that has ignored
+boxes (their line numbers, from 0).
 """
 
 import json
@@ -43,7 +43,7 @@ _NOT_LABELS = frozenset({"classes.txt", "labels.txt"})  # written beside the lab
 
 
 def find(root: UPath) -> UPath | None:
-    """The file that describes the data set, if there is one."""
+    """The data file of ``root``, if there is one."""
     usual = [root / name for name in ("data.yaml", "data.yml", "dataset.yaml")]
     for file in [*usual, *sorted([*root.glob("*.yaml"), *root.glob("*.yml")])]:
         if file.is_file() and (file in usual or _looks_right(file)):
@@ -52,7 +52,7 @@ def find(root: UPath) -> UPath | None:
 
 
 def read(root: UPath, config: DataConfig, ledger: Ledger) -> RawDataset:
-    """All label files of ``root``. Raises ValueError, naming the file, where ``data.yaml`` cannot be used."""
+    """Read all label files. Raises ValueError, naming the file, if ``data.yaml`` cannot be used."""
     file = find(root)
     if file is None:
         raise FileNotFoundError(f"{root}: no YOLO data here; looked for {LOOKED_FOR}")
@@ -70,7 +70,7 @@ def read(root: UPath, config: DataConfig, ledger: Ledger) -> RawDataset:
 
 
 def write(splits: Mapping[str, Sequence[OutImage]], classes: Sequence[str], out: UPath) -> None:
-    """``data.yaml``, ``labels/<split>/`` for pictures in ``images/<split>/``, and the sidecar."""
+    """Write ``data.yaml``, ``labels/<split>/`` for images in ``images/<split>/``, and the sidecar."""
     tree = {split: f"images/{split}" for split in splits} | {"names": dict(enumerate(classes))}
     out.mkdir(parents=True, exist_ok=True)
     (out / "data.yaml").write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
@@ -86,7 +86,7 @@ def write(splits: Mapping[str, Sequence[OutImage]], classes: Sequence[str], out:
 
 
 def picture_path(split: str, name: str) -> str:
-    """Where the picture ``name`` of ``split`` lies in an export."""
+    """The path of the image ``name`` of ``split`` in an export."""
     return f"images/{split}/{name}"
 
 
@@ -104,7 +104,7 @@ def _load(file: UPath) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{file}: not readable as YAML: {error}") from None
     if not isinstance(tree, dict):
-        raise ValueError(f"{file}: a YOLO data file is a mapping, this one holds {type(tree).__name__}")  # noqa: TRY004
+        raise ValueError(f"{file}: a YOLO data file is a mapping, this one holds {type(tree).__name__}")
     return tree
 
 
@@ -122,7 +122,7 @@ def _classes(names: object, file: UPath) -> tuple[str, ...]:
 
 
 def _base(root: UPath, path: object, file: UPath, ledger: Ledger) -> str:
-    """The folder below ``root`` that splits are relative to: ``path`` where it is one, else the root itself."""
+    """The folder that splits are relative to, itself relative to ``root``: ``path`` if it exists, else the root."""
     given = str(path or ".").removeprefix(str(root)).lstrip("/") or "."
     if ".." not in PurePosixPath(given).parts and (root / given).is_dir():
         return given
@@ -130,36 +130,36 @@ def _base(root: UPath, path: object, file: UPath, ledger: Ledger) -> str:
     return "."
 
 
-def _listed(root: UPath, base: str, value: object, said_by: str, ledger: Ledger) -> list[str]:
-    """The pictures of a split, below ``root``, in the order given."""
+def _listed(root: UPath, base: str, value: object, origin: str, ledger: Ledger) -> list[str]:
+    """The images of a split, relative to ``root``, in the given order."""
     entries = value if isinstance(value, list) else [value]
     listed: list[str] = []
     for entry in entries:
-        folder = _place(root, base, str(entry), said_by)
+        folder = _place(root, base, str(entry), origin)
         if folder.endswith(".txt"):
             listed += _list_file(root, base, folder)
         else:
             listed += pictures(root, folder)
             _drop_orphans(root, folder, listed, ledger)
     if not listed:
-        raise FileNotFoundError(f"{said_by}: no pictures in {value!r} below {root}")
+        raise FileNotFoundError(f"{origin}: no pictures in {value!r} below {root}")
     return listed
 
 
-def _place(root: UPath, base: str, entry: str, said_by: str) -> str:
-    """A split's folder or list file below ``root``. A leading ``../`` is Roboflow's habit and means the root."""
+def _place(root: UPath, base: str, entry: str, origin: str) -> str:
+    """A split's folder or list file, relative to ``root``. A leading ``../``, as Roboflow writes it, means the root."""
     relative = entry.removeprefix(str(root).rstrip("/") + "/")
     while relative.startswith(("../", "./")):
         relative = relative.removeprefix("../").removeprefix("./")
     for start in (base, "."):
-        place = (PurePosixPath(start) / check_name(relative, said_by)).as_posix()
-        if inside(root, place, said_by).exists():
+        place = (PurePosixPath(start) / check_name(relative, origin)).as_posix()
+        if inside(root, place, origin).exists():
             return place
-    raise FileNotFoundError(f"{said_by}: {entry!r} is not there; looked in {root / base} and {root}")
+    raise FileNotFoundError(f"{origin}: {entry!r} is not there; looked in {root / base} and {root}")
 
 
 def _list_file(root: UPath, base: str, file: str) -> list[str]:
-    """The pictures named in a list file: relative to it with ``./``, else to the data set's folder."""
+    """The images named in a list file. Names with ``./`` are relative to the file, others to the data set's folder."""
     try:
         lines = (root / file).read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -174,7 +174,7 @@ def _list_file(root: UPath, base: str, file: str) -> list[str]:
 
 
 def _drop_orphans(root: UPath, folder: str, listed: Sequence[str], ledger: Ledger) -> None:
-    """Count the label files of a folder that have no picture."""
+    """Record the label files of a folder that have no image."""
     wanted = {_label_path(name) for name in listed}
     labels = PurePosixPath(_label_path(f"{folder}/x")).parent.as_posix()
     for path in sorted((root / labels).rglob("*.txt")):
@@ -235,7 +235,7 @@ def _boxes(text: str, classes: Sequence[str], ignored: set[int]) -> Iterator[Raw
 
 
 def _corners(numbers: Sequence[float]) -> Corners:
-    """Shares xyxy of a box ``cx cy width height`` or of a polygon's points ``x y x y x y ...``; else NaN."""
+    """Fractional xyxy of a box ``cx cy width height`` or of a polygon's points ``x y x y x y ...``; else NaN."""
     if len(numbers) == 4:
         cx, cy, width, height = numbers
         return cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2

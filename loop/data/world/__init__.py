@@ -1,7 +1,7 @@
 """The embedded data set: rendered photographs of small metal and plastic parts under an inspection camera.
 
-Every part carries the factors that make it easy or hard to see, measured in the finished picture, so that what the
-loop mines can be checked against what is true.
+Every part has the factors that make it easy or hard to detect, measured in the finished image. The difficulties that
+mining finds can be checked against them.
 """
 
 from loop.data.world.factors import HARD, Factors

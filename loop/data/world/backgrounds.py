@@ -1,4 +1,4 @@
-"""Surfaces that parts lie on: wood, brushed metal, rubber, cardboard, cloth, cutting mat, belt, paint, stone."""
+"""Surfaces under the parts: wood, brushed metal, rubber, cardboard, cloth, cutting mat, belt, paint, stone."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -13,7 +13,7 @@ Shape = tuple[int, int]
 
 
 def draw_background(rng: Rng, shape: Shape) -> tuple[str, Field]:
-    """The kind of a surface and its reflectance ``[H, W, 3]``, linear light in [0, 1], turned by some angle."""
+    """The kind of a surface and its reflectance ``[H, W, 3]``, linear light in [0, 1], rotated by a random angle."""
     import cv2
 
     kind = list(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))]
@@ -33,13 +33,13 @@ def linear(*colour: float) -> Field:
 
 
 def _pick(rng: Rng, *colours: tuple[int, int, int]) -> Field:
-    """One of the colours, a little changed in brightness and hue."""
+    """One of the colours, with small random changes in brightness and hue."""
     colour = linear(*colours[rng.integers(len(colours))])
     return np.asarray(colour * rng.uniform(0.75, 1.25) * rng.uniform(0.93, 1.07, 3), np.float32)
 
 
 def _tone(level: NDArray[Any], colour: Field) -> Field:
-    """The colour, made lighter and darker by ``level`` ``[H, W]`` (1 leaves it)."""
+    """The colour times the brightness ``level`` ``[H, W]``."""
     return np.asarray(np.maximum(level, 0.05)[..., None] * colour, np.float32)
 
 

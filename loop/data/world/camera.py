@@ -1,4 +1,4 @@
-"""From light on the scene to a photograph: exposure, softness, sensor noise, compression."""
+"""The camera: converts light to a photograph with exposure, softness, sensor noise and compression."""
 
 import numpy as np
 

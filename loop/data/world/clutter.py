@@ -1,4 +1,4 @@
-"""What lies about and is no part: cables, o-rings, pins, shavings, tape, labels, stains, scratches, pen marks."""
+"""Clutter that is not a part: cables, o-rings, pins, shavings, tape, labels, stains, scratches, pen marks."""
 
 from collections.abc import Callable
 from typing import Final
@@ -13,7 +13,7 @@ from loop.data.world.sprite import Sprite, Window
 
 Rng = np.random.Generator
 Point = tuple[float, float]
-FINE: Final = 2  # clutter is drawn this much finer than the picture
+FINE: Final = 2  # clutter is drawn at this multiple of the image's resolution
 _CABLES: Final[tuple[tuple[int, int, int], ...]] = (
     (34, 34, 36), (176, 40, 36), (38, 74, 150), (212, 176, 44), (60, 120, 64), (150, 152, 154), (214, 212, 206),
 )  # fmt: skip
@@ -23,7 +23,7 @@ _TAPES: Final[tuple[tuple[int, int, int], ...]] = (
 
 
 def cable(rng: Rng, light: Light, shape: tuple[int, int], through: Point, width_px: float | None = None) -> Sprite:
-    """A bent cable across the picture, through a point."""
+    """A bent cable through a point of the image."""
     heading, bend = rng.uniform(0, 2 * np.pi), rng.normal(0, 0.004)
     reach = np.linspace(-1, 1, 40) * rng.uniform(50, 260)
     angle = heading + bend * reach
@@ -75,7 +75,7 @@ def tube(
 
 
 def _strokes(window: Window, strokes: list[tuple[NDArray[np.float64], float, float]]) -> Field:
-    """Lines over each other: path in fine pixels, thickness and brightness of each."""
+    """Lines drawn in order, each given by its path in fine pixels, thickness and brightness."""
     import cv2
 
     picture = np.zeros(((window.bottom - window.top) * FINE, (window.right - window.left) * FINE), np.uint8)
@@ -103,7 +103,7 @@ def _sprite(
 
 
 def tape(rng: Rng, light: Light, shape: tuple[int, int], at: Point, width_px: float | None = None) -> Sprite:
-    """A torn strip of adhesive tape, a little see-through."""
+    """A torn strip of adhesive tape, slightly transparent."""
     width = width_px or rng.uniform(12, 30)
     length = width * rng.uniform(1.6, 4.0)
     size = (int(width * FINE), int(length * FINE))
@@ -115,7 +115,7 @@ def tape(rng: Rng, light: Light, shape: tuple[int, int], at: Point, width_px: fl
 
 
 def label(rng: Rng, light: Light, shape: tuple[int, int], at: Point) -> Sprite:
-    """A sticker with a bar code and lines of print."""
+    """A sticker with a bar code and lines of text."""
     size = (int(rng.uniform(20, 46)) * FINE, int(rng.uniform(40, 80)) * FINE)
     paper = ((228, 228, 222), (232, 204, 70), (224, 120, 50), (206, 222, 230))[rng.integers(4)]
     face = np.broadcast_to(linear(*paper), (*size, 3)).copy()
@@ -129,7 +129,7 @@ def label(rng: Rng, light: Light, shape: tuple[int, int], at: Point) -> Sprite:
 
 
 def _flat(rng: Rng, light: Light, shape: tuple[int, int], at: Point, face: Field, alpha: Field) -> Sprite:
-    """A flat thing: ``face`` ``[h, w, 3]`` reflectance and ``alpha`` ``[h, w]``, turned and laid at a point."""
+    """A flat object with reflectance ``face`` ``[h, w, 3]`` and ``alpha`` ``[h, w]``, rotated and placed at a point."""
     import cv2
 
     height, width = alpha.shape
@@ -145,7 +145,7 @@ def _flat(rng: Rng, light: Light, shape: tuple[int, int], at: Point, face: Field
 
 
 def stain(rng: Rng, canvas: Field, at: Point) -> None:
-    """Oil or water: a blot, or the ring that a cup leaves."""
+    """Oil or water: a blot, or the ring left by a cup."""
     rows, columns = np.indices(canvas.shape[:2], dtype=np.float32)
     shape = (canvas.shape[0], canvas.shape[1])
     radius = np.hypot(rows - at[1], columns - at[0]) + 5 * fractal(rng, shape, 24)

@@ -13,18 +13,18 @@ from loop.data.config import WorldConfig
 from loop.data.world.plan import CLASSES
 from loop.data.world.scene import HEIGHT_PX, WIDTH_PX, Scene, render_scene
 
-VERSION: Final = 1  # of the renderer: another version draws other pictures
+VERSION: Final = 1  # of the renderer: another version renders other images
 
 
 def write_world(folder: UPath, config: WorldConfig) -> None:
-    """Draw the scenes of ``config`` into ``folder``: ``images/{train,val,clean}``, ``annotations/{train,val}.json``.
+    """Render the scenes of ``config`` into ``folder``: ``images/{train,val,clean}``, ``annotations/{train,val}.json``.
 
-    COCO instances: category ids follow ``CLASSES`` from 1, ``area`` is that of the box in px^2, and every annotation
-    carries its part's ``factors``. Scene i of a split depends on the seed, the split and i alone, so a larger data set
-    starts with the scenes of a smaller one. ``annotations/train.json`` is written last: what a killed call left is
-    completed by the next one, and a complete folder is left as it is.
+    The format is COCO instances: category ids follow ``CLASSES`` from 1, ``area`` is that of the box in px^2, and every
+    annotation has its part's ``factors``. Scene i of a split depends on the seed, the split and i only, so a larger
+    data set starts with the scenes of a smaller one. ``annotations/train.json`` is written last: the next call
+    completes what a killed call left, and leaves a complete folder unchanged.
 
-    Raises ValueError where the folder holds another data set.
+    Raises ValueError if the folder holds another data set.
     """
     marker = folder / "annotations" / "train.json"
     info = {"description": "detloop world", "version": VERSION, "config": config.model_dump()}

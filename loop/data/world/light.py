@@ -1,4 +1,4 @@
-"""Light, materials and shadows: how a height field of some material looks from above, under one lamp in a room."""
+"""Light, materials and shadows: shading of a height field seen from above, under one lamp in a room."""
 
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,23 +14,23 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True, slots=True)
 class Light:
-    """The lamp of a scene and the brightness it leaves over the picture."""
+    """The lamp of a scene and its illumination of the image."""
 
     direction: tuple[float, float, float]  # unit vector from the surface to the lamp; x right, y down, z to the camera
-    ambient: float  # share of the light that comes from everywhere
-    zenith: float  # brightness of what a flat mirror shows: the camera and the ceiling
-    shadow: float  # how much of the light a shadow takes away
+    ambient: float  # fraction of the light that comes from all directions
+    zenith: float  # brightness of the reflection in a flat mirror: camera and ceiling
+    shadow: float  # fraction of the light that a shadow removes
     field: Field  # [H, W, 3] illumination
 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What a part is made of."""
+    """The material of a part."""
 
     albedo: tuple[int, int, int]  # sRGB
-    metal: float  # 0 scatters light, 1 mirrors the room
+    metal: float  # 0: scatters light, 1: reflects the room
     shine: float  # strength of the lamp's highlight
-    gloss: float  # exponent of the highlight: large is small and sharp
+    gloss: float  # exponent of the highlight: the larger, the smaller and sharper it is
 
 
 ZINC: Final = Material((196, 200, 206), 0.8, 0.5, 24)
@@ -60,7 +60,7 @@ MATERIALS: Final = (
 
 
 def draw_light(rng: Rng, shape: tuple[int, int]) -> Light:
-    """A lamp somewhere above, a fall-off across the picture and a colour temperature."""
+    """A lamp at a random place above, with a fall-off across the image and a colour temperature."""
     azimuth, elevation = rng.uniform(0, 2 * np.pi), np.deg2rad(rng.uniform(38, 68))
     across = np.cos(elevation)
     direction = (float(across * np.cos(azimuth)), float(across * np.sin(azimuth)), float(np.sin(elevation)))
@@ -86,10 +86,10 @@ def _illumination(rng: Rng, shape: tuple[int, int], direction: tuple[float, floa
 def shade(
     height: Field, albedo: NDArray[Any], material: Material, light: Light, slope: tuple[float, float] = (0, 0)
 ) -> Field:
-    """Colours ``[H, W, 3]``, linear light, of a surface ``height`` ``[H, W]`` px high; ``slope`` tips it as a whole."""
+    """Colours ``[H, W, 3]``, linear light, of a surface ``height`` ``[H, W]`` px high; ``slope`` tilts all of it."""
     across, down, up = _normals(height, slope)
     lamp = across * light.direction[0] + down * light.direction[1] + up * light.direction[2]
-    mirrored = 2 * up * lamp - light.direction[2]  # the lamp, seen in a mirror with this normal
+    mirrored = 2 * up * lamp - light.direction[2]  # the lamp, reflected by a mirror with this normal
     diffuse = light.ambient + (1 - light.ambient) * np.maximum(lamp, 0)
     level = (1 - material.metal) * diffuse + material.metal * _room(up, lamp, mirrored, light)
     lobe = material.shine * np.maximum(mirrored, 0) ** material.gloss
@@ -107,7 +107,7 @@ def _normals(height: Field, slope: tuple[float, float]) -> tuple[Field, Field, F
 
 
 def _room(up: Field, lamp: Field, mirrored: Field, light: Light) -> Field:
-    """What a mirror shows of the room: ceiling above, a large soft box around the lamp, dark walls."""
+    """The reflection of the room: ceiling above, a large soft box around the lamp, dark walls."""
     ceiling = light.zenith * np.clip(2 * up * up - 1, 0, 1)
     box = np.clip((mirrored - 0.45) / 0.4, 0, 1)
     walls = 0.16 + 0.18 * np.maximum(lamp, 0)
@@ -115,7 +115,7 @@ def _room(up: Field, lamp: Field, mirrored: Field, light: Light) -> Field:
 
 
 def cast_shadow(alpha: Field, height_px: float, light: Light) -> Field:
-    """How much of the light ``[H, W]`` in [0, 1] a solid of outline ``alpha``, ``height_px`` high, takes from below."""
+    """Fraction of the light ``[H, W]`` that a solid of outline ``alpha`` and height ``height_px`` removes below it."""
     import cv2
 
     reach = height_px / light.direction[2]
@@ -126,14 +126,14 @@ def cast_shadow(alpha: Field, height_px: float, light: Light) -> Field:
 
 
 def smear(alpha: Field, offset_px: tuple[float, float]) -> Field:
-    """The outline ``[H, W]`` swept from where it is along ``offset_px`` (x, y)."""
+    """The outline ``[H, W]`` swept from its place along ``offset_px`` (x, y)."""
     import cv2
 
     reach = int(np.ceil(max(abs(offset_px[0]), abs(offset_px[1]))))
     if reach == 0:
         return alpha
     line: NDArray[np.uint8] = np.zeros((2 * reach + 1, 2 * reach + 1), np.uint8)
-    # OpenCV's dilation looks up the kernel as it stands, so the line points backwards.
+    # OpenCV's dilation does not flip the kernel, so the line points backwards.
     cv2.line(line, (reach, reach), (reach - round(offset_px[0]), reach - round(offset_px[1])), 1)
     return np.asarray(cv2.dilate(alpha, line, borderType=cv2.BORDER_CONSTANT, borderValue=0), np.float32)
 

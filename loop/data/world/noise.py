@@ -1,4 +1,4 @@
-"""Seeded noise fields, the grain of every surface."""
+"""Seeded noise fields for the surfaces."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ Field = NDArray[np.float32]
 
 
 def fractal(rng: np.random.Generator, shape: tuple[int, int], scale_px: float, octaves: int = 3) -> Field:
-    """Smooth noise ``[H, W]``, standard deviation about 1, with blobs of ``scale_px`` and finer ones over them."""
+    """Smooth noise ``[H, W]``, standard deviation about 1, with blobs of ``scale_px`` and finer ones on top."""
     total = np.zeros(shape, np.float32)
     for octave in range(octaves):
         total += 0.55**octave * _smooth(rng, shape, max(scale_px / 2**octave, 1.5))
@@ -15,7 +15,7 @@ def fractal(rng: np.random.Generator, shape: tuple[int, int], scale_px: float, o
 
 
 def streaks(rng: np.random.Generator, shape: tuple[int, int], length_px: int) -> Field:
-    """Noise ``[H, W]`` drawn out to lines of ``length_px`` along x, standard deviation about 1."""
+    """Noise ``[H, W]`` stretched to lines of ``length_px`` along x, standard deviation about 1."""
     import cv2
 
     grain = rng.standard_normal(shape, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The shapes of the parts, as reliefs in their own coordinates: x along the part, its longer side from -1 to 1."""
+"""The shapes of the parts, as reliefs in their own coordinates: x along the longer side, from -1 to 1."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ class Relief:
     distance: Field  # [H, W] signed distance to the outline, negative inside
     height: Field  # [H, W] of the surface above its own lower edge
     tint: Field  # [H, W] factor on the colour
-    thickness: float  # height of the part above what it lies on
-    sheen: Field | float = 0.0  # [H, W] change of brightness where the part is of metal: the streaks of a turned face
+    thickness: float  # height of the part above its surface
+    sheen: Field | float = 0.0  # [H, W] change of brightness of metal parts: the streaks of a turned face
 
 
 def bolt(rng: Rng, x: Field, y: Field) -> Relief:
@@ -131,7 +131,7 @@ def gear(rng: Rng, x: Field, y: Field) -> Relief:
 
 
 def _turned(rng: Rng, angle: Field) -> Field:
-    """The two bright sectors that circular tool marks show."""
+    """The two bright sectors caused by circular tool marks."""
     return _field(rng.uniform(0.1, 0.4) * np.cos(2 * (angle - rng.uniform(0, np.pi))))
 
 

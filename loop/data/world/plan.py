@@ -1,4 +1,4 @@
-"""What a scene is to hold: parts, where they lie, what makes some of them hard to see."""
+"""The plan of a scene: its parts, their poses, and what makes some of them hard to detect."""
 
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -14,8 +14,8 @@ Rng = np.random.Generator
 Trouble = Literal["occlusion", "contrast", "blur", "size", "tilt"]
 CLASSES: Final[tuple[str, ...]] = tuple(SHAPES)
 TROUBLES: Final[tuple[Trouble, ...]] = ("occlusion", "contrast", "blur", "size", "tilt")
-HARD_SHARE: Final = 0.42  # of the parts are made hard on purpose, each by one of these or two
-TWOFOLD_SHARE: Final = 0.35  # of the hard parts have two troubles
+HARD_SHARE: Final = 0.42  # fraction of the parts that get one or two troubles
+TWOFOLD_SHARE: Final = 0.35  # fraction of these that get two
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,12 +23,12 @@ class Plan:
     """A part before it is drawn."""
 
     pose: Pose
-    troubles: frozenset[Trouble]  # what is to make it hard
-    cover: Literal["", "part", "thing"]  # what is to lie over it: the next part, or a cable or a strip of tape
+    troubles: frozenset[Trouble]  # what makes it hard to detect
+    cover: Literal["", "part", "thing"]  # what covers it: the next part, or a cable or a strip of tape
 
 
 def plan_parts(rng: Rng, count: int, canvas: Field) -> list[Plan]:
-    """``count`` parts on the surface ``canvas`` ``[H, W, 3]``, apart from each other but for those that cover one."""
+    """``count`` parts on the surface ``canvas`` ``[H, W, 3]``, placed apart unless one is to cover another."""
     plans: list[Plan] = []
     for place in range(count):
         below = plans[-1].pose if plans and plans[-1].cover == "part" else None
@@ -45,7 +45,7 @@ def plan_parts(rng: Rng, count: int, canvas: Field) -> list[Plan]:
 
 
 def _draw_troubles(rng: Rng) -> frozenset[Trouble]:
-    """One thing that makes a part hard to see, sometimes two."""
+    """One trouble, or sometimes two."""
     first, second = rng.permutation(len(TROUBLES))[:2]
     return frozenset({TROUBLES[first], TROUBLES[second]} if rng.random() < TWOFOLD_SHARE else {TROUBLES[first]})
 
@@ -77,7 +77,7 @@ def _length(rng: Rng, label: str, below: Pose | None, *, small: bool) -> float:
 
 
 def _free_place(rng: Rng, length: float, others: list[Pose], edges: tuple[int, int]) -> tuple[float, float]:
-    """The first of 60 random places that is clear of the others, or the clearest."""
+    """The first of 60 random places without overlap, or the one with the least overlap."""
     margin = _margin(length)
     x, y = (rng.uniform(margin, edge - margin, 60) for edge in edges)
     clearance = np.zeros(60)
@@ -89,7 +89,7 @@ def _free_place(rng: Rng, length: float, others: list[Pose], edges: tuple[int, i
 
 
 def place_beside(rng: Rng, pose: Pose, other: Pose, edges: tuple[int, int]) -> Pose:
-    """The pose, moved to where its part covers some of another one in a picture of ``edges`` (W, H) px."""
+    """The pose, moved so that its part covers some of another one in an image of ``edges`` (W, H) px."""
     heading, reach = rng.uniform(0, 2 * np.pi), rng.uniform(0.2, 0.5) * other.length_px
     margin = _margin(pose.length_px)
     x = np.clip(other.x_px + reach * np.cos(heading), margin, edges[0] - margin)
@@ -98,12 +98,12 @@ def place_beside(rng: Rng, pose: Pose, other: Pose, edges: tuple[int, int]) -> P
 
 
 def _margin(length: float) -> float:
-    """How far from the picture's edge a centre must lie for the whole part to be in it, tilted or not."""
+    """Minimum distance of a part's centre from the image's edge for the whole part to be inside, tilted or not."""
     return 0.6 * length + 2
 
 
 def _material(rng: Rng, canvas: Field, at: tuple[float, float], *, blend: bool) -> Material:
-    """A material that stands out from the surface at a place, or one that blends into it."""
+    """A material that stands out from the surface at a place, or that blends into it."""
     x, y = int(at[0]), int(at[1])
     ground = canvas[max(y - 12, 0) : y + 12, max(x - 12, 0) : x + 12].mean((0, 1))
     if blend:

@@ -1,4 +1,4 @@
-"""One scene: the picture of it, and the truth about every part."""
+"""Rendering of a scene, with the ground truth of every part."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,54 +23,54 @@ WIDTH_PX: Final = 320
 HEIGHT_PX: Final = 240
 SHAPE: Final = (HEIGHT_PX, WIDTH_PX)
 MIN_PARTS, MAX_PARTS = 2, 8
-MAX_HIDDEN: Final = 0.75  # what is laid over a part on purpose hides at most about this much of any part
-NUM_TRIES: Final = 4  # for what is laid over a part
+MAX_HIDDEN: Final = 0.75  # fraction of any part that a deliberate cover hides at most, approximately
+NUM_TRIES: Final = 4  # attempts to place such a cover
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scene:
-    """A rendered photograph and what is true of it."""
+    """A rendered photograph and its ground truth."""
 
     pixels: Pixels  # [240, 320, 3] uint8 RGB
-    annotation: Annotation  # boxes tight around each whole part, whether or not something covers it
-    factors: tuple[Factors, ...]  # one for each box
+    annotation: Annotation  # boxes tight around each whole part, including what is covered
+    factors: tuple[Factors, ...]  # one per box
     background: str  # the kind of surface
 
 
 @dataclass(slots=True, kw_only=True)
 class _Stage:
-    """A scene while it is being built up from below."""
+    """A scene while it is built up from below."""
 
     canvas: Field  # [H, W, 3] linear light
     light: Light
     parts: list[Sprite] = field(default_factory=list)
-    above: list[Field] = field(default_factory=list)  # [H, W] for each part: coverage by what lies over it
+    above: list[Field] = field(default_factory=list)  # [H, W] for each part: coverage by everything above it
 
     def put(self, sprite: Sprite, shadow: float = 1.0) -> None:
-        """Lay a solid over everything so far."""
+        """Put a solid on top of everything so far."""
         lay(self.canvas, sprite, self.light, shadow)
         for cover in self.above:
             patch = cover[sprite.window.slices]
             patch += (1 - patch) * sprite.soft_alpha
 
     def hidden_under(self, sprite: Sprite) -> list[float]:
-        """Share of every part that would lie under something, were this solid put on top."""
+        """Fraction of every part that would be covered if this solid were put on top."""
         top = np.zeros(SHAPE, np.float32)
         top[sprite.window.slices] = sprite.soft_alpha
         return [covered(part, np.maximum(cover, top)) for part, cover in zip(self.parts, self.above, strict=True)]
 
     def put_part(self, sprite: Sprite, shadow: float) -> None:
-        """Lay a part over everything so far, and keep it in mind."""
+        """Put a part on top of everything so far, and record it."""
         self.put(sprite, shadow)
         self.parts.append(sprite)
         self.above.append(np.zeros(SHAPE, np.float32))
 
 
 def render_scene(seed: int, num_parts: int | None = None) -> Scene:
-    """The scene of ``seed``: ``num_parts`` parts (2 to 8 where not given, none is a clean scene) among clutter.
+    """The scene of ``seed``: ``num_parts`` parts (default: 2 to 8, random; 0: a clean scene) among clutter.
 
-    The same arguments give the same bytes on one machine; the same seed with ``num_parts=0`` gives the same photograph
-    without the parts. Raises ValueError where ``num_parts`` is not in 0..8.
+    The same arguments give the same bytes on one machine. The same seed with ``num_parts=0`` gives the same photograph
+    without the parts. Raises ValueError if ``num_parts`` is not in 0..8.
     """
     if num_parts is not None and not 0 <= num_parts <= MAX_PARTS:
         raise ValueError(f"num_parts is {num_parts}; a scene holds 0 to {MAX_PARTS} parts")
@@ -92,7 +92,7 @@ def render_scene(seed: int, num_parts: int | None = None) -> Scene:
 
 
 def _strew(rng: Rng, stage: _Stage) -> None:
-    """Marks on the surface, and things that lie on it, under the parts."""
+    """Add marks on the surface and clutter on top of it, below the parts."""
     for _ in range(rng.integers(0, 4)):
         clutter.MARKS[rng.integers(len(clutter.MARKS))](rng, stage.canvas, _anywhere(rng))
     for _ in range(rng.integers(0, 5)):
@@ -105,7 +105,7 @@ def _anywhere(rng: Rng) -> tuple[float, float]:
 
 
 def _build(rng: Rng, stage: _Stage, plans: list[Plan]) -> None:
-    """Draw the parts in turn, and over some of them the next part, a cable or a strip of tape."""
+    """Draw the parts in order, and cover some of them with the next part, a cable or a strip of tape."""
     for place, plan in enumerate(plans):
         below = plans[place - 1] if place and plans[place - 1].cover == "part" else None
         sprite = _draw(rng, stage, plan.pose) if below is None else _draw_over(rng, stage, plan.pose, below.pose)
@@ -121,7 +121,7 @@ def _draw(rng: Rng, stage: _Stage, pose: Pose) -> Sprite:
 
 
 def _draw_over(rng: Rng, stage: _Stage, pose: Pose, below: Pose) -> Sprite:
-    """The part where it covers about half of another."""
+    """The part, placed so that it covers about half of another one."""
     poses = (place_beside(rng, pose, below, (WIDTH_PX, HEIGHT_PX)) for _ in range(NUM_TRIES))
     return _fitting(stage, (_draw(rng, stage, tried) for tried in poses))[0]
 
@@ -136,7 +136,7 @@ def _cover(rng: Rng, pose: Pose, light: Light) -> Sprite:
 
 
 def _fitting(stage: _Stage, sprites: Iterator[Sprite]) -> tuple[Sprite, float]:
-    """The first solid that hides a good half of the last part and no part wholly, or the nearest; how far off it is."""
+    """The first solid that hides about half of the last part and no part completely, or the closest; and its misfit."""
     tried: list[tuple[Sprite, float]] = []
     for sprite in sprites:
         shares = stage.hidden_under(sprite)
@@ -155,7 +155,7 @@ def _annotate(plans: list[Plan], parts: list[Sprite]) -> Annotation:
 
 
 def _measure(pixels: Pixels, plans: list[Plan], stage: _Stage) -> tuple[Factors, ...]:
-    """The factors of every part, from the finished picture where they can be seen in it."""
+    """The factors of every part; occlusion and contrast are measured in the finished image."""
     outlines = np.zeros(SHAPE, np.float32)
     for part in stage.parts:
         np.maximum(outlines[part.window.slices], part.soft_alpha, out=outlines[part.window.slices])
@@ -173,7 +173,7 @@ def _measure(pixels: Pixels, plans: list[Plan], stage: _Stage) -> tuple[Factors,
 
 
 def _contrast(pixels: Pixels, part: Sprite, above: Field, outlines: Field) -> float:
-    """RMS difference between what is seen of a part and the mean colour around it, 0 where nothing is seen of it."""
+    """RMS difference between the visible pixels of a part and the mean colour around it; 0 if nothing is visible."""
     visible = np.zeros(SHAPE, np.bool_)
     visible[part.window.slices] = part.alpha * (1 - above[part.window.slices]) > 0.5
     near = Window.around(part.box, 6, SHAPE).slices

@@ -1,4 +1,4 @@
-"""Solids drawn on their own small windows of the picture, and laid over it with their shadows."""
+"""Solids that are drawn in small windows of the image and composited onto it with their shadows."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pose:
-    """A part, where it lies and how."""
+    """A part with its material, position and orientation."""
 
     label: str
     material: Material
@@ -29,7 +29,7 @@ class Pose:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A rectangle of whole pixels inside the picture."""
+    """A rectangle of whole pixels inside the image."""
 
     left: int
     top: int
@@ -38,21 +38,21 @@ class Window:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """The window's rows and columns of a picture."""
+        """The window's rows and columns in an image."""
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
     def within(self, outer: "Window") -> tuple[slice, slice]:
-        """The window's rows and columns of a larger window that holds it."""
+        """The window's rows and columns in a larger window that contains it."""
         rows = slice(self.top - outer.top, self.bottom - outer.top)
         return rows, slice(self.left - outer.left, self.right - outer.left)
 
     @classmethod
     def around(cls, box: tuple[float, float, float, float], margin_px: float, shape: tuple[int, int]) -> "Window":
-        """The pixels within ``margin_px`` of a box (xyxy), inside a picture of ``shape`` (H, W)."""
+        """The pixels within ``margin_px`` of a box (xyxy), inside an image of ``shape`` (H, W)."""
         height, width = shape
         left, right = np.clip([np.floor(box[0] - margin_px), np.ceil(box[2] + margin_px)], 0, width).astype(int)
         top, bottom = np.clip([np.floor(box[1] - margin_px), np.ceil(box[3] + margin_px)], 0, height).astype(int)
-        left, top = min(left, width - 1), min(top, height - 1)  # a window holds a pixel, even of what lies outside
+        left, top = min(left, width - 1), min(top, height - 1)  # never empty, even for a box outside the image
         return cls(int(left), int(top), int(max(right, left + 1)), int(max(bottom, top + 1)))
 
 
@@ -69,7 +69,7 @@ class Sprite:
 
 
 def draw_part(pose: Pose, light: Light, rng: Rng, shape: tuple[int, int]) -> Sprite:
-    """The part in its pose, anti-aliased, lit, and as blurred as the pose says."""
+    """The part in its pose, anti-aliased, lit and blurred."""
     window, scale = _window(pose, shape), 3 if pose.length_px < 30 else 2
     relief = SHAPES[pose.label](rng, *_coordinates(pose, window, scale))
     unit = scale * pose.length_px / 2
@@ -93,7 +93,7 @@ def _window(pose: Pose, shape: tuple[int, int]) -> Window:
 
 
 def _coordinates(pose: Pose, window: Window, scale: int) -> tuple[Field, Field]:
-    """Where every fine pixel of the window lies on the part, in half lengths."""
+    """Coordinates on the part of every fine pixel of the window, in half lengths."""
     rows = (np.arange((window.bottom - window.top) * scale, dtype=np.float32) + 0.5) / scale + window.top - pose.y_px
     columns = (
         (np.arange((window.right - window.left) * scale, dtype=np.float32) + 0.5) / scale + window.left - pose.x_px
@@ -143,7 +143,7 @@ def _defocus(picture: Field, sigma_px: float) -> Field:
 
 
 def _extent(alpha: Field, window: Window, scale: int) -> tuple[float, float, float, float]:
-    """The box (xyxy px) around all fine pixels at least half covered."""
+    """The box (xyxy px) around all fine pixels that are at least half covered."""
     columns, rows = (np.flatnonzero((alpha >= 0.5).any(axis)) / scale for axis in (0, 1))
     end = 1 / scale
     return (
@@ -155,7 +155,7 @@ def _extent(alpha: Field, window: Window, scale: int) -> tuple[float, float, flo
 
 
 def lay(canvas: Field, sprite: Sprite, light: Light, depth: float = 1.0) -> None:
-    """Put the solid and its shadow, ``depth`` times as dark as the light's, onto the canvas ``[H, W, 3]``, in place."""
+    """Composite the solid and its shadow, scaled by ``depth``, onto the canvas ``[H, W, 3]`` in place."""
     ground = _shadow_window(sprite, light, (canvas.shape[0], canvas.shape[1]))
     outline = np.zeros((ground.bottom - ground.top, ground.right - ground.left), np.float32)
     outline[sprite.window.within(ground)] = sprite.soft_alpha
@@ -172,5 +172,5 @@ def _shadow_window(sprite: Sprite, light: Light, shape: tuple[int, int]) -> Wind
 
 
 def covered(sprite: Sprite, above: NDArray[np.float32]) -> float:
-    """Share of the solid's outline that lies under ``above`` ``[H, W]`` (coverage in [0, 1])."""
+    """Fraction of the solid's outline that is covered by ``above`` ``[H, W]`` (coverage in [0, 1])."""
     return float((sprite.alpha * above[sprite.window.slices]).sum() / max(float(sprite.alpha.sum()), 1e-6))

@@ -163,7 +163,7 @@ def test_the_detector_is_opened_once_and_when_it_is_needed(real):
 
 def test_without_a_detector_it_says_so(real):
     states = fit_filters([AlignmentConfig()], RealImages(train=real, classes=CLASSES))
-    with pytest.raises(ValueError, match="hand open_embed"):
+    with pytest.raises(ValueError, match="pass open_embed"):
         build_filters([AlignmentConfig()], states)
     with pytest.raises(ValueError, match="names of the classes"):
         fit_filters([AlignmentConfig()], RealImages(train=real))

@@ -145,5 +145,5 @@ def test_what_the_generator_refused_is_dropped_for_its_reason_before_any_filter_
 
 def test_a_canvas_of_another_size_is_an_error():
     (one,) = judge([Rejects(1)], [Inspected(candidate=candidate(), seen=NOTHING)])
-    with pytest.raises(ValueError, match=r"there is \(6, 12, 3\)"):
+    with pytest.raises(ValueError, match=r"there has shape \(6, 12, 3\)"):
         restore(one, candidate(), CANVAS, SOURCE[:6])

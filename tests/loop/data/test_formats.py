@@ -257,7 +257,7 @@ def test_subsets_are_nested_and_keep_the_order(tmp_path):
     assert set(small) < set(large)
     assert large == sorted(large)
     assert {i.id for i in subset(everything, 5, seed=1)} != set(small)
-    with pytest.raises(ValueError, match=r"data\.subset: 25 images asked for, but there are only 24"):
+    with pytest.raises(ValueError, match=r"data\.subset: 25 images requested, but there are only 24"):
         read(tmp_path, subset=25)
 
 

@@ -90,8 +90,8 @@ FAULTS = {
     "without a size": ({"counts": [600, 600]}, "size None"),
     "cut short": (sized(squeezed(BLOB)[:-1] + "o"), "end within a number"),
     "too short": (sized(squeezed(BLOB)[:-3]), "add up to|counts are lengths"),
-    "strange letters": (sized("5ä"), "'ä' cannot stand"),
-    "an endless number": (sized("o" * 1000), "'o' cannot stand"),
+    "strange letters": (sized("5ä"), "unexpected character 'ä'"),
+    "an endless number": (sized("o" * 1000), "unexpected character 'o'"),
 }
 
 
@@ -162,7 +162,7 @@ def test_a_broken_segmentation_is_noted_with_its_place_and_its_box_stays(tmp_pat
     (note,) = data.report.noted
     assert (note.file, note.what, note.reason) == ("annotations/train.json", "box", "segmentation not usable")
     assert note.detail.startswith("annotation 5, category 1, ")
-    assert note.detail.endswith("; the box stands for it")
+    assert note.detail.endswith("; the box is used instead")
     assert not data.report.dropped
 
 

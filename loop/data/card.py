@@ -94,7 +94,7 @@ def _origins(splits: Mapping[str, Sequence[OutImage]]) -> Iterator[str]:
         yield "There are none."
         return
     num_sources = len({origin.source for origin in origins})
-    yield f"Generated from {num_sources} source images. The lineage of an image, with its seed, allows to reproduce it."
+    yield f"Generated from {num_sources} source images. The lineage of an image, with its seed, determines it."
     yield ""
     yield "| generator | round | images |"
     yield "|---|---:|---:|"

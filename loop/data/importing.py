@@ -1,7 +1,7 @@
-"""Data in: a folder of labelled images becomes the splits of a run, and a report of all that was left out.
+"""Import of a folder of labelled images: the splits of a run, and a report of all that was left out.
 
-Where there is no validation split, real training images are held out for it; synthetic ones (of an export of ours)
-never are. How images and boxes are read, ``loop.data.reading`` says.
+Without a validation split, real training images are held out for it; synthetic ones (from an export) never are.
+``loop.data.reading`` reads the images and boxes.
 """
 
 import hashlib
@@ -22,18 +22,18 @@ from loop.data.splits import hold_out, subset
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """Real images by split, and what the import found."""
+    """Real images by split, and the report of their import."""
 
     classes: tuple[str, ...]
-    splits: Mapping[str, tuple[LabeledImage, ...]]  # "train", "val", and "test" where there is one
+    splits: Mapping[str, tuple[LabeledImage, ...]]  # "train", "val", and "test" if there is one
     report: ImportReport
-    val_is_drawn: bool  # there was no validation split: "val" was held out of the training images
-    synthetic: Mapping[str, Provenance] = field(default_factory=dict)  # by image id; only in an export read back
+    val_is_drawn: bool  # "val" was held out of the training images, as there was no validation split
+    synthetic: Mapping[str, Provenance] = field(default_factory=dict)  # by image id; only in an imported export
 
     def identity(self) -> dict[str, str]:
-        """The classes, and of each split how many images it has and a hash of their names, sizes, labels and masks.
+        """The classes, and for each split the number of images and a hash of their names, sizes, labels and masks.
 
-        Where they lie does not count, nor do their pixels.
+        It does not depend on the location of the images, nor on their pixels.
         """
         return {"classes": ", ".join(self.classes)} | {
             split: f"{len(images)} images {_hash(images)}" for split, images in self.splits.items()
@@ -47,10 +47,10 @@ def _hash(images: Sequence[LabeledImage]) -> str:
 
 
 def import_data(config: DataConfig, root: UPath, seed: int) -> Dataset:
-    """Read the data set in ``root``; ``seed`` draws the held-out images and the subset, where the config asks for them.
+    """Read the data set in ``root``; ``seed`` decides on held-out images and the subset, if the config has them.
 
-    Raises FileNotFoundError or ValueError, naming file and value, where ``read_folder`` does, and where no usable
-    training or validation image is left. All else is counted in the report.
+    Raises the errors of ``read_folder``, and ValueError if no usable training or validation image is left. All other
+    faults are counted in the report.
     """
     folder = read_folder(config, root)
     splits = _drawn(folder.splits, folder.synthetic, config, seed, folder.ledger)
@@ -66,10 +66,10 @@ def import_data(config: DataConfig, root: UPath, seed: int) -> Dataset:
 
 
 def import_images(root: UPath, classes: Sequence[str]) -> tuple[LabeledImage, ...]:
-    """All labelled images in ``root``, whatever their split, with labels that count in ``classes``.
+    """All labelled images in ``root``, whatever their split, with labels that index ``classes``.
 
-    Raises FileNotFoundError or ValueError where ``read_folder`` does, where an image or box cannot be used, and where
-    a class of the folder is not among ``classes``.
+    Raises the errors of ``read_folder``, and ValueError if an image or box cannot be used or if a class of the folder
+    is not among ``classes``.
     """
     folder = read_folder(DataConfig(root=str(root)), root)
     splits = {"all": tuple(image for images in folder.splits.values() for image in images)}
@@ -92,7 +92,7 @@ def _drawn(
     seed: int,
     ledger: Ledger,
 ) -> dict[str, tuple[LabeledImage, ...]]:
-    """The splits after holding out and drawing the subset."""
+    """The splits after holding out validation images and sampling the subset."""
     train = splits["train"]
     if synthetic:
         ledger.remarks.append(f"{len(synthetic)} images are synthetic, by their own flag; none of them is held out")
@@ -120,7 +120,7 @@ def _report(folder: Folder, splits: Mapping[str, Sequence[LabeledImage]]) -> Imp
 
 
 def _check_usable(report: ImportReport) -> None:
-    """Training needs boxes, and so does measuring."""
+    """Raise ValueError if training or evaluation would have no boxes."""
     for split in ("train", "val"):
         counts = report.splits[split]
         if counts.boxes == counts.ignored:

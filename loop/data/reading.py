@@ -1,8 +1,8 @@
-"""A folder of labelled images becomes records, and a ledger of all that was left out.
+"""Reading of a folder of labelled images into records, with a ledger of all that was left out.
 
-Images: found by name, size from the picture's own header. Boxes: cut at the image's border, dropped where nothing is
-left of them, kept without their mask where that cannot be used. An image in several splits stays in the one that is
-held out.
+Images are found by name, and their size is read from the file's header. Boxes are clipped at the image's border,
+dropped if nothing is left of them, and kept without their mask if the mask cannot be used. An image in several splits
+stays in the one that is held out.
 """
 
 import math
@@ -30,28 +30,28 @@ from loop.data.validate import PictureError, probe
 IMAGE_FOLDERS = ("images", "JPEGImages")
 HELD_OUT_FIRST = ("test", "val", "train")
 
-_ROUNDING_PX = 0.01  # boxes that stick out by less were rounded, not wrong
-_NUM_READERS = 8  # threads that open pictures: remote ones answer slowly
+_ROUNDING_PX = 0.01  # boxes that exceed the image by less are rounding errors
+_NUM_READERS = 8  # threads that open image files: remote storage is slow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folder:
-    """The usable images of a folder by split, as the folder has them."""
+    """The usable images of a folder, by its own splits."""
 
     format: str
     root: UPath
     classes: tuple[str, ...]
     splits: dict[str, tuple[LabeledImage, ...]]
-    synthetic: Mapping[str, Provenance]  # by image id; only in an export read back
+    synthetic: Mapping[str, Provenance]  # by image id; only in an imported export
     ledger: Ledger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Located:
-    """A described image whose picture was found."""
+    """An image whose file was found."""
 
     raw: RawImage
-    place: str  # below the root
+    place: str  # relative to the root
     width: int
     height: int
 
@@ -59,14 +59,14 @@ class _Located:
 def read_folder(config: DataConfig, root: UPath) -> Folder:
     """Read the data set in ``root``.
 
-    Raises FileNotFoundError or ValueError, naming file and value, where there is no data of a known format, where an
-    annotation file of the whole set is broken, or where a file name leads out of ``root``.
+    Raises FileNotFoundError or ValueError, naming file and value, if there is no data of a known format, if an
+    annotation file of the whole set is broken, or if a file name leads out of ``root``.
     """
     root = UPath(root).absolute() if is_local(UPath(root)) else UPath(root)
     kind = _format(config, root)
     ledger = Ledger()
     raw = FORMATS[kind].read(root, config, ledger)
-    located = _told_apart({split: _locate(root, images, ledger) for split, images in raw.splits.items()}, ledger)
+    located = _without_repeats({split: _locate(root, images, ledger) for split, images in raw.splits.items()}, ledger)
     _remark_on_strangers(root, raw, located, ledger)
     strip = _shared_folder(located)
     splits = {
@@ -89,7 +89,7 @@ def _format(config: DataConfig, root: UPath) -> str:
 
 
 def _locate(root: UPath, images: Sequence[RawImage], ledger: Ledger) -> list[_Located]:
-    """The images whose pictures can be used; the others are dropped."""
+    """The images whose files can be used; the others are dropped."""
     with warnings.catch_warnings(), ThreadPoolExecutor(_NUM_READERS) as threads:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # probe has a lower limit of its own
         attempts = threads.map(lambda raw: _try_locate(root, raw), images)
@@ -97,7 +97,7 @@ def _locate(root: UPath, images: Sequence[RawImage], ledger: Ledger) -> list[_Lo
 
 
 def _try_locate(root: UPath, raw: RawImage) -> "_Located | tuple[str, str, str]":
-    """The located image, or file, reason and detail of the drop."""
+    """The located image, or the file, reason and detail of its drop."""
     for place in dict.fromkeys(raw.places):
         try:
             width, height = probe(inside(root, place, raw.source))
@@ -117,8 +117,8 @@ def _or_drop(attempt: "_Located | tuple[str, str, str]", ledger: Ledger) -> _Loc
     return None
 
 
-def _told_apart(located: Mapping[str, list[_Located]], ledger: Ledger) -> dict[str, list[_Located]]:
-    """Each picture once; what is held out stays so, and is real."""
+def _without_repeats(located: Mapping[str, list[_Located]], ledger: Ledger) -> dict[str, list[_Located]]:
+    """Each image once. Held-out splits take precedence, and synthetic images are removed from them."""
     kept: dict[str, list[_Located]] = {}
     seen: dict[str, str] = {}
     for split in [name for name in HELD_OUT_FIRST if name in located]:
@@ -139,7 +139,7 @@ def _told_apart(located: Mapping[str, list[_Located]], ledger: Ledger) -> dict[s
 def _remark_on_strangers(
     root: UPath, raw: RawDataset, located: Mapping[str, Sequence[_Located]], ledger: Ledger
 ) -> None:
-    """Count the pictures that lie beside those of the data set without being named by it."""
+    """Count the image files that are beside those of the data set but do not belong to it."""
     named = {place for images in raw.splits.values() for one in images for place in one.places}
     folders = {str(PurePosixPath(one.place).parent) for images in located.values() for one in images}
     for folder in sorted(folders):
@@ -150,7 +150,7 @@ def _remark_on_strangers(
 
 
 def _shared_folder(located: Mapping[str, Sequence[_Located]]) -> str:
-    """The image folder that all pictures lie in, with its slash; ids leave it out. Empty where there is none."""
+    """The image folder that contains all images, with its slash; ids omit it. Empty if there is none."""
     firsts = {PurePosixPath(one.place).parts[0] for images in located.values() for one in images}
     return f"{firsts.pop()}/" if len(firsts) == 1 and firsts <= set(IMAGE_FOLDERS) else ""
 
@@ -170,10 +170,10 @@ def _image(root: UPath, one: _Located, image_id: str, classes: Sequence[str], le
 
 
 def _check_size(one: _Located, ledger: Ledger) -> None:
-    said = one.raw.size
-    if said is None or any(map(math.isnan, said)) or said == (one.width, one.height):
+    given = one.raw.size
+    if given is None or any(map(math.isnan, given)) or given == (one.width, one.height):
         return
-    detail = f"the file says {said[0]:g}x{said[1]:g} px, the picture has {one.width}x{one.height} px, which is used"
+    detail = f"annotated as {given[0]:g}x{given[1]:g} px, but the image has {one.width}x{one.height} px, which is used"
     ledger.note(one.place, "image", "size mismatch", detail)
 
 
@@ -188,7 +188,7 @@ def _annotation(kept: Sequence[Sound], index: Mapping[str, int]) -> Annotation:
 
 
 def _sound_boxes(one: _Located, index: Mapping[str, int], ledger: Ledger) -> Iterator[Sound]:
-    """The boxes without a fault, each with its corners ``[4]`` in px of the picture, cut at its border."""
+    """The valid boxes, each with its corners ``[4]`` in px of the image, clipped at its border."""
     file = one.raw.source
     scale = (one.width, one.height) * 2 if one.raw.relative else (1, 1, 1, 1)
     for box in one.raw.boxes:
@@ -205,7 +205,7 @@ def _sound_boxes(one: _Located, index: Mapping[str, int], ledger: Ledger) -> Ite
 
 
 def _fault(box: RawBox, index: Mapping[str, int]) -> str:
-    """Why the box cannot be used, wherever the image ends; empty where it can."""
+    """The reason why the box cannot be used in an image of any size; empty if it can."""
     x0, y0, x1, y1 = box.corners
     if not all(map(math.isfinite, box.corners)):
         return "not a number"
@@ -217,7 +217,7 @@ def _fault(box: RawBox, index: Mapping[str, int]) -> str:
 
 
 def _synthetic(located: Mapping[str, Sequence[_Located]], strip: str) -> dict[str, Provenance]:
-    """Provenance by image id, its source named by id as well."""
+    """The provenance by image id, with the id of its source."""
     places = {one.place for images in located.values() for one in images}
     found = {}
     for one in (one for images in located.values() for one in images):

@@ -1,9 +1,9 @@
-"""What an ablation saves, and whether a killed one ends the same: ``python tests/bench/ablation.py [--steps 80]``.
+"""Measure the time saved by ``detloop ablate`` and check its resume: ``python tests/bench/ablation.py [--steps 80]``.
 
-Four arms and three seeds of a shrunken quickstart, three times over: as twelve separate ``detloop run`` with a storage
-root each; as ``detloop ablate``; and as ``detloop ablate`` killed in the middle and started again; every run in one
-process (``hosting.engine: inline``). The times and their ratio go into ``results/ablation.json``; the tables of the
-last two must be equal byte for byte.
+Runs four arms and three seeds of a reduced quickstart in three ways: as twelve separate ``detloop run`` commands, each
+with its own storage root; as ``detloop ablate``; and as ``detloop ablate`` that is killed halfway and started again.
+Every run uses one process (``hosting.engine: inline``). The times and their ratio are written to
+``results/ablation.json``. The tables of the last two ways must be equal byte for byte.
 """
 
 import argparse
@@ -34,7 +34,7 @@ TABLES = ("table.md", "table.csv", "rows.json")
 
 
 def detloop(*arguments: str) -> subprocess.Popen[bytes]:
-    """A process of its own, one thread a CPU's worth of work, its output thrown away."""
+    """Start the command in a process of its own with one thread; its output is discarded."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     command = [str(Path(sys.executable).with_name("detloop")), *arguments]
@@ -42,7 +42,7 @@ def detloop(*arguments: str) -> subprocess.Popen[bytes]:
 
 
 def timed(process: subprocess.Popen[bytes]) -> float:
-    """Seconds until a process has ended well."""
+    """Seconds until the process ends. Exits if its status is not 0."""
     start = time.perf_counter()
     if status := process.wait():
         raise SystemExit(f"{process.args}: exit status {status}")
@@ -50,7 +50,7 @@ def timed(process: subprocess.Popen[bytes]) -> float:
 
 
 def overrides(steps: int, root: Path) -> list[str]:
-    """The quickstart, shrunken: short trainings, few candidates, few validation images."""
+    """Options that reduce the quickstart: short trainings, few candidates, few validation images."""
     keys = {
         "training.steps": steps,
         "training.epoch_steps": steps // 2,
@@ -64,7 +64,7 @@ def overrides(steps: int, root: Path) -> list[str]:
 
 
 def separate(folder: Path, steps: int) -> float:
-    """Seconds of twelve runs, one after the other, that know nothing of each other."""
+    """Total seconds of twelve independent runs, one after the other."""
     seconds = 0.0
     for number, (arm, seed) in enumerate((arm, seed) for arm in ARMS for seed in SEEDS):
         file = folder / f"{number}.yaml"
@@ -74,7 +74,7 @@ def separate(folder: Path, steps: int) -> float:
 
 
 def nested(dotted: dict[str, Any]) -> dict[str, Any]:
-    """The tree of keys that are at most two deep."""
+    """The nested form of dotted keys of at most two levels."""
     tree: dict[str, Any] = {}
     for key, value in dotted.items():
         section, _, name = key.partition(".")
@@ -83,7 +83,7 @@ def nested(dotted: dict[str, Any]) -> dict[str, Any]:
 
 
 def ablation(folder: Path, steps: int) -> subprocess.Popen[bytes]:
-    """The same runs as one ablation below ``folder``, started."""
+    """Start the same runs as one ablation below ``folder``."""
     folder.mkdir(exist_ok=True)
     file = folder / "bench.yaml"
     file.write_text(yaml.safe_dump({"name": "bench", "seeds": list(SEEDS), "arms": ARMS}, sort_keys=False))
@@ -91,7 +91,7 @@ def ablation(folder: Path, steps: int) -> subprocess.Popen[bytes]:
 
 
 def killed_and_resumed(folder: Path, steps: int, after_s: float) -> None:
-    """An ablation that dies, with all its processes, after so many seconds, and is started again."""
+    """Start an ablation, kill it with all its processes after ``after_s`` seconds, and run it again to the end."""
     process = ablation(folder, steps)
     time.sleep(after_s)
     os.killpg(process.pid, signal.SIGKILL)

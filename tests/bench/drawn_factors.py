@@ -53,7 +53,7 @@ Mask = NDArray[np.bool_]
 
 
 def measure(pixels: Pixels, boxes: Boxes) -> Values:
-    """``FACTORS`` of each of the boxes ``[n, 4]`` px of an image ``[H, W, 3]``; NaN of those that hardly show alone."""
+    """``FACTORS`` of each of the boxes ``[n, 4]`` px of an image ``[H, W, 3]``; NaN if too few pixels are free."""
     shape = pixels.shape[:2]
     inside = [_mask(box, shape) for box in boxes]
     covered = np.sum(inside, axis=0) if inside else np.zeros(shape, np.int64)
@@ -70,7 +70,7 @@ def _mask(box: NDArray[np.float32], shape: tuple[int, ...]) -> Mask:
 
 
 def _around(box: NDArray[np.float32], margin: int) -> tuple[slice, slice]:
-    """Rows and columns of a box and of so many pixels around it."""
+    """Rows and columns of a box with ``margin`` pixels around it."""
     left, top, right, bottom = (int(edge) for edge in np.rint(box))
     return slice(max(top - margin, 0), max(bottom + margin, 0)), slice(max(left - margin, 0), max(right + margin, 0))
 
@@ -100,10 +100,10 @@ def _edge_px(around: Values, alone: Mask) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Drawn:
-    """A picture and what is measured in it."""
+    """A generated image and its measured factors."""
 
-    image_id: str  # the real image whose layout it was drawn after
-    boxes: Boxes  # [n, 4] px, those that were asked for
+    image_id: str  # the real image that its layout comes from
+    boxes: Boxes  # [n, 4] px, the requested ones
     values: Values  # [n, 3]
 
 
@@ -111,9 +111,9 @@ Key = tuple[int, str, int]
 
 
 def of_run(folder: UPath) -> dict[Key, Drawn]:
-    """What a finished run drew, whatever became of it, by round, real image and seed: alike in runs of one plan.
+    """All images that a finished run drew, kept or not, by round, real image and seed: the same keys in equal plans.
 
-    Raises ValueError where the folder holds no run.
+    Raises ValueError if the folder holds no run.
     """
     run = RunFolder(folder)
     run.config()
@@ -138,9 +138,9 @@ def means(drawn: Mapping[Key, Drawn]) -> dict[str, float]:
 
 
 def compare(easy: Mapping[Key, Drawn], hard: Mapping[Key, Drawn]) -> dict[str, Difference]:
-    """Hard less easy on the layouts that both have; ``seeds`` of a difference counts real images.
+    """Hard minus easy on the layouts that both have; ``seeds`` of a difference counts real images.
 
-    Raises ValueError where they have none in common, or one layout is not the same in both.
+    Raises ValueError if they have none in common, or if a layout differs between them.
     """
     shared = sorted(easy.keys() & hard.keys())
     if not shared:
@@ -149,7 +149,7 @@ def compare(easy: Mapping[Key, Drawn], hard: Mapping[Key, Drawn]) -> dict[str, D
     for key in shared:
         first, second = easy[key], hard[key]
         if not np.array_equal(first.boxes, second.boxes):
-            raise ValueError(f"layout {key}: the two runs drew different boxes; they must differ in the strategy alone")
+            raise ValueError(f"layout {key}: the two runs drew different boxes; they may differ in the strategy only")
         differences.setdefault(first.image_id, []).append(second.values - first.values)
     of_images = [np.concatenate(parts) for parts in differences.values()]
     of_factors = {factor: _image_means(of_images, place) for place, factor in enumerate(FACTORS)}
@@ -157,15 +157,15 @@ def compare(easy: Mapping[Key, Drawn], hard: Mapping[Key, Drawn]) -> dict[str, D
 
 
 def _image_means(of_images: list[Values], place: int) -> list[float]:
-    """The mean of one column in each image, where there is a number in it."""
+    """The mean of one column in each image; images without a value are left out."""
     columns = [values[:, place][~np.isnan(values[:, place])] for values in of_images]
     return [float(column.mean()) for column in columns if len(column)]
 
 
 def sheet(easy: UPath, hard: UPath) -> bytes:
-    """The PNG file of some layouts of the first round that both runs drew, evenly over the real images.
+    """A PNG file of some layouts that both runs drew in the first round, spread evenly over the real images.
 
-    Raises ValueError where there is none.
+    Raises ValueError if there is none.
     """
     run = RunFolder(easy)
     images = read_record(run.train_records, tuple[LabeledImage, ...])
@@ -184,7 +184,7 @@ def sheet(easy: UPath, hard: UPath) -> bytes:
 
 
 def number(value: float, *, sign: bool = False) -> str:
-    """A factor as it is shown."""
+    """The value of a factor, formatted."""
     text = f"{value:+.3f}" if sign else f"{value:.3f}"
     return text.replace("-", "\N{MINUS SIGN}")
 

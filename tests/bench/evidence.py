@@ -38,9 +38,9 @@ from loop.config_files import validate
 README = ROOT / "README.md"
 DOCUMENT = ROOT / "docs" / "evidence.md"
 CONFIGS = ROOT / "configs"
-FOLDER = "FOLDER"  # stands for the place of a data set, which decides nothing
+FOLDER = "FOLDER"  # placeholder for the folder of a data set, which does not affect results
 OF_ROUNDS = ("mining.", "generator.", "fit.", "generation.", "filters", "rejected_boxes", "mixing.")
-"""Keys that decide nothing where no round is run."""
+"""Keys that have no effect on a run without rounds."""
 Results = dict[str, Any]
 
 
@@ -60,23 +60,23 @@ class Evidence:
 
     name: str  # of the script and of its results
     questions: Mapping[str, Question]
-    columns: Mapping[str, str]  # of a row: what is stored of a run's metrics, by the name it is stored under
+    columns: Mapping[str, str]  # of a row: the name of a stored metric, by column name
     sections: Mapping[str, Callable[[Results], str]]  # text in docs/evidence.md, by the name of its marks
-    summaries: Mapping[str, Callable[[Results], str]] = field(default_factory=dict)  # the same of README.md
+    summaries: Mapping[str, Callable[[Results], str]] = field(default_factory=dict)  # the same for README.md
     measure: Callable[[UPath], Mapping[str, float]] = lambda _: {}  # further metrics of the run in this folder
 
     @property
     def results_file(self) -> Path:
-        """Where the rows are stored."""
+        """The file of the rows."""
         return Path(__file__).parent / "results" / f"{self.name}.json"
 
     def read_results(self) -> Results:
-        """What is stored."""
+        """The stored results."""
         file = self.results_file
         return json.loads(file.read_text()) if file.exists() else {"runs": {}, "rows": []}
 
     def load(self, name: str, root: str, data: str = FOLDER, seeds: Sequence[int] = ()) -> Ablation:
-        """The ablation that a question is, with all it runs below ``root``."""
+        """The ablation of a question, with all its runs below ``root``."""
         question = self.questions[name]
         overrides = [f"root={root}", "hosting.engine=inline", *question.overrides]
         if question.data not in WORLDS:
@@ -84,9 +84,9 @@ class Evidence:
         return load_ablation([CONFIGS / question.base, CONFIGS / "ablations" / question.ablation], overrides, seeds)
 
     def finished(self, ablation: Ablation, seeds: Sequence[int]) -> list[TrialResult]:
-        """The ablation's runs that have a result, of these seeds or of all.
+        """The finished runs of the ablation, with these seeds or, without any, all of them.
 
-        Raises ConfigError where one was made with another config than the arm has now.
+        Raises ConfigError if one was made with another config than the arm has now.
         """
         record = ablation.folder / "ablation.json"
         if not record.exists():
@@ -107,10 +107,10 @@ class Evidence:
         return replace(one, metrics={**self.measure(folder), **one.metrics})
 
     def settle(self, results: Results, name: str, ablation: Ablation, say: Callable[[str], None] = print) -> None:
-        """Make ``results`` ready for rows of this ablation: rows that were made with another config go.
+        """Prepare ``results`` for rows of this ablation: delete rows that were made with another config.
 
-        Raises ConfigError where only a part of a data set's rows could be made anew: what the lesser questions share
-        with the main one, which has the data set's name, must be the same.
+        Raises ConfigError if this would leave rows of one data set with different configs. All questions of a data set
+        share the config of the main one, which has the data set's name; it must be run first.
         """
         data = self.questions[name].data
         config = decisive(ablation.base.science())
@@ -133,7 +133,7 @@ class Evidence:
             known["arms"][arm] = sets
 
     def merge(self, results: Results, data: str, found: Sequence[TrialResult], made_with: dict[str, str]) -> int:
-        """Put the rows of ``found`` into ``results``, one for each data set, arm and seed; how many are new or differ.
+        """Put the rows of ``found`` into ``results``, one per data set, arm and seed. Returns how many changed.
 
         A metric that a run does not have is None in its row.
         """
@@ -152,10 +152,10 @@ class Evidence:
         return num_new
 
     def answer(self, given: argparse.Namespace) -> bool:
-        """Run, take the rows, write them and the tables; False where a run failed."""
+        """Run, collect the rows, write them and the tables. Returns False if a run failed."""
         name = given.question
         ablation = self.load(name, given.root, given.data or FOLDER, given.seeds)
-        self.settle(self.read_results(), name, ablation, lambda _: None)  # a config that is refused is refused at once
+        self.settle(self.read_results(), name, ablation, lambda _: None)  # a bad config fails before anything runs
         complete = given.rows_only or run(ablation)
         found, results = self.finished(ablation, given.seeds), self.read_results()
         self.settle(results, name, ablation)
@@ -187,10 +187,10 @@ class Evidence:
     def _parse(self, description: str) -> argparse.Namespace:
         parser = argparse.ArgumentParser(description=description.splitlines()[0])
         parser.add_argument("question", choices=self.questions)
-        parser.add_argument("--root", default="runs", help="where the runs lie")
+        parser.add_argument("--root", default="runs", help="storage root of the runs")
         parser.add_argument("--data", help="folder of BCCD")
-        parser.add_argument("--seeds", type=int, nargs="+", default=[], help="in place of the ablation file's")
-        parser.add_argument("--rows-only", action="store_true", help="run nothing, take what is finished")
+        parser.add_argument("--seeds", type=int, nargs="+", default=[], help="instead of those in the ablation file")
+        parser.add_argument("--rows-only", action="store_true", help="run nothing, collect finished runs only")
         given = parser.parse_args()
         if self.questions[given.question].data not in WORLDS and not (given.data or given.rows_only):
             parser.error(f"{given.question}: give the data set's folder with --data")
@@ -204,9 +204,9 @@ def short(arm: str) -> str:
 
 
 def decisive(science: dict[str, Any]) -> dict[str, Any]:
-    """A stored ``LoopConfig.science()`` as today's code reads it, without its seed, wherever its data lie.
+    """A stored ``LoopConfig.science()`` as the current code reads it, without its seed and its data folder.
 
-    Keys that are newer than it have their defaults. Raises ConfigError where it has keys that are no more.
+    Keys that did not exist then have their defaults. Raises ConfigError if it has keys that no longer exist.
     """
     root = None if science["data"]["format"] == "world" else FOLDER
     tree = {**science, "name": "stored", "seed": 0, "data": {**science["data"], "root": root}}
@@ -214,12 +214,12 @@ def decisive(science: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stands(sets: Mapping[str, Any], changed: Sequence[str]) -> bool:
-    """Whether an arm's rows outlive changes of the config: without rounds, those of what only rounds have do."""
+    """True if an arm's rows stay valid: an arm without rounds does not depend on the keys of rounds."""
     return sets.get("rounds") == 0 and all(line.startswith(OF_ROUNDS) for line in changed)
 
 
 def _take_out(results: Results, data: str, arms: Collection[str]) -> int:
-    """Drop the rows of these arms; how many they were."""
+    """Drop the rows of these arms and return their number."""
     stay = [row for row in results["rows"] if row["data"] != data or row["arm"] not in arms]
     num_gone = len(results["rows"]) - len(stay)
     results["rows"] = stay
@@ -231,7 +231,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def run(ablation: Ablation) -> bool:
-    """Run what is missing; whether all of it has a result now."""
+    """Run what is missing. Returns True if every run has a result."""
     from loop.ablation.run import ablate
     from loop.progress import Reporter
 
@@ -239,7 +239,7 @@ def run(ablation: Ablation) -> bool:
 
 
 def made_with() -> dict[str, str]:
-    """The code and the machine, now."""
+    """The current code versions, machine and date."""
     return {
         "detloop": _commit(),
         "torch": version("torch"),
@@ -250,15 +250,15 @@ def made_with() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """The commit at hand, with a plus where code or configs differ from it."""
-    said = [
+    """The current commit, with a plus if code or configs differ from it."""
+    outputs = [
         subprocess.run(["git", "-C", str(ROOT), *command], capture_output=True, text=True, check=False).stdout.strip()  # noqa: S603, S607
         for command in (
             ["rev-parse", "--short", "HEAD"],
             ["status", "--porcelain", "-uno", "actors", "loop", "configs"],
         )
     ]
-    return (said[0] or version("detloop")) + ("+" if said[1] else "")
+    return (outputs[0] or version("detloop")) + ("+" if outputs[1] else "")
 
 
 def _cpu() -> str:

@@ -37,7 +37,7 @@ class Difference:
 
     seeds: int
     mean: float
-    interval: tuple[float, float] | None  # None of a single seed
+    interval: tuple[float, float] | None  # None for a single seed
 
     @property
     def verdict(self) -> str:
@@ -65,7 +65,7 @@ def mean_of(values: Sequence[float]) -> Difference:
 
 
 def by_seed(rows: Rows, arm: str, metric: str = "ap") -> dict[int, float]:
-    """An arm's metric, by seed; runs that do not have it are left out."""
+    """An arm's metric, by seed; runs without it are left out."""
     return {row["seed"]: row[metric] for row in rows if row["arm"] == arm and row[metric] is not None}
 
 
@@ -104,7 +104,7 @@ def table(heading: Sequence[str], num_words: int, lines: Iterable[Sequence[str]]
 
 
 def in_order(arms: Iterable[str], described: Iterable[str], others: Iterable[str]) -> list[str]:
-    """The arms as they are described, and after them those that are not."""
+    """The arms in the order of their descriptions, followed by those without one."""
     known = list(described)
     return sorted(set(arms), key=[*known, *(arm for arm in others if arm not in known)].index)
 

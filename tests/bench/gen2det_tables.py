@@ -58,7 +58,7 @@ OURS = (
     *(("restore", "ignore"), ("restore", "drop_image"), ("restore", "all"), ("restore", "sampling")),
     *(("restore", "copy_paste_full"), ("mined", "unmined")),
 )
-"""The same for components that the paper does not have."""
+"""The same pairs for components that are not in the paper."""
 SHARES, COPIES = "p=", "copies="
 NOTE = """\
 AP and AP50 are those of the last round's detector on the real validation images, in points (x100). All arms of a table
@@ -148,7 +148,7 @@ def _sentences(rows: Rows) -> str:
     pairs = [(arm, reference) for arm in LOOPS for reference in ("real", "copy_paste", "real_longer", "real_4x")]
     lines = [sentence(rows, *pair) for pair in [("real_longer", "real"), *pairs]]
     lines += [_efficiency(rows, arm) for arm in LOOPS]
-    return "\n".join(dict.fromkeys(line for line in lines if line))  # what holds for both is said once
+    return "\n".join(dict.fromkeys(line for line in lines if line))  # without duplicates
 
 
 def _components(rows: Rows) -> str:

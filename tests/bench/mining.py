@@ -1,15 +1,15 @@
-"""Whether mining finds what is hard: ``python tests/bench/mining.py [--steps 400] [--scenes 200]``.
+"""Measure how well mining finds hard objects: ``python tests/bench/mining.py [--steps 400] [--scenes 200]``.
 
-A detector is trained on a few scenes of the embedded world and mines others, unseen. Every part of a scene carries
-the factors that were measured when it was drawn, so what mining makes of a part can be held against what is true.
-Results go into ``results/mining.json``:
+A detector is trained on a few scenes of the embedded data set and mines other scenes. Every part of a scene has factors
+that were measured when it was rendered, so the result of mining can be compared with the truth. Results are written to
+``results/mining.json``:
 
 * ``auc``: parts past a limit against all others, ranked by mining's best score (lowest first);
 * ``auc_of_tag``: the same for the tag alone, hard or easy;
-* ``auc_of_factors``: the other way round, the tag as predicted by a logistic regression on the factors, in 5 folds;
+* ``auc_of_factors``: the reverse, the tag predicted by a logistic regression on the factors, in 5 folds;
 * ``by_factor``: parts past one limit against those past none;
-* ``training_scenes``: the same of the scenes that were trained on, asked of the detector itself and by cross-fitting
-  (``mining.cross_fit``), of as many detectors as there are folds, each about those that it has not seen.
+* ``training_scenes``: the same for the training scenes, mined by the detector itself and by cross-fitting
+  (``mining.cross_fit``), with one detector per fold, each mining the scenes that it was not trained on.
 """
 
 import argparse
@@ -52,11 +52,11 @@ PAST: dict[str, Any] = {
     "size": lambda part: part.size_px <= HARD.size_px,
     "tilt": lambda part: part.tilt_deg >= HARD.tilt_deg,
 }
-"""Whether a part is past the limit of each factor."""
+"""Tests of a part against the limit of each factor."""
 
 
 def auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | None:
-    """Chance that a positive ``[n]`` scores ``[n]`` above a negative, equal scores counting half; None without both."""
+    """Area under the ROC curve of scores ``[n]`` for labels ``[n]``; ties count half. None unless both labels occur."""
     above, below = scores[positive], scores[~positive]
     if not len(above) or not len(below):
         return None
@@ -65,7 +65,7 @@ def auc(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float | Non
 
 
 def logistic(features: NDArray[np.float64], target: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Scores ``[n]`` of a ridge logistic regression on standardised ``[n, k]`` features, each from the other folds."""
+    """Cross-validated scores ``[n]`` of a ridge logistic regression on standardised features ``[n, k]``."""
     scaled = (features - features.mean(0)) / features.std(0)
     design = np.hstack([scaled, np.ones((len(scaled), 1))])
     fold = np.random.default_rng(0).permutation(len(design)) % NUM_FOLDS
@@ -76,7 +76,7 @@ def logistic(features: NDArray[np.float64], target: NDArray[np.bool_]) -> NDArra
 
 
 def _fit(design: NDArray[np.float64], target: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Newton's method; 20 steps are plenty for a handful of weights."""
+    """Fit the weights by Newton's method; 20 steps suffice for a few weights."""
     weights, ridge = np.zeros(design.shape[1]), np.eye(design.shape[1])
     for _ in range(20):
         chance = 1 / (1 + np.exp(-design @ weights))
@@ -87,14 +87,14 @@ def _fit(design: NDArray[np.float64], target: NDArray[np.bool_]) -> NDArray[np.f
 
 
 def features(parts: Sequence[Factors]) -> NDArray[np.float64]:
-    """Factors ``[n, 8]``: as they are, and the two whose effect bends also as logarithms and squares."""
+    """Features ``[n, 8]``: the factors, and logarithms or squares of those with a non-linear effect."""
     plain = np.array([[p.occlusion, p.contrast, p.blur_px, p.size_px, p.tilt_deg] for p in parts])
     bent = np.array([[np.log(p.contrast + 0.01), np.log(p.size_px), p.tilt_deg**2] for p in parts])
     return np.hstack([plain, bent])
 
 
 def measure(instances: Sequence[Instance], parts: Sequence[Factors]) -> dict[str, Any]:
-    """Mining's scores and tags against the truth about the same parts."""
+    """Compare mining's scores and tags with the true factors of the same parts."""
     hardness = np.array([-one.best_score for one in instances])
     tagged = np.array([one.difficulty is Difficulty.HARD for one in instances])
     hard = np.array([part.hard for part in parts])
@@ -134,14 +134,14 @@ def factors(annotations: Path) -> dict[str, list[Factors]]:
 
 
 def mined(scenes: Sequence[LabeledImage], config: LoopConfig, checkpoint: str) -> list[Instance]:
-    """What the detector makes of every part of the scenes."""
-    seen, _ = stages.detect(scenes, config.detector, checkpoint, INLINE, lambda _: None)
-    return judged(scenes, seen, config)
+    """The detector's result for every part of the scenes."""
+    detections, _ = stages.detect(scenes, config.detector, checkpoint, INLINE, lambda _: None)
+    return judged(scenes, detections, config)
 
 
-def judged(scenes: Sequence[LabeledImage], seen: Mapping[str, Detections], config: LoopConfig) -> list[Instance]:
-    """Easy or hard, by what was seen in each scene, by its id."""
-    return [one for image in scenes for one in attributes(image, seen[image.id], **config.mining.attribute())]
+def judged(scenes: Sequence[LabeledImage], detections: Mapping[str, Detections], config: LoopConfig) -> list[Instance]:
+    """The instances of all scenes, easy or hard, from the detections by scene id."""
+    return [one for image in scenes for one in attributes(image, detections[image.id], **config.mining.attribute())]
 
 
 def truth(scenes: Sequence[LabeledImage], instances: Sequence[Instance], annotations: Path) -> list[Factors]:
@@ -153,15 +153,15 @@ def truth(scenes: Sequence[LabeledImage], instances: Sequence[Instance], annotat
 
 
 def cross_fitted(data: Dataset, config: LoopConfig, num_folds: int, folder: str) -> list[Instance]:
-    """What the folds' detectors make of every part of the training scenes, each of those that it has not seen."""
+    """The result for every part of the training scenes, from detectors that were not trained on its scene."""
     mining = config.mining.model_copy(update={"cross_fit": num_folds})
     apart = config.model_copy(update={"mining": mining, "hosting": INLINE, "root": folder})
-    seen, _ = detect_unseen(Trainings(config=apart, data=data, reporter=Reporter()))
-    return judged(data.splits["train"], seen, config)
+    detections, _ = detect_unseen(Trainings(config=apart, data=data, reporter=Reporter()))
+    return judged(data.splits["train"], detections, config)
 
 
 def trained(data: Dataset, config: LoopConfig, folder: str) -> str:
-    """A detector trained on the real training images alone; its checkpoint."""
+    """Train a detector on the real training images only; returns its checkpoint."""
     job = TrainJob(
         name="mining",
         detector=config.detector,

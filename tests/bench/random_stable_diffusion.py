@@ -12,7 +12,7 @@ from tiny_pipelines import tiny_networks, tiny_text
 
 
 def stable_diffusion(folder: Path, *, narrow: bool) -> dict[str, Any]:
-    """Settings of one saved in ``folder``: version 1.5 with a quarter of its channels, or the tests' tiny one."""
+    """Save a pipeline in ``folder`` and return its settings: version 1.5 at quarter width, or the tests' tiny one."""
     from diffusers import StableDiffusionPipeline
 
     torch.manual_seed(0)
@@ -24,7 +24,7 @@ def stable_diffusion(folder: Path, *, narrow: bool) -> dict[str, Any]:
 
 
 def quarter() -> dict[str, Any]:
-    """Text encoder, U-Net and VAE of Stable Diffusion 1.5, but a quarter as wide."""
+    """Text encoder, U-Net and VAE of Stable Diffusion 1.5 with a quarter of the channels."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -33,10 +33,10 @@ def quarter() -> dict[str, Any]:
         hidden_size=width, intermediate_size=4 * width, num_hidden_layers=12, num_attention_heads=width // 64
     )
     blocks: dict[str, Any] = {"block_out_channels": (32, 64, 128, 128), "layers_per_block": 2}
-    vae = AutoencoderKL(  # type: ignore[no-untyped-call]
+    vae = AutoencoderKL(
         **blocks, down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4
     )
-    unet = UNet2DConditionModel(  # type: ignore[no-untyped-call]
+    unet = UNet2DConditionModel(
         block_out_channels=(80, 160, 320, 320), norm_num_groups=16, cross_attention_dim=width, sample_size=16
     )
     return {"text_encoder": CLIPTextModel(text), "unet": unet, "vae": vae}

@@ -1,9 +1,9 @@
-"""How fast detloop is beside plain ultralytics and diffusers: ``python tests/bench/speed.py [--only NAME]``.
+"""Compare the speed of detloop with plain ultralytics and diffusers: ``python tests/bench/speed.py [--only NAME]``.
 
-Each measure (mine, train, sampling, layout) runs ours and theirs in turns, in one process, on one thread where there is
-no GPU, and gives the ratio of the medians in images/s once both are warm; what the first call costs is stated apart.
-Without a GPU the ratio is taken in CPU seconds, so that other work on the machine does not decide it; on an idle
-machine both clocks agree. Results are merged into ``results/speed.json``.
+Each measure (mine, train, sampling, layout) runs ours and theirs in turns, in one process, on one thread without a GPU.
+It gives the ratio of the median images/s after warm-up; the time of the first call is reported separately. Without a
+GPU, the ratio uses CPU seconds, which depend little on other load; on an idle machine both clocks agree. Results are
+merged into ``results/speed.json``.
 """
 
 import argparse
@@ -37,11 +37,11 @@ NUM_PICTURES = 32
 MODEL = "yolo11n.yaml"
 CLASSES = tuple("abcdefgh")
 CASES = ((160, False), (320, False), (320, True), (640, False))  # image_size_px, pictures of mixed shapes
-THEIR_BATCHES = (8, 16)  # theirs is taken at its best
+THEIR_BATCHES = (8, 16)  # the faster one counts
 
 
 def pictures(num: int, *, mixed: bool) -> list[Pixels]:
-    """Smooth random pictures of 640 x 480 px, or of sides that differ from picture to picture."""
+    """Smooth random images of 640 x 480 px, or of random sizes."""
     import cv2
 
     rng = np.random.default_rng(0)
@@ -53,7 +53,7 @@ def pictures(num: int, *, mixed: bool) -> list[Pixels]:
 
 
 def lively_model(config: UltralyticsConfig) -> Any:
-    """Random weights, with normalisation as after training, so that pictures give candidates to suppress."""
+    """A model with random weights and fitted normalisation, so that images give boxes for NMS."""
     torch.manual_seed(0)
     model: Any = config.architecture(len(CLASSES))
     for module in model.modules():
@@ -65,9 +65,9 @@ def lively_model(config: UltralyticsConfig) -> Any:
 
 
 def measure_mine() -> dict[str, Any]:
-    """Ours: ``detect`` on a list of arrays. Theirs: ``YOLO.predict`` on the same arrays, a batch a call.
+    """Ours: ``detect`` on a list of arrays. Theirs: ``YOLO.predict`` on the same arrays, one batch per call.
 
-    ``mine_ratio`` is that of the default image size and pictures of one shape; theirs is taken at its best batch.
+    ``mine_ratio`` is for the default image size and images of one shape, against their fastest batch size.
     """
     cases: dict[str, Any] = {}
     for size_px, mixed in CASES:
@@ -78,7 +78,7 @@ def measure_mine() -> dict[str, Any]:
 
 
 def mining_calls(size_px: int, images: list[Pixels]) -> dict[str, Callable[[], object]]:
-    """Both ways of looking at ``images``, with the same weights and settings."""
+    """Both ways to detect objects in ``images``, with the same weights and settings."""
     config = UltralyticsConfig(model=MODEL, image_size_px=size_px)
     model = lively_model(config)
     with tempfile.TemporaryDirectory() as folder:
@@ -108,9 +108,9 @@ MEASURES: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def main() -> None:
-    """Take the measures asked for and merge them into the results."""
+    """Run the requested measures and merge them into the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=MEASURES, help="take this measure alone")
+    parser.add_argument("--only", choices=MEASURES, help="run this measure only")
     only = parser.parse_args().only
     torch.set_num_threads(1)
     import_ultralytics()
@@ -123,7 +123,7 @@ def main() -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured with."""
+    """The device and the library versions of the measurement."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU ({platform.machine()})"
     versions = {name: version(name) for name in ("torch", "torchvision", "ultralytics", "diffusers", "opencv-python")}
     return {"device": device, "threads": torch.get_num_threads(), **versions}

@@ -1,11 +1,11 @@
-"""How fast the layout model is fitted and drawn with beside a plain diffusers loop: see speed.py, which runs this.
+"""Compare the speed of fitting and sampling the layout model with plain diffusers loops. Run by speed.py.
 
 Both sides have the same network, batch, optimiser (AdamW), gradient clipping, moving average of the weights and number
-of sampling steps. The plain fit is diffusers' ``train_text_to_image``, with its pictures ready in memory and its
-prompts written beforehand; ours writes, shuffles and weights each layout anew. The plain sampling is the loop of
-``StableDiffusionPipeline.__call__``, guided in one batch of double size, which ends at the network's pictures; ours
-ends at candidates. The small network is of its default size. Stable Diffusion is there with random weights and a
-quarter of its channels, and as the tests build it: tiny, so that its figures tell what a step costs beside the network.
+of sampling steps. The plain fit is diffusers' ``train_text_to_image``, with images in memory and prompts written in
+advance; ours writes, shuffles and weights each layout at every step. The plain sampling is the loop of
+``StableDiffusionPipeline.__call__``, guided in one batch of double size. It ends at the network's images; ours ends at
+candidates. The small network has its default size. Stable Diffusion has random weights, once with a quarter of its
+channels, and once in the tiny size of the tests, whose figures show the overhead of a step beside the network.
 """
 
 import tempfile
@@ -34,7 +34,7 @@ from actors.records import Annotation, Difficulty, LabeledImage, Lineage
 
 CLASSES = ("disc", "square", "triangle")
 NUM_PICTURES, NUM_BOXES = 64, 6
-FIT_STEPS = 2  # a turn
+FIT_STEPS = 2  # per turn
 NUM_DRAWN = 16
 SAMPLING_STEPS = 10  # each costs the same
 
@@ -43,10 +43,10 @@ Figures = dict[str, Any]
 
 
 def measure_layout() -> Figures:
-    """Ours at its default precision. Plain: in float32 and at our precision, and the ratios are to the better of them.
+    """Ours at its default precision. Plain: in float32 and at our precision; the ratios refer to the faster one.
 
-    ``layout_fit_ratio`` is without the perception-aware loss, which plain has not; with it, as our default is, it is
-    stated beside. Both ratios are the small network's.
+    ``layout_fit_ratio`` is without the perception-aware loss, which plain lacks; the ratio with it, our default, is
+    reported separately. Both ratios are for the small network.
     """
     with tempfile.TemporaryDirectory() as folder:
         networks = {
@@ -63,7 +63,7 @@ def measure_layout() -> Figures:
 
 
 def compare(network: dict[str, Any], folder: Path) -> dict[str, Figures]:
-    """Fitting and sampling of one network, with files in ``folder``."""
+    """Figures of fitting and sampling one network, with files in ``folder``."""
     folder.mkdir()
     data = layouts(folder, network["size_px"])
     config = LayoutConfig.model_validate(
@@ -88,7 +88,7 @@ def compare(network: dict[str, Any], folder: Path) -> dict[str, Figures]:
 
 
 def grey_levels_apart(calls: dict[str, Callable[[], list[Pixels]]]) -> dict[str, float]:
-    """Mean difference of ours from each other's pixels: all are to draw the same pictures, in several precisions."""
+    """Mean pixel difference of ours to each other call: all should give the same images, in several precisions."""
     pictures = {name: np.stack(call()).astype(np.int16) for name, call in calls.items()}
     ours = pictures.pop("ours")
     return {name: round(float(np.abs(others - ours).mean()), 2) for name, others in pictures.items()}
@@ -109,19 +109,19 @@ def fit_calls(config: LayoutConfig, data: FitData) -> Calls:
 
 
 def take(steps: Iterator[object]) -> None:
-    """As many as make a turn."""
+    """Take the steps of one turn."""
     for _ in range(FIT_STEPS):
         next(steps)
 
 
 def our_steps(config: LayoutConfig, data: FitData) -> Iterator[float]:
-    """Each item is a step taken."""
+    """Steps of our fit; each item is the loss of a step."""
     fit = LayoutFit(config, data, Worker(device="cuda" if torch.cuda.is_available() else "cpu"))
     yield from map(fit.step, range(fit.num_steps))
 
 
 def plain_steps(config: LayoutConfig, data: FitData, dtype: torch.dtype) -> Iterator[Tensor]:
-    """``train_text_to_image`` with ``--use_ema``, text encoder included; each item is a step taken."""
+    """Steps of ``train_text_to_image`` with ``--use_ema`` and the text encoder; each item is the loss of a step."""
     from diffusers.optimization import get_scheduler
     from diffusers.training_utils import EMAModel
 
@@ -146,7 +146,7 @@ def plain_steps(config: LayoutConfig, data: FitData, dtype: torch.dtype) -> Iter
 
 
 def plain_batches(config: LayoutConfig, data: FitData, network: LayoutNetwork) -> Iterator[tuple[Tensor, Tensor]]:
-    """Random pictures ``[b, 3, S, S]`` in [-1, 1] and their prompts' tokens ``[b, T]``, without end."""
+    """Endless random batches of images ``[b, 3, S, S]`` in [-1, 1] and the tokens ``[b, T]`` of their prompts."""
     generator = LayoutGenerator(config, data.images, network)
     texts = [order.text for order in orders(generator, data)]
     side = config.network.size_px
@@ -176,11 +176,11 @@ def plain_loss(network: LayoutNetwork, pictures: Tensor, tokens: Tensor) -> Tens
 
 
 def sampling_calls(config: LayoutConfig, data: FitData, folder: Path) -> dict[str, Callable[[], list[Pixels]]]:
-    """Ours: ``generate``, a batch of the default size at a time. Plain: the same pictures in one batch."""
+    """Ours: ``generate`` with the default batch size. Plain: the same images in one batch."""
     place, fit = str(folder / f"{config.network.kind}.safetensors"), LayoutFit(config, data, Worker(device="cpu"))
     fit.save(place)
     generator: Any = config.build(data.images, CLASSES, place)
-    asked, weights = orders(generator, data)[:NUM_DRAWN], fit.learner.average.state_dict()
+    requested, weights = orders(generator, data)[:NUM_DRAWN], fit.learner.average.state_dict()
 
     def plain(dtype: torch.dtype) -> Callable[[], list[Pixels]]:
         network = LayoutNetwork(config, CLASSES, {})
@@ -188,7 +188,7 @@ def sampling_calls(config: LayoutConfig, data: FitData, folder: Path) -> dict[st
         for part in (network.denoiser, network.vae):
             if part is not None:
                 part.to(dtype=dtype, memory_format=torch.contiguous_format)
-        return partial(plain_sampling, network, asked, dtype)
+        return partial(plain_sampling, network, requested, dtype)
 
     lineages = [lineage(image) for image in data.images[:NUM_DRAWN]]
     calls: dict[str, Callable[[], list[Pixels]]] = {
@@ -198,49 +198,51 @@ def sampling_calls(config: LayoutConfig, data: FitData, folder: Path) -> dict[st
 
 
 @torch.no_grad()
-def plain_sampling(network: LayoutNetwork, asked: Sequence[Order], dtype: torch.dtype) -> list[Pixels]:
-    """``StableDiffusionPipeline.__call__``, at the timesteps and with the noise of ours."""
+def plain_sampling(network: LayoutNetwork, requested: Sequence[Order], dtype: torch.dtype) -> list[Pixels]:
+    """The loop of ``StableDiffusionPipeline.__call__``, with our timesteps and noise."""
     from diffusers import DPMSolverMultistepScheduler
 
     config, device = network.config, network.device
-    tokens = network.tokens([order.text for order in asked])
-    negative = network.tokens([""] * len(asked))
+    tokens = network.tokens([order.text for order in requested])
+    negative = network.tokens([""] * len(requested))
     states = network.denoiser.text_encoder(torch.cat([negative, tokens]), return_dict=False)[0]
     scheduler: Any = DPMSolverMultistepScheduler.from_config({**network.forward.config, "final_sigmas_type": "zero"})
     scheduler.set_timesteps(timesteps=sampling_timesteps(config.strength, config.sampling_steps))
-    noise = np.stack([noise_of(order.seed, network.latent_shape) for order in asked])
+    noise = np.stack([noise_of(order.seed, network.latent_shape) for order in requested])
     latents = torch.from_numpy(noise).to(device, dtype) * scheduler.init_noise_sigma
     for timestep in scheduler.timesteps:
         both = scheduler.scale_model_input(torch.cat([latents] * 2), timestep)
-        untold, told = network.denoiser.unet(both, timestep, states, return_dict=False)[0].chunk(2)
-        latents = scheduler.step(untold + config.guidance * (told - untold), timestep, latents, return_dict=False)[0]
+        without, conditioned = network.denoiser.unet(both, timestep, states, return_dict=False)[0].chunk(2)
+        latents = scheduler.step(
+            without + config.guidance * (conditioned - without), timestep, latents, return_dict=False
+        )[0]
     if network.vae is not None:
         latents = network.vae.decode(latents / network.vae.config.scaling_factor, return_dict=False)[0]
     pictures = ((latents / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float().cpu().numpy() * 255).round()
     return list(pictures.astype(np.uint8))
 
 
-# --- what both are shown
+# --- inputs of both sides
 
 
 def seeded_network(config: LayoutConfig, data: FitData) -> LayoutNetwork:
-    """The same weights each time."""
+    """A network with the same random weights at every call."""
     torch.manual_seed(0)
     return LayoutNetwork(config, data.classes, data.attributes)
 
 
 def orders(generator: LayoutGenerator, data: FitData) -> list[Order]:
-    """What is asked for each image."""
+    """The order of each image."""
     return [generator._draft(lineage(image))[0] for image in data.images]
 
 
 def lineage(image: LabeledImage) -> Lineage:
-    """Of a drawing of ``image``'s layout."""
+    """The lineage of an image generated from the layout of ``image``."""
     return Lineage(round=0, image_id=image.id, box_indices=(), generator="layout", seed=int(image.id))
 
 
 def layouts(folder: Path, size_px: int) -> FitData:
-    """Noise with boxes on it, ``size_px`` square."""
+    """Square images of ``size_px`` with boxes on noise."""
     rng = np.random.default_rng(0)
     images = tuple(write_layout(folder, number, size_px, rng) for number in range(NUM_PICTURES))
     difficulties = tuple(tuple(Difficulty) * (NUM_BOXES // 2) for _ in images)
@@ -248,7 +250,7 @@ def layouts(folder: Path, size_px: int) -> FitData:
 
 
 def write_layout(folder: Path, number: int, size_px: int, rng: np.random.Generator) -> LabeledImage:
-    """One picture and its record."""
+    """Write one image and return its record."""
     most = size_px // 3
     corners, sides = (rng.integers(*span, (NUM_BOXES, 2)) for span in ((0, size_px - most), (most // 2, most)))
     labels = rng.integers(0, len(CLASSES), NUM_BOXES)

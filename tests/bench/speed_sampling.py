@@ -1,7 +1,7 @@
-"""How fast painters paint beside the same networks asked for one picture at a time: see speed.py, which runs this.
+"""Compare the speed of painters with the same networks run on one image at a time. Run by speed.py.
 
-The crop painter's network is of its default size. The pipelines are tiny random ones, as the tests build them, so
-their figures tell what a call costs, not what painting with a foundation model does.
+The crop painter's network has its default size. The pipelines are the tiny random ones of the tests, so their figures
+show the overhead of a call, not the speed of a foundation model.
 """
 
 import sys
@@ -39,9 +39,9 @@ Calls = dict[str, Callable[[], Painted]]
 
 
 def measure_sampling() -> dict[str, Any]:
-    """Ours: ``paint`` on all windows, at its default precision and batch size. Plain: a window at a time.
+    """Ours: ``paint`` on all windows, at its default precision and batch size. Plain: one window at a time.
 
-    Plain runs in float32 and at our precision, and ``sampling_ratio`` is the crop painter's over the better of them.
+    Plain runs in float32 and at our precision; ``sampling_ratio`` is the crop painter's ratio to the faster one.
     """
     crop = crop_calls()
     with tempfile.TemporaryDirectory() as folder:
@@ -53,13 +53,13 @@ def measure_sampling() -> dict[str, Any]:
 
 
 def grey_levels_apart(calls: Calls) -> int:
-    """The largest difference of a pixel of ours from that of any other call: all are to draw the same pictures."""
+    """Largest pixel difference of ours to any other call: all should give the same images."""
     pictures = {name: np.stack([np.asarray(picture, np.int16) for picture in call()]) for name, call in calls.items()}
     return max(int(np.abs(others - pictures["ours"]).max()) for others in pictures.values())
 
 
 def dtypes() -> dict[str, torch.dtype]:
-    """float32, and what this machine computes in fastest, by name."""
+    """float32 and the fastest dtype of this machine, by name."""
     native = native_dtypes(torch.device("cuda" if torch.cuda.is_available() else "cpu"))[0]
     return {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, native)}
 
@@ -68,7 +68,7 @@ def crop_calls() -> Calls:
     """The crop painter's default network with random weights, batched and one window at a time."""
     config, windows = CropConfig(), [crop_window(seed) for seed in range(NUM_WINDOWS["crop"])]
     networks = []
-    for _ in range(2):  # the painter changes the layout of its own
+    for _ in range(2):  # the painter changes the memory layout of its network
         torch.manual_seed(0)
         networks.append(build_network(config, num_classes=6))
     painter = CropPainter(config, networks[0])
@@ -79,7 +79,7 @@ def crop_calls() -> Calls:
 
 
 def crop_window(seed: int) -> Window:
-    """Noise with a square hole."""
+    """A window of noise with a square hole."""
     size_px = CropConfig().size_px
     mask = np.zeros((size_px, size_px), np.bool_)
     mask[12:36, 12:36] = True
@@ -94,7 +94,7 @@ def crop_window(seed: int) -> Window:
 
 
 class Plain:
-    """A window painted as diffusers' own guides write it: the network and a step of the scheduler, in a loop."""
+    """Painter in the style of diffusers' guides: a loop over the network and the scheduler's step."""
 
     def __init__(self, config: CropConfig, network: Any) -> None:
         from diffusers import DPMSolverMultistepScheduler
@@ -106,20 +106,20 @@ class Plain:
         self.timesteps = sampling_timesteps(config.strength, config.sampling_steps)
 
     def paint(self, windows: list[Window], dtype: torch.dtype) -> Painted:
-        """Each window by itself."""
+        """Paint the windows one by one."""
         with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
             return [self.paint_one(one) for one in windows]
 
     def paint_one(self, one: Window) -> Pixels:
-        """A window by the noise of its seed."""
+        """Paint one window with the noise of its seed."""
         noise = np.random.default_rng(one.seed).standard_normal((3, *one.mask.shape), np.float32)
         arrays = known_input(one.pixels, one.mask, one.box), scaled(one.pixels), noise
         known, example, grain = (torch.from_numpy(array)[None].to(self.device) for array in arrays)
-        told = torch.tensor([condition_index(one.label, one.difficulty)], device=self.device)
+        condition = torch.tensor([condition_index(one.label, one.difficulty)], device=self.device)
         self.scheduler.set_timesteps(timesteps=self.timesteps)
         image = self.forward.add_noise(example, grain, self.scheduler.timesteps[:1])
         for timestep in self.scheduler.timesteps:
-            velocity = self.network(torch.cat([image, known], dim=1), timestep, told).sample.float()
+            velocity = self.network(torch.cat([image, known], dim=1), timestep, condition).sample.float()
             image = self.scheduler.step(velocity, timestep, image).prev_sample
         pixels = ((image[0].clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         picture: Pixels = pixels.permute(1, 2, 0).cpu().numpy()
@@ -127,7 +127,7 @@ class Plain:
 
 
 def pipeline_calls(folder: Path) -> dict[str, Calls]:
-    """Painters over pipelines, saved and loaded again, and the pipelines' own call, one window at a time."""
+    """Painters on saved pipelines, and the pipelines' own calls, one window at a time."""
     from diffusers import StableDiffusionGLIGENPipeline, StableDiffusionInpaintPipeline
 
     torch.manual_seed(0)
@@ -145,7 +145,7 @@ def pipeline_calls(folder: Path) -> dict[str, Calls]:
 
 
 def calls_of(model: Path, config: Any, painter_kind: Any, one: Callable[[Any, Window], Pixels]) -> Calls:
-    """Both ways of painting with the pipeline saved in ``model``."""
+    """Both ways to paint with the pipeline saved in ``model``."""
     windows = [spread(seed) for seed in range(NUM_WINDOWS[model.name])]
     painter = painter_kind(
         config(
@@ -167,13 +167,13 @@ def calls_of(model: Path, config: Any, painter_kind: Any, one: Callable[[Any, Wi
 
 
 def spread(seed: int) -> Window:
-    """Boxes side by side, so that windows differ."""
+    """A window whose box depends on the seed, so that windows differ."""
     left = 8 * (seed % 4)
     return window(seed, label=seed % len(CLASSES), box=(left, 8, left + 24, 40))
 
 
 def inpaint_one(pipeline: Any, one: Window) -> Pixels:
-    """``pipeline(...)`` for a window."""
+    """Call the pipeline on one window."""
     picture: Pixels = pipeline(
         prompt=CAPTION.format(CLASSES[one.label].replace("_", " ")),
         image=Image.fromarray(one.pixels),
@@ -188,7 +188,7 @@ def inpaint_one(pipeline: Any, one: Window) -> Pixels:
 
 
 def ground_one(pipeline: Any, one: Window) -> Pixels:
-    """``pipeline(...)`` for a window, its box and phrase given in all steps."""
+    """Call the pipeline on one window, grounded by its box and phrase in all steps."""
     name = CLASSES[one.label].replace("_", " ")
     picture: Pixels = pipeline(
         prompt=CAPTION.format(name),

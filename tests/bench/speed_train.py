@@ -1,4 +1,4 @@
-"""How fast training is beside ultralytics' own ``train``: see speed.py, which runs this."""
+"""Compare the speed of training with ultralytics' own ``train``. Run by speed.py."""
 
 import statistics
 import tempfile
@@ -30,11 +30,11 @@ AfterStep = Callable[[Any], None]
 
 
 class Finished(Exception):  # noqa: N818 - ends a training that has been timed
-    """Enough blocks."""
+    """All blocks of a training are timed."""
 
 
 class Turns:
-    """Lets several trainings run in turns, a block of steps each, and times the blocks."""
+    """Runs several trainings in turns, one block of steps each, and times the blocks."""
 
     def __init__(self, names: list[str], block_steps: int) -> None:
         self.names, self.block_steps = names, block_steps
@@ -42,19 +42,19 @@ class Turns:
         self.change, self.turn = threading.Condition(), 0
 
     def wait(self, name: str) -> float:
-        """Until it is the turn of ``name``; when that was."""
+        """Wait for the turn of ``name`` and return the time."""
         with self.change:
             self.change.wait_for(lambda: self.names[self.turn] == name)
         return time.perf_counter()
 
     def hand_over(self) -> None:
-        """To the next."""
+        """Give the turn to the next training."""
         with self.change:
             self.turn = (self.turn + 1) % len(self.names)
             self.change.notify_all()
 
     def run(self, name: str, train: Callable[[AfterStep], object]) -> None:
-        """One training, in its own thread, until its blocks are timed."""
+        """Run one training, in its own thread, until its blocks are timed."""
         state = {"steps": 0, "start": self.wait(name)}
 
         def after_step(_: Any) -> None:
@@ -74,7 +74,7 @@ class Turns:
 
 
 def measure_train() -> dict[str, Any]:
-    """Ours at its default precision and in float32, as theirs is; ``train_ratio`` is of float32 against float32."""
+    """Ours at its default precision and in float32, theirs in float32; ``train_ratio`` compares float32."""
     with tempfile.TemporaryDirectory() as folder:
         records = write_pictures(Path(folder))
         cases = {f"{size_px}px": compare(Path(folder), records, size_px, steps) for size_px, steps in CASES.items()}
@@ -82,7 +82,7 @@ def measure_train() -> dict[str, Any]:
 
 
 def compare(folder: Path, records: tuple[LabeledImage, ...], size_px: int, block_steps: int) -> dict[str, Any]:
-    """Images/s of each, and ours over theirs."""
+    """Images/s of each training, and the ratios of ours to theirs."""
     trainings = {
         "ours": lambda after: ours(records, size_px, after, {}),
         "ours_float32": lambda after: ours(records, size_px, after, {"amp": False}),
@@ -101,14 +101,14 @@ def compare(folder: Path, records: tuple[LabeledImage, ...], size_px: int, block
 
 
 def summary(speeds: list[float]) -> dict[str, float]:
-    """Median and range of the warm blocks, and the first block, which has the set-up in it."""
+    """Median and range of the warm blocks, and the first block, which includes the set-up."""
     warm = speeds[NUM_WARM:]
     figures = {"images_per_s": statistics.median(warm), "slowest": min(warm), "fastest": max(warm)}
     return {name: round(value, 2) for name, value in (figures | {"first_block": speeds[0]}).items()}
 
 
 def ours(records: tuple[LabeledImage, ...], size_px: int, after_step: AfterStep, overrides: dict[str, Any]) -> None:
-    """Our trainer on real images alone."""
+    """Train with our trainer on real images only."""
     from loop.training.ultralytics.trainer import Training
 
     with tempfile.TemporaryDirectory() as folder:
@@ -134,7 +134,7 @@ def ours(records: tuple[LabeledImage, ...], size_px: int, after_step: AfterStep,
 
 
 def theirs(folder: Path, size_px: int, after_step: AfterStep) -> None:
-    """``YOLO.train`` on the same pictures, kept in memory, without validation, plots and checkpoints."""
+    """Train with ``YOLO.train`` on the same images in memory, without validation, plots and checkpoints."""
     from ultralytics import YOLO
 
     yolo = YOLO(MODEL)
@@ -155,7 +155,7 @@ def theirs(folder: Path, size_px: int, after_step: AfterStep) -> None:
 
 
 def write_pictures(folder: Path) -> tuple[LabeledImage, ...]:
-    """Noise with boxes on it, 320 x 240 px, in ultralytics' layout and as our records."""
+    """Write images of 320 x 240 px with boxes on noise in ultralytics' layout; returns their records."""
     (folder / "images").mkdir()
     (folder / "labels").mkdir()
     names = "\n".join(f"  {number}: {name}" for number, name in enumerate(CLASSES))
@@ -165,7 +165,7 @@ def write_pictures(folder: Path) -> tuple[LabeledImage, ...]:
 
 
 def write_picture(folder: Path, name: str, rng: np.random.Generator) -> LabeledImage:
-    """One picture, its label file and its record."""
+    """Write one image and its label file; returns its record."""
     width, height, num_boxes = 320, 240, 5
     corners, sides = rng.integers(0, 160, (num_boxes, 2)), rng.integers(20, 80, (num_boxes, 2))
     labels = rng.integers(0, len(CLASSES), num_boxes)

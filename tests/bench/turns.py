@@ -1,4 +1,4 @@
-"""Calls that are compared take turns, in one process, so that what else the machine does hits all of them alike."""
+"""Timing of calls that take turns in one process, so that other load on the machine affects all of them alike."""
 
 import statistics
 import time
@@ -12,11 +12,11 @@ NUM_REPEATS = 7
 def in_turns(
     num_images: int, calls: dict[str, Callable[[], object]], num_repeats: int = NUM_REPEATS
 ) -> dict[str, dict[str, float]]:
-    """Seconds of each call's first run, then medians over ``num_repeats`` rounds in which every call has its turn."""
+    """Time each call: the seconds of its first run, and its median speed over ``num_repeats`` rounds of all calls."""
     first_s = {name: seconds(call)[0] for name, call in calls.items()}
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for repeat in range(num_repeats):
-        for name in sorted(calls, reverse=repeat % 2 == 1):  # none always goes first
+        for name in sorted(calls, reverse=repeat % 2 == 1):  # the order alternates
             spent[name].append(seconds(calls[name]))
     medians = {
         name: [statistics.median(column) for column in zip(*pairs, strict=True)] for name, pairs in spent.items()
@@ -32,7 +32,7 @@ def in_turns(
 
 
 def seconds(call: Callable[[], object]) -> tuple[float, float]:
-    """Wall-clock seconds and CPU seconds of this process."""
+    """Wall-clock seconds and CPU seconds that the call takes."""
     start = time.perf_counter(), time.process_time()
     call()
     if torch.cuda.is_available():
@@ -41,7 +41,7 @@ def seconds(call: Callable[[], object]) -> tuple[float, float]:
 
 
 def ratio_to_best(case: dict[str, dict[str, float]]) -> dict[str, float]:
-    """Ours over the best of the others, by either clock."""
+    """Speed of ours relative to the fastest of the others, for both clocks."""
     return {
         f"{clock}_ratio": round(
             case["ours"][unit] / max(speed[unit] for name, speed in case.items() if name != "ours"), 3
@@ -51,5 +51,5 @@ def ratio_to_best(case: dict[str, dict[str, float]]) -> dict[str, float]:
 
 
 def headline(case: dict[str, float]) -> float:
-    """The ratio that counts: without a GPU that in CPU seconds, which other work on the machine does not decide."""
+    """The ratio to report: in seconds with a GPU, else in CPU seconds, which depend little on other load."""
     return case["s_ratio" if torch.cuda.is_available() else "cpu_s_ratio"]

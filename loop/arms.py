@@ -21,9 +21,8 @@ from loop.config import LoopConfig, MixingConfig, digest
 from loop.data.importing import Dataset
 from loop.hosting.records import Progress
 from loop.progress import Reporter
-from loop.report.fit_sheet import fit_sheet
 from loop.state import Cost, once
-from loop.training.fit import FitJob, FitResult, fit, fit_fingerprint
+from loop.training.fit import DrawSheet, FitJob, FitResult, fit, fit_fingerprint
 from loop.training.job import TrainJob, TrainResult
 from loop.training.train import train
 
@@ -47,6 +46,7 @@ class Trainings:
     config: LoopConfig
     data: Dataset
     reporter: Reporter
+    draw_sheet: DrawSheet | None = None  # draws the sample sheets of fits, if any
 
     def for_mining(self) -> "Trainings":
         """Those of the detector that decides what is easy: of mining.detector, if there is one, else these."""
@@ -149,7 +149,7 @@ class Trainings:
             def follow(now: Progress) -> None:
                 progress.reach(now.step, f"loss {now.loss:.3f}")
 
-            result = fit(job, self.config.hosting, follow, fit_sheet)
+            result = fit(job, self.config.hosting, follow, self.draw_sheet)
             progress.reach(
                 result.steps, f"steps, {result.images_per_s:.0f} images/s, {result.launch_s:.0f} s to launch"
             )

@@ -21,6 +21,7 @@ from loop.hosting.launch import nodes
 from loop.hosting.placement import without_gpu
 from loop.keep import Fate
 from loop.progress import Reporter
+from loop.report.fit_sheet import fit_sheet
 from loop.report.round import report_round
 from loop.report.run import report_run
 from loop.round import run_round
@@ -58,7 +59,7 @@ def _drive(config: LoopConfig, reporter: Reporter) -> UPath:
         for kind, state in states.items():
             for remark in state.get("remarks", ()):
                 reporter.warn(f"{kind}: {remark}")
-        trainings = Trainings(config=config, data=data, reporter=reporter)
+        trainings = Trainings(config=config, data=data, reporter=reporter, draw_sheet=fit_sheet)
         loop = Loop(config=config, data=data, folder=folder, trainings=trainings, reporter=reporter)
         with _tracker(folder, config) as tracker:
             _rounds(loop, tracker)

@@ -1,8 +1,8 @@
-"""What our own diffusion models share (DDPM, arXiv 2006.11239): forward process, sampling, and a step of the fit."""
+"""Base of our own diffusion models (DDPM, arXiv 2006.11239): forward process, sampling, and a step of the fit."""
 
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -15,15 +15,16 @@ from actors.precision import native_dtypes
 
 NUM_TRAIN_TIMESTEPS = 1000
 _EMA_DECAY = 0.995
-_PROCESS = (  # what of a scheduler's config makes the forward process, and says what the network predicts
+_PROCESS = (  # keys of a scheduler's config that define the forward process and the prediction
     *("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas"),
     *("rescale_betas_zero_snr", "prediction_type"),
 )
 
-Predict = Callable[[Tensor, Tensor], Tensor]  # noisy pictures [b, ...] and a timestep, to what the network predicts
+Predict = Callable[[Tensor, Tensor], Tensor]  # noisy pictures [b, ...] and a timestep to the prediction
+Scheduler: TypeAlias = Any  # diffusers is not typed
 
 
-def noise_scheduler() -> Any:  # noqa: ANN401 - diffusers is not typed
+def noise_scheduler() -> Scheduler:
     """The forward process: cosine schedule (arXiv 2102.09672), v-prediction (arXiv 2202.00512)."""
     from diffusers import DDPMScheduler
 
@@ -33,21 +34,21 @@ def noise_scheduler() -> Any:  # noqa: ANN401 - diffusers is not typed
 
 
 def last_timestep(strength: float) -> int:
-    """The noisiest timestep that sampling from ``strength`` ever sees, and that needs fitting."""
+    """The noisiest timestep in sampling from ``strength``; noisier ones need no fit."""
     return max(round(strength * NUM_TRAIN_TIMESTEPS) - 1, 1)
 
 
 def sampling_timesteps(strength: float, num_steps: int) -> list[int]:
-    """Falling timesteps, evenly spaced from ``strength`` of the whole range; fewer where it has not so many."""
+    """Falling timesteps, evenly spaced from ``strength`` of the whole range; fewer if there are not enough."""
     last = last_timestep(strength)
     falling = np.linspace(last, 0, min(num_steps, last) + 1)[:-1]
     return [round(float(step)) for step in falling]
 
 
-def sample(forward: Any, predict: Predict, start: Tensor, noise: Tensor, timesteps: Sequence[int]) -> Tensor:  # noqa: ANN401 - of diffusers
+def sample(forward: Scheduler, predict: Predict, start: Tensor, noise: Tensor, timesteps: Sequence[int]) -> Tensor:
     """Pictures ``[b, ...]`` by DPM-Solver++ (arXiv 2211.01095), from ``start`` with ``noise`` of the first timestep.
 
-    That is SDEdit (arXiv 2108.01073); of a first timestep with hardly any signal left, ``start`` does not matter.
+    This is SDEdit (arXiv 2108.01073). If the first timestep leaves hardly any signal, ``start`` does not matter.
     """
     from diffusers import DPMSolverMultistepScheduler
 
@@ -71,13 +72,13 @@ def noise_of(seed: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
 
 
 def to_pixels(pictures: Tensor) -> list[Pixels]:
-    """Pictures ``[b, 3, H, W]`` in [-1, 1], cut there, as ``[H, W, 3]`` uint8 each."""
+    """Pictures ``[b, 3, H, W]``, clipped to [-1, 1], as ``[H, W, 3]`` uint8 each."""
     pixels = ((pictures.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     return list(pixels.permute(0, 2, 3, 1).cpu().numpy())
 
 
-def target_of(forward: Any, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:  # noqa: ANN401 - of diffusers
-    """What the network is to predict. Raises ValueError for a forward process that asks for neither noise nor v."""
+def target_of(forward: Scheduler, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+    """The target of the prediction. Raises ValueError for a forward process that predicts neither noise nor v."""
     match forward.config.prediction_type:
         case "epsilon":
             return noise
@@ -108,7 +109,7 @@ class Learner:
         self.optimizer.add_param_group({"params": list(beside.parameters()), "lr": peak})
 
     def warm_start(self, weights: Mapping[str, Tensor]) -> None:
-        """Begin with these weights of the network's."""
+        """Start from these weights of the network."""
         for network in (self.network, self.average):
             network.load_state_dict(dict(weights))
 
@@ -141,7 +142,7 @@ class Learner:
         return {name: part.state_dict() for name, part in parts.items()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up where ``state`` was taken."""
+        """Continue from an earlier ``state``."""
         for name, tensors in state.items():
             getattr(self, name).load_state_dict(tensors)
 
@@ -154,7 +155,7 @@ class Learner:
         return value / self.worker.num_workers
 
     def _share(self, gradients: Sequence[Tensor]) -> None:
-        """Each becomes its mean over the workers, in place."""
+        """Replace each gradient by its mean over the workers, in place."""
         if self.worker.num_workers == 1:
             return
         flat = self.mean(torch.cat([gradient.flatten() for gradient in gradients]))

@@ -1,6 +1,6 @@
 """Fitting the layout model (GeoDiffusion, arXiv 2306.04607, Sec. 3.3; DetDiffusion, arXiv 2403.13304, Eq. 5).
 
-Text encoder and U-Net learn; the VAE does not. The checkpoint is the exponential moving average of the weights.
+Text encoder and U-Net are trained; the VAE is not. The checkpoint is the exponential moving average of the weights.
 """
 
 from collections.abc import Sequence
@@ -31,16 +31,16 @@ from actors.precision import autocast
 from actors.records import Annotation, Difficulty, LabeledImage, Lineage
 from actors.seeds import derive_seed
 
-_CACHE_BYTES = 2**30  # of pictures are kept in memory; of larger data sets many are read again each time
+_CACHE_BYTES = 2**30  # of pictures in memory; in larger data sets, many are read again each time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Example:
-    """One real image as the model is shown it."""
+    """One real image as an example for the model."""
 
     picture: NDArray[np.float32]  # [3, S, S] in [-1, 1]
     prompt: LayoutPrompt
-    boxes: geometry.Boxes  # [k, 4] px of the real image, mirrored if the picture is: those of the prompt, in its order
+    boxes: geometry.Boxes  # [k, 4] px of the real image, mirrored with the picture: those of the prompt, in its order
     masks: tuple[str, ...]  # of the boxes, as in ``LabeledImage``, never mirrored; () where the image has none
     mirrored: bool
     size: tuple[int, int]  # width and height of the real image, px
@@ -48,13 +48,13 @@ class Example:
     noise_seed: int
 
     def object_masks(self, size: tuple[int, int]) -> NDArray[np.float32]:
-        """Of the objects that the prompt tells of, ``[K, h, w]`` on a grid of ``size`` (h, w)."""
-        told = slice(len(self.prompt.spans))
-        return instance_masks(self.masks[told], self.boxes[told], *self.size, size, mirrored=self.mirrored)
+        """Masks ``[K, h, w]`` of the prompt's objects on a grid of ``size`` (h, w)."""
+        kept = slice(len(self.prompt.spans))
+        return instance_masks(self.masks[kept], self.boxes[kept], *self.size, size, mirrored=self.mirrored)
 
 
 class Examples:
-    """Endless examples; the one at a place of a step depends on the seed, the step and the place alone."""
+    """Endless examples; the one at a place in a step depends on the seed, the step and the place alone."""
 
     def __init__(self, config: LayoutSettings, data: FitData, writer: PromptWriter) -> None:
         self.config, self.data, self.writer = config, data, writer
@@ -63,7 +63,7 @@ class Examples:
         self.picture = lru_cache(_CACHE_BYTES // (3 * self.size_px**2))(self._picture)
 
     def batch(self, step: int, places: Sequence[int]) -> list[Example]:
-        """Those at ``places`` of a step."""
+        """The examples at ``places`` in a step."""
         return [self._example(np.random.default_rng(derive_seed(self.data.seed, "fit", step, p))) for p in places]
 
     def _example(self, rng: np.random.Generator) -> Example:
@@ -72,10 +72,10 @@ class Examples:
         image = self.data.images[number]
         annotation = flipped(image.annotation, image.width) if mirrored else image.annotation
         prompt = self._prompt(number, annotation, rng)
-        untold = rng.random() < self.config.fit.null_prompt
+        dropped = rng.random() < self.config.fit.null_prompt
         return Example(
             picture=network_input(self.picture(image.uri), mirrored=mirrored),
-            prompt=self.empty if untold else prompt,
+            prompt=self.empty if dropped else prompt,
             boxes=annotation.boxes[list(prompt.kept)],
             masks=tuple(image.masks[index] for index in prompt.kept) if image.masks else (),
             mirrored=mirrored,
@@ -92,13 +92,13 @@ class Examples:
         return self.writer.write(annotation, image.width, image.height, self.data.difficulties[number], rng)
 
     def num_cut(self) -> int:
-        """Boxes that have no room in their prompts, each image written once."""
+        """Number of boxes that have no room in their prompts, with each image written once."""
         rng, images = np.random.default_rng(self.data.seed), self.data.images
         return sum(self._prompt(number, image.annotation, rng).num_cut for number, image in enumerate(images))
 
 
 class LayoutFit:
-    """See ``actors.generators.base.Fit``."""
+    """See ``actors.fitting.Fit``."""
 
     def __init__(self, config: LayoutSettings, data: FitData, worker: Worker) -> None:
         self.config, self.worker, self.fit = config, worker, config.fit
@@ -115,13 +115,13 @@ class LayoutFit:
         denoiser = self.network.denoiser
         self.learner = Learner(denoiser, _groups(config, denoiser), self.num_steps, worker)
         if self.network.device.type == "cpu":
-            _unfuse_attention(denoiser.unet)  # not the average's, which only draws
+            _unfuse_attention(denoiser)  # not the average, which only samples
         self.perception = Perception(denoiser, self.network.device) if config.fit.mask_loss else None
         if self.perception:
             self.learner.add(self.perception.head, config.fit.learning_rate)
 
     def warm_start(self, uri: str) -> None:
-        """Begin with the weights at ``uri``."""
+        """Start from the weights at ``uri``."""
         own = self.network.header()
         _, weights = read_fitted(uri, own.family, own.model, own.classes)
         self.learner.warm_start(weights)
@@ -134,11 +134,11 @@ class LayoutFit:
         return self.learner.update(number, [partial(self._loss, number, part) for part in parts])
 
     def state(self) -> dict[str, Any]:
-        """Network, average, optimiser, and the perception-aware loss's head where there is one."""
+        """Network, average, optimiser, and the perception-aware loss's head if there is one."""
         return self.learner.state()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up where ``state`` was taken."""
+        """Continue from an earlier ``state``."""
         self.learner.restore(state)
 
     def preview(self) -> list[Preview]:
@@ -148,11 +148,11 @@ class LayoutFit:
         return _previews(self.config, network, self.examples.data)
 
     def save(self, uri: str) -> None:
-        """The averaged weights; the segmentation head is not among them."""
+        """Write the averaged weights to ``uri``, without the segmentation head."""
         save_network(self.network, self.learner.average, uri)
 
     def _loss(self, step: int, places: Sequence[int]) -> Tensor:
-        """Foreground-weighted squared error, and lambda times the perception-aware loss."""
+        """Foreground-weighted squared error, plus lambda times the perception-aware loss."""
         batch, network = self.examples.batch(step, places), self.network
         latents = network.encode(torch.from_numpy(np.stack([example.picture for example in batch])))
         noise = _noise(batch, network)
@@ -175,18 +175,19 @@ class LayoutFit:
         return foreground_weight(masks, weight=self.fit.foreground_weight, power=self.fit.foreground_power)
 
 
-def _unfuse_attention(unet: Any) -> None:  # noqa: ANN401 - of diffusers
-    """Attention in separate steps: on CPUs the fused kernel's backward pass in bfloat16 takes several times as long.
+def _unfuse_attention(denoiser: Denoiser) -> None:
+    """Compute attention in separate steps: on CPUs, the fused bfloat16 kernel's backward pass is several times slower.
 
-    Forward it is the faster one, so that drawing keeps it.
+    Its forward pass is faster, so sampling keeps it.
     """
     from diffusers.models.attention_processor import AttnProcessor
 
+    unet: Any = denoiser.unet
     unet.set_attn_processor(AttnProcessor())
 
 
 class Perception:
-    """The segmentation head on the U-Net's decoder, there only while the model is fitted."""
+    """The segmentation head on the U-Net's decoder, used only while the model is fitted."""
 
     def __init__(self, denoiser: Denoiser, device: torch.device) -> None:
         text: Any = denoiser.text_encoder
@@ -194,7 +195,7 @@ class Perception:
         self.head = MaskHead(self.tap.channels, text.config.hidden_size).to(device)
 
     def loss(self, batch: Sequence[Example], states: Tensor, alphas_cumprod_t: Tensor) -> Tensor:
-        """That of the U-Net's last forward pass; images with an empty prompt have no objects to be found."""
+        """The loss of the U-Net's last forward pass; images with an empty prompt have no objects."""
         levels = self.tap.take()
         objects, valid = object_states(states, [example.prompt for example in batch])
         logits = self.head(levels, objects)
@@ -204,16 +205,16 @@ class Perception:
 
 
 def _previews(config: LayoutSettings, network: LayoutNetwork, data: FitData) -> list[Preview]:
-    """A few real images with boxes, and what the network draws after their layouts, which are not arranged anew."""
+    """A few real images with boxes, and the network's pictures of their layouts, without variations."""
     order = np.random.default_rng(derive_seed(data.seed, "preview")).permutation(len(data.images))
     boxed = [data.images[place] for place in order if not data.images[place].annotation.ignore.all()]
     images = boxed[:NUM_PREVIEWS]
-    asked = tuple(Difficulty) if config.prompt.attribute else ("origin",)
+    requested = tuple(Difficulty) if config.prompt.attribute else ("origin",)
     as_they_are = ArrangementConfig(flip=False, jitter=0.0, recombine=0.0)
     drawn = {}
-    for strategy in asked:
-        told = config.model_copy(update={"arrangement": as_they_are, "strategy": strategy})
-        drawn[str(strategy)] = LayoutGenerator(told, images, network).generate([_lineage(one, data) for one in images])
+    for strategy in requested:
+        plain = config.model_copy(update={"arrangement": as_they_are, "strategy": strategy})
+        drawn[str(strategy)] = LayoutGenerator(plain, images, network).generate([_lineage(one, data) for one in images])
     return [
         Preview(
             real=read(image.uri),
@@ -231,7 +232,7 @@ def _lineage(image: LabeledImage, data: FitData) -> Lineage:
 
 
 def _groups(config: LayoutSettings, denoiser: Denoiser) -> list[dict[str, Any]]:
-    """AdamW's groups: the U-Net, and the text encoder at a rate of its own."""
+    """AdamW's groups: the U-Net, and the text encoder with a rate of its own."""
     rate, network = config.fit.learning_rate, config.network
     share = network.text_learning_rate if isinstance(network, StableDiffusionConfig) else 1.0
     parts = (denoiser.unet, rate), (denoiser.text_encoder, rate * share)

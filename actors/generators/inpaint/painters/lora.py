@@ -19,7 +19,7 @@ class LoraConfig(Config):
     path: str
     """Local file, local folder, or hub id."""
     weight_name: str | None = None
-    """The file's name in the folder or repository, where there are several."""
+    """The file's name in the folder or repository, if there are several."""
     scale: float = 1.0
     """Factor of the added weights."""
 

@@ -1,7 +1,6 @@
 """Fitting the crop painter (DDPM, arXiv 2006.11239, Algorithm 1): real boxes in windows, with holes to fill.
 
-The checkpoint is the exponential moving average of the weights. Several workers share each batch, and average their
-gradients.
+The checkpoint is the exponential moving average of the weights. Workers share each batch and average their gradients.
 """
 
 from collections.abc import Sequence
@@ -37,18 +36,18 @@ from actors.seeds import derive_seed
 
 Turnable = TypeVar("Turnable", Pixels, Mask)
 
-REACH = 1.25  # windows are cut larger by this, and then shifted and scaled within it
-_OUTSIDE_WEIGHT = 0.1  # of the loss outside the hole, where the answer is in the input
+REACH = 1.25  # crops are larger than windows by this factor; windows are shifted and scaled within them
+_OUTSIDE_WEIGHT = 0.1  # of the loss outside of the hole, where the target is in the input
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Crop:
-    """A real object and what is around it."""
+    """A real object with its surroundings."""
 
     pixels: Pixels  # [R, R, 3], R = REACH * S
-    holes: Mask  # [R, R]: what would be painted anew
+    holes: Mask  # [R, R]: the pixels to paint
     box: geometry.Boxes  # [4] px of the crop
-    instance: Mask | None  # [R, R]: the object's own pixels; None where nothing says which they are
+    instance: Mask | None  # [R, R]: the object's own pixels; None if it has no mask
     label: int
     difficulty: Difficulty
 
@@ -83,11 +82,11 @@ def crops(
 
 
 def _instance(image: LabeledImage, index: int, place: Frame, size_px: int) -> Mask | None:
-    """The mask of a box in its window, if it has one of which something is left there."""
+    """The mask of a box in its window; None if it has none, or an empty one there."""
     if not image.masks or not image.masks[index]:
         return None
-    seen = place.cut_mask(decode(image.masks[index], image.width, image.height), size_px, share=0.5)
-    return seen if seen.any() else None
+    visible = place.cut_mask(decode(image.masks[index], image.width, image.height), size_px, share=0.5)
+    return visible if visible.any() else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -96,31 +95,31 @@ class Example:
 
     image: NDArray[np.float32]  # [3, S, S] in [-1, 1]
     known: NDArray[np.float32]  # [5, S, S]
-    mask: NDArray[np.float32]  # [1, S, S]: the object, which the perception-aware loss asks for
+    mask: NDArray[np.float32]  # [1, S, S]: the object, the target of the perception-aware loss
     condition: int
     timestep: int
     noise: NDArray[np.float32]  # [3, S, S]
 
 
 class Examples:
-    """Endless examples; the one at a place of a step depends on the seed, the step and the place alone."""
+    """Endless examples; the one at a place in a step depends on the seed, the step and the place alone."""
 
     def __init__(
         self, config: CropSettings, found: Sequence[Crop], num_classes: int, seed: int, *, flip: bool, rotate: bool
     ) -> None:
         if not found:
-            raise ValueError("crop painter: there is no box to fit on; it needs at least one that is not ignored")
+            raise ValueError("crop painter: no box to fit on; label at least one that is not ignored")
         self.config, self.seed, self.none = config, seed, num_classes * len(Difficulty)
         self.flip, self.rotate = flip, rotate
         self.last_timestep = last_timestep(config.strength)
         self.by_class = [group for label in range(num_classes) if (group := [c for c in found if c.label == label])]
 
     def batch(self, step: int, rank: int = 0, num_workers: int = 1) -> list[Example]:
-        """This worker's examples of a step."""
+        """The worker's examples in a step."""
         return [self.example(step, place) for place in range(rank, self.config.fit_batch_size, num_workers)]
 
     def example(self, step: int, place: int) -> Example:
-        """Classes take turns by chance, equally often whatever their share of the boxes."""
+        """A random example; all classes are equally likely, whatever their share of the boxes."""
         rng = np.random.default_rng(derive_seed(self.seed, "fit", step, place))
         group = self.by_class[rng.integers(len(self.by_class))]
         crop = group[rng.integers(len(group))]
@@ -139,7 +138,7 @@ class Examples:
         )
 
     def window(self, place: int) -> Window:
-        """One that is not for fitting: the middle of a crop, classes in turns, as a painter is given it."""
+        """A window for previews, as given to a painter: the middle of a crop; classes take turns."""
         rng = np.random.default_rng(derive_seed(self.seed, "preview", place))
         group = self.by_class[place % len(self.by_class)]
         crop = group[rng.integers(len(group))]
@@ -157,7 +156,7 @@ class Examples:
 
 
 def _shifted(crop: Crop, size_px: int, rng: np.random.Generator) -> Crop:
-    """A window of the crop, a little larger or smaller than painting would take, and not in its middle."""
+    """A random window of the crop, slightly larger or smaller than in painting, and off centre."""
     import cv2
 
     side = rng.uniform(0.85, 1.15) * size_px
@@ -182,7 +181,7 @@ def _shifted(crop: Crop, size_px: int, rng: np.random.Generator) -> Crop:
 
 
 def _turned(crop: Crop, quarter_turns: int, *, mirrored: bool) -> Crop:
-    """A crop turned anticlockwise, then mirrored, its box with it."""
+    """The crop and its box, rotated anticlockwise, then mirrored."""
     size_px, box = len(crop.holes), crop.box
     for _ in range(quarter_turns):  # (x, y) goes to (y, S - x)
         box = np.array([box[1], size_px - box[2], box[3], size_px - box[0]], np.float32)
@@ -203,9 +202,9 @@ def _turned(crop: Crop, quarter_turns: int, *, mirrored: bool) -> Crop:
 
 
 class CropFit:
-    """See ``actors.generators.base.Fit``."""
+    """See ``actors.fitting.Fit``."""
 
-    boxes_cut = 0  # each has a window of its own
+    boxes_cut = 0  # each box has a window of its own
 
     def __init__(
         self,
@@ -231,7 +230,7 @@ class CropFit:
             self.learner.add(self.perception.head, config.learning_rate)
 
     def warm_start(self, uri: str) -> None:
-        """Begin with the weights at ``uri``."""
+        """Start from the weights at ``uri``."""
         self.learner.warm_start(read_network(self.config, self.classes, uri)[1])
 
     def step(self, number: int) -> float:
@@ -240,11 +239,11 @@ class CropFit:
         return self.learner.update(number, [lambda: self._loss(batch)])
 
     def state(self) -> dict[str, Any]:
-        """Network, average, optimiser, and the perception-aware loss's head where there is one."""
+        """Network, average, optimiser, and the perception-aware loss's head if there is one."""
         return self.learner.state()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up where ``state`` was taken."""
+        """Continue from an earlier ``state``."""
         self.learner.restore(state)
 
     def preview(self) -> list[Preview]:
@@ -253,35 +252,35 @@ class CropFit:
         return [_preview(painter, self.examples.window(place)) for place in range(NUM_PREVIEWS)]
 
     def save(self, uri: str) -> None:
-        """The network's averaged weights, and nothing else: a head is not needed to paint."""
+        """Write the network's averaged weights to ``uri``, without the head, which painting does not need."""
         save_network(self.learner.average, self.config, self.classes, self.attributes, uri)
 
     def _loss(self, batch: Sequence[Example]) -> Tensor:
-        """Mean squared error of the clean picture that v stands for: with little noise there is little to win.
+        """Mean squared error of the clean picture implied by v, which weights steps with little noise less.
 
-        A pixel in the hole counts fully, one outside by a tenth. The perception-aware loss, if any, is added.
+        Pixels in the hole have weight 1, others 0.1. The perception-aware loss is added if it is on.
         """
 
         def stacked(name: str) -> Tensor:
             return torch.from_numpy(np.stack([getattr(one, name) for one in batch])).to(self.device)
 
         image, known, noise = stacked("image"), stacked("known"), stacked("noise")
-        timesteps, told = stacked("timestep"), stacked("condition")
+        timesteps, conditions = stacked("timestep"), stacked("condition")
         noisy = self.scheduler.add_noise(image, noise, timesteps)
         target = target_of(self.scheduler, image, noise, timesteps)
         with autocast(self.device):
-            predicted = self.network(torch.cat([noisy, known], dim=1), timesteps, told).sample.float()
+            predicted = self.network(torch.cat([noisy, known], dim=1), timesteps, conditions).sample.float()
         alphas = self.scheduler.alphas_cumprod.to(self.device)[timesteps]
         noise_power = 1 - alphas[:, None, None, None]
         weights = (known[:, 3:4] * (1 - _OUTSIDE_WEIGHT) + _OUTSIDE_WEIGHT) * noise_power
         loss: Tensor = ((predicted - target) ** 2 * weights).sum() / (3 * self.learner.mean(weights.sum()))
         if self.perception:
-            loss = loss + self.config.mask_loss_weight * self.perception.loss(told, stacked("mask"), alphas)
+            loss = loss + self.config.mask_loss_weight * self.perception.loss(conditions, stacked("mask"), alphas)
         return loss
 
 
 def _preview(painter: CropPainter, window: Window) -> Preview:
-    variants = [replace(window, difficulty=asked) for asked in Difficulty]
+    variants = [replace(window, difficulty=requested) for requested in Difficulty]
     holes = window.mask[..., None]
     return Preview(
         real=window.pixels,

@@ -200,7 +200,7 @@ def test_config_keys_that_the_prose_names_exist(page):
 def test_the_messages_of_the_troubleshooting_page_are_those_of_the_code():
     text = (ROOT / "docs/troubleshooting.md").read_text()
     shown = re.findall(r"^### `(.+)`$", text, flags=re.MULTILINE)
-    files = [file for package in ("actors", "loop") for file in ROOT.glob(f"{package}/**/*.py")]
+    files = [file for package in ("actors", "loop", "detloop") for file in ROOT.glob(f"{package}/**/*.py")]
     messages = set().union(*map(strings, files))
     assert len(shown) > 20
     assert [one for one in shown if not any(one in message for message in messages)] == []

@@ -103,6 +103,20 @@ def test_the_quickstart_runs_as_a_job(cluster, checkout, tmp_path):
     assert_small_upload(folder)
 
 
+def test_a_job_runs_from_a_folder_with_a_loop_and_actors_of_its_own(cluster, tmp_path):
+    """Their folder comes first on the path of the driver and of the workers; detloop is installed beside Ray."""
+    environment, _ = cluster
+    project = tmp_path / "project"
+    (project / "actors").mkdir(parents=True)
+    for shadow in ("loop.py", "actors/__init__.py"):
+        (project / shadow).touch()
+    shutil.copytree(ROOT / "configs", project / "configs")
+    command = ["env", "RAY_ENABLE_UV_RUN_RUNTIME_ENV=0", RAY.with_name("detloop"), *DETLOOP[3:]]
+    submitted = submit(TINY, tmp_path, project, environment, command)
+    assert submitted.returncode == 0, submitted.stdout
+    assert "kept/candidates" in submitted.stdout
+
+
 def test_a_job_with_a_broken_config_fails_and_says_why(cluster, checkout, tmp_path):
     environment, _ = cluster
     submitted = submit(["mining.bugdet=3"], tmp_path, checkout, environment)
@@ -133,10 +147,10 @@ def assert_small_upload(folder):
         assert sum(file.stat().st_size for file in files) < 5e6  # but for what is made on the node
 
 
-def submit(overrides, root, checkout, environment):
+def submit(overrides, root, folder, environment, detloop=DETLOOP):
     sets = [word for override in [*overrides, f"root={root}"] for word in ("--set", override)]
-    command = [RAY, "job", "submit", "--working-dir", ".", "--", *DETLOOP, *sets]
-    return run(command, environment, cwd=checkout)
+    command = [RAY, "job", "submit", "--working-dir", ".", "--", *detloop, *sets]
+    return run(command, environment, cwd=folder)
 
 
 def run(command, environment, cwd=None):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from actors.fitting import Worker
 from actors.images import Pixels
@@ -93,30 +94,32 @@ class Learner:
     """A network in training over one or more workers: AdamW, cosine schedule, moving average of the weights."""
 
     def __init__(self, network: nn.Module, groups: Sequence[dict[str, Any]], num_steps: int, worker: Worker) -> None:
-        """``groups`` are AdamW's, each with its peak ``lr``: it rises over the first twentieth and falls to 0."""
+        """``groups`` are AdamW's, each with its peak ``lr``, which rises from 0 for a twentieth and falls to 0."""
+        from diffusers.training_utils import EMAModel
+
         self.network, self.num_steps, self.worker = network, num_steps, worker
-        self.average = deepcopy(network).requires_grad_(False)
         self.beside: nn.Module | None = None
-        self.peaks = [float(group["lr"]) for group in groups]
+        self.average = deepcopy(network).requires_grad_(False)
+        self.moving: Any = EMAModel((), decay=_EMA_DECAY, foreach=True)
+        self.moving.shadow_params = list(self.average.parameters())  # the module's own, not copies
         self.optimizer = torch.optim.AdamW(list(groups), weight_decay=1e-2)
+        self.schedule = self._schedule()
         device = torch.device(worker.device)  # only float16 has too small a range for gradients
         self.scaler = torch.amp.GradScaler(device.type, enabled=native_dtypes(device)[0] == torch.float16)
 
     def add(self, beside: nn.Module, peak: float) -> None:
         """Let a module learn beside the network, which is neither averaged nor part of what is sampled with."""
         self.beside = beside
-        self.peaks.append(peak)
         self.optimizer.add_param_group({"params": list(beside.parameters()), "lr": peak})
+        self.schedule = self._schedule()  # of all groups
 
     def warm_start(self, weights: Mapping[str, Tensor]) -> None:
         """Start from these weights of the network."""
         for network in (self.network, self.average):
             network.load_state_dict(dict(weights))
 
-    def update(self, number: int, losses: Sequence[Callable[[], Tensor]]) -> float:
-        """The ``number``-th step, from 0, on the mean of ``losses``; their mean over all workers."""
-        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
-            group["lr"] = peak * schedule(number, self.num_steps)
+    def update(self, losses: Sequence[Callable[[], Tensor]]) -> float:
+        """Take a step on the mean of ``losses``; returns their mean over all workers."""
         self.optimizer.zero_grad()
         total = torch.zeros(())
         for part in losses:  # one after the other: gradients are accumulated
@@ -129,14 +132,14 @@ class Learner:
         torch.nn.utils.clip_grad_norm_(learning, 1.0)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        decay = min(_EMA_DECAY, (1 + number) / (10 + number))
-        with torch.no_grad():  # else the average would hold on to every step that it was made of
-            torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
+        self.moving.optimization_step = self.schedule.last_epoch  # the number of steps done
+        self.moving.step(self.network.parameters())
+        self.schedule.step()
         return float(self.mean(total))
 
     def state(self) -> dict[str, Any]:
         """All that the steps to come depend on."""
-        parts: dict[str, Any] = {"network": self.network, "average": self.average, "optimizer": self.optimizer}
+        parts: dict[str, Any] = {name: getattr(self, name) for name in ("network", "average", "optimizer", "schedule")}
         parts |= {"beside": self.beside} if self.beside else {}
         parts |= {"scaler": self.scaler} if self.scaler.is_enabled() else {}
         return {name: part.state_dict() for name, part in parts.items()}
@@ -163,8 +166,7 @@ class Learner:
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
+    def _schedule(self) -> LRScheduler:
+        from diffusers.optimization import get_cosine_schedule_with_warmup
 
-def schedule(step: int, num_steps: int) -> float:
-    """Share of the peak learning rate: a linear rise over the first twentieth, then a cosine down to 0."""
-    rise = max(num_steps // 20, 1)
-    return min((step + 1) / rise, 0.5 * (1 + float(np.cos(np.pi * step / num_steps))))
+        return get_cosine_schedule_with_warmup(self.optimizer, self.num_steps // 20, self.num_steps)

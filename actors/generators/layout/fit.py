@@ -131,7 +131,7 @@ class LayoutFit:
         places = range(self.worker.rank, self.batch_size, self.worker.num_workers)
         size = len(places) // self.fit.accumulate
         parts = [places[first : first + size] for first in range(0, len(places), size)]
-        return self.learner.update(number, [partial(self._loss, number, part) for part in parts])
+        return self.learner.update([partial(self._loss, number, part) for part in parts])
 
     def state(self) -> dict[str, Any]:
         """Network, average, optimiser, and the perception-aware loss's head if there is one."""

@@ -17,7 +17,6 @@ from actors.generators.diffusion.learner import (
     noise_scheduler,
     sample,
     sampling_timesteps,
-    schedule,
     target_of,
     to_pixels,
 )
@@ -90,21 +89,14 @@ def test_pixels_by_hand():
     assert found[1][0, :, 2].tolist() == [0, 0, 128, 255, 255]  # 127.5 is rounded to even
 
 
-def test_the_rate_rises_for_a_twentieth_and_falls_to_nothing():
-    rates = [schedule(step, 100) for step in range(100)]
-    assert rates[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.5 * (1 + np.cos(np.pi * 0.04))])
-    assert rates[4:] == sorted(rates[4:], reverse=True)
-    assert rates[-1] < 0.001
-
-
 # --- a step of a fit
 
 
-def learner(worker=None, seed=0):
+def learner(worker=None, seed=0, num_steps=18):
     torch.manual_seed(seed)
     network = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
     group = {"params": list(network.parameters()), "lr": 0.1}
-    return Learner(network, [group], 20, worker or Worker(device="cpu"))
+    return Learner(network, [group], num_steps, worker or Worker(device="cpu"))
 
 
 def losses_on(one, rows):
@@ -117,11 +109,25 @@ def weights(one):
     return torch.cat([weight.flatten() for weight in one.network.parameters()]).detach()
 
 
+def test_the_rates_rise_for_a_twentieth_and_fall_to_nothing():
+    one, rates = learner(num_steps=100), []
+    one.add(nn.Linear(4, 1), 0.02)
+    for _ in range(100):
+        rates.append([group["lr"] for group in one.optimizer.param_groups])
+        one.update([losses_on(one, range(8))])
+    first, second = np.transpose(rates)
+    assert second == pytest.approx(first / 5)
+    assert first[:6] == pytest.approx([0, 0.02, 0.04, 0.06, 0.08, 0.1])
+    assert first[52] == pytest.approx(0.05 * (1 + np.cos(np.pi * 47 / 95)))
+    assert first[5:].tolist() == sorted(first[5:], reverse=True)
+    assert first[-1] < 0.0001
+
+
 def test_parts_of_a_batch_make_the_step_of_the_whole():
     whole, parted = learner(), learner()
-    for step in range(5):
-        first = whole.update(step, [losses_on(whole, range(8))])
-        second = parted.update(step, [losses_on(parted, part) for part in ((0, 1), (2, 3), (4, 5), (6, 7))])
+    for _ in range(5):
+        first = whole.update([losses_on(whole, range(8))])
+        second = parted.update([losses_on(parted, part) for part in ((0, 1), (2, 3), (4, 5), (6, 7))])
         assert second == pytest.approx(first, rel=1e-5)
     torch.testing.assert_close(weights(parted), weights(whole), rtol=1e-5, atol=1e-6)
 
@@ -133,9 +139,9 @@ def test_two_workers_make_the_steps_of_one(together):
 
     def steps(one):
         part = range(one.worker.rank, 8, 2)
-        return [one.update(step, [losses_on(one, part)]) for step in range(5)]
+        return [one.update([losses_on(one, part)]) for _ in range(5)]
 
-    expected = [alone.update(step, [losses_on(alone, range(8))]) for step in range(5)]
+    expected = [alone.update([losses_on(alone, range(8))]) for _ in range(5)]
     first, second = together([lambda one=one: steps(one) for one in gang])
     assert first == second == pytest.approx(expected, rel=1e-5)
     assert torch.equal(weights(gang[0]), weights(gang[1]))
@@ -153,23 +159,41 @@ def test_what_learns_beside_is_neither_averaged_nor_forgotten():
         return lambda: (it.beside(it.network[0](torch.ones(1, 4))) - 1).square().mean()
 
     before = one.beside.weight.detach().clone()
-    for step in range(4):
-        one.update(step, [loss(one)])
+    for _ in range(4):
+        one.update([loss(one)])
     assert not torch.equal(one.beside.weight, before)
     other.restore(deepcopy(one.state()))  # as through a file
     for it in (one, other):
-        it.update(4, [loss(it)])
+        it.update([loss(it)])
     assert torch.equal(weights(one), weights(other))
     assert torch.equal(one.beside.weight, other.beside.weight)
 
 
-def test_the_average_follows_the_weights():
+def test_the_average_begins_with_the_first_step_and_follows_more_slowly_each_time():
     one = learner()
-    start = [weight.clone() for weight in one.average.parameters()]
-    one.update(0, [losses_on(one, range(8))])
-    for before, average, weight in zip(start, one.average.parameters(), one.network.parameters(), strict=True):
-        torch.testing.assert_close(average, 0.1 * before + 0.9 * weight)  # (1 + 0) / (10 + 0) is kept
+    one.update([losses_on(one, range(8))])
+    assert equal(one.average, one.network)
+    start = deepcopy(one.average)
+    one.update([losses_on(one, range(8))])
+    for before, average, weight in zip(*map(nn.Module.parameters, (start, one.average, one.network)), strict=True):
+        torch.testing.assert_close(average, 2 / 11 * before + 9 / 11 * weight)  # (1 + 1) / (10 + 1) is kept
         assert average.grad_fn is None  # nor of what it was made: that would grow with every step
+
+
+def test_the_average_goes_on_where_its_state_and_its_module_were_left():
+    """Whoever samples with the module may lay out its weights anew."""
+    one, other = learner(), learner(seed=1)
+    one.update([losses_on(one, range(8))])
+    other.restore(deepcopy(one.state()))
+    other.average.double().float()
+    for it in (one, other):
+        it.update([losses_on(it, range(8))])
+    assert not equal(one.average, one.network)
+    assert equal(one.average, other.average)
+
+
+def equal(one, other):
+    return all(map(torch.equal, one.parameters(), other.parameters()))
 
 
 def test_gradients_in_float16_are_scaled_and_come_to_the_same(monkeypatch):
@@ -178,11 +202,11 @@ def test_gradients_in_float16_are_scaled_and_come_to_the_same(monkeypatch):
     monkeypatch.setattr(module, "native_dtypes", lambda _: [torch.float16, torch.float32])
     scaled = learner()
     assert plain.state().keys() | {"scaler"} == scaled.state().keys()
-    for step in range(3):
+    for _ in range(3):
         for one in (plain, scaled):
-            one.update(step, [losses_on(one, range(8))])
+            one.update([losses_on(one, range(8))])
     torch.testing.assert_close(weights(scaled), weights(plain), rtol=1e-4, atol=1e-5)
     before, scale = weights(scaled), scaled.scaler.get_scale()
-    scaled.update(3, [lambda: losses_on(scaled, range(8))() * torch.inf])
+    scaled.update([lambda: losses_on(scaled, range(8))() * torch.inf])
     assert torch.equal(weights(scaled), before)
     assert scaled.scaler.get_scale() == scale / 2

@@ -118,7 +118,7 @@ def test_weight_0_is_the_base_model_bit_for_bit_detdiffusion_eq_5(data):
     """Against GeoDiffusion's loss (arXiv 2306.04607, Eqs. 5-7) written out here."""
     without, base = (config(fit={"mask_loss": 0.0}).open_fit(data, CPU) for _ in range(2))
     assert without.perception is None
-    assert list(without.state()) == ["network", "average", "optimizer"]
+    assert list(without.state()) == ["network", "average", "optimizer", "schedule"]
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in without.network.denoiser.modules())
 
     def loss(step):
@@ -137,7 +137,7 @@ def test_weight_0_is_the_base_model_bit_for_bit_detdiffusion_eq_5(data):
         return (error * torch.from_numpy(np.stack(foreground))[:, None]).mean()
 
     for step in range(3):
-        base.learner.update(step, [lambda step=step: loss(step)])
+        base.learner.update([lambda step=step: loss(step)])
         without.step(step)
     assert equal(weights(without), weights(base))
     assert equal(without.learner.average.state_dict(), base.learner.average.state_dict())
@@ -154,7 +154,7 @@ def test_the_mask_loss_is_added_and_moves_the_network_detdiffusion_eq_5(data):
 
 def test_the_head_is_in_the_state_and_nowhere_else_detdiffusion_sec_3_3(data, checkpoint):
     fit = CONFIG.open_fit(data, CPU)
-    assert list(fit.state()) == ["network", "average", "optimizer", "beside"]
+    assert list(fit.state()) == ["network", "average", "optimizer", "schedule", "beside"]
     _, tensors = read_checkpoint(checkpoint)
     assert set(tensors) == set(fit.network.denoiser.state_dict())
     network = load_network(CONFIG, CLASSES, checkpoint)
@@ -175,7 +175,7 @@ def test_text_encoder_and_u_net_learn_geodiffusion_sec_3_3(data):
 
 def test_a_batch_can_be_learned(data):
     fit = config(fit={"steps": 15}).open_fit(data, CPU)
-    losses = [fit.learner.update(step, [lambda: fit._loss(0, range(4))]) for step in range(15)]
+    losses = [fit.learner.update([lambda: fit._loss(0, range(4))]) for _ in range(15)]
     assert losses[-1] < 0.8 * losses[0]
 
 
@@ -218,17 +218,18 @@ def test_a_preview_is_what_the_saved_weights_draw_and_changes_nothing(data, chec
     assert not any(one.training for one in fit.network.denoiser.modules())
     still = {"arrangement": {"flip": False}}
     by_picture = {read(image.uri).tobytes(): image for image in data.images}
-    assert len(previews) == len(data.images)
-    for preview in previews:
-        image = by_picture.pop(preview.real.tobytes())
+    images = [by_picture.pop(preview.real.tobytes()) for preview in previews]
+    assert len(images) == len(data.images)
+    asked = [lineage(derive_seed(data.seed, "preview", image.id), image.id, ()) for image in images]
+    for strategy in ("easy", "hard"):
+        generator = config(strategy=strategy, **still).build(data.images, CLASSES, checkpoint)
+        for preview, drawn in zip(previews, generator.generate(asked), strict=True):  # together: last bits depend on it
+            assert drawn.pixels.tobytes() == preview.drawn[strategy].tobytes()
+    for preview, image in zip(previews, images, strict=True):
         assert preview.annotation.boxes.tolist() == image.annotation.boxes.tolist()
         assert preview.annotation.ignore.tolist() == [False, False, True]
         assert preview.difficulties == (EASY, HARD, HARD)
         assert list(preview.drawn) == ["easy", "hard"]
-        for strategy, pixels in preview.drawn.items():
-            generator = config(strategy=strategy, **still).build(data.images, CLASSES, checkpoint)
-            (drawn,) = generator.generate([lineage(derive_seed(data.seed, "preview", image.id), image.id, ())])
-            assert drawn.pixels.tobytes() == pixels.tobytes()
         assert (preview.drawn["easy"] != preview.drawn["hard"]).any()
 
 
@@ -601,7 +602,7 @@ def test_only_low_rank_additions_and_the_prompts_tokens_learn_lora_sec_4_1(folde
 
 def test_a_batch_can_be_learned_by_low_rank_additions(folders, data):
     fit = low_rank(folders, steps=20).open_fit(data, CPU)
-    losses = [fit.learner.update(step, [lambda: fit._loss(0, range(4))]) for step in range(20)]
+    losses = [fit.learner.update([lambda: fit._loss(0, range(4))]) for _ in range(20)]
     assert losses[-1] < 0.97 * losses[0]  # the head alone could not bring as much
 
 

@@ -236,7 +236,7 @@ class CropFit:
     def step(self, number: int) -> float:
         """Forward, backward, update; the weighted loss over all workers' examples."""
         batch = self.examples.batch(number, self.worker.rank, self.worker.num_workers)
-        return self.learner.update(number, [lambda: self._loss(batch)])
+        return self.learner.update([lambda: self._loss(batch)])
 
     def state(self) -> dict[str, Any]:
         """Network, average, optimiser, and the perception-aware loss's head if there is one."""

@@ -172,7 +172,7 @@ PERCEIVING = CONFIG.model_copy(update={"painter": PAINTER.model_copy(update={"ma
 def test_a_mask_loss_of_weight_0_is_none_at_all_detdiffusion_eq_5(data):
     fit = CONFIG.open_fit(data, Worker(device="cpu"))
     assert fit.perception is None
-    assert list(fit.state()) == ["network", "average", "optimizer"]
+    assert list(fit.state()) == ["network", "average", "optimizer", "schedule"]
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in fit.network.modules())
     assert [len(group["params"]) for group in fit.learner.optimizer.param_groups] == [
         len(list(fit.network.parameters()))

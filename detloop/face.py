@@ -19,7 +19,7 @@ __all__ = ["ConfigError", "LoopConfig", "Result", "check", "export", "judge", "l
 __version__ = version("detloop")
 
 Layer = Place | Mapping[str, Any] | LoopConfig | Result
-"""Keys of a config: a YAML file, a mapping, a config, or a run (its folder or its result), whose config is taken."""
+"""Keys of a config: a YAML file, a mapping, a config, or a run (its folder or its result), whose config is used."""
 Source = Layer | Sequence[Layer]
 """One layer, or several of which a later one overrides the earlier ones."""
 Overrides = Mapping[str, Any] | Sequence[str]
@@ -31,11 +31,11 @@ def load_config(source: Source, overrides: Overrides = ()) -> LoopConfig:
 
     Args:
         source: One layer or several; see ``Source``. The folder of a run holds no hosting and no tracking: these
-            sections are then at their defaults.
+            sections have their defaults.
         overrides: Keys set last; see ``Overrides``.
 
     Returns:
-        The validated config, defaults filled in.
+        The validated config with all defaults.
 
     Raises:
         ConfigError: A file cannot be read, a key is unknown, or a value is out of range. The message names file, key,
@@ -111,12 +111,12 @@ def mine(source: Source, overrides: Overrides = (), *, detector: Place | None = 
 
     Mines as a round does, by the config's ``mining`` section. The detector of a config is its control, which is
     trained first if its storage root has none yet. The detector of a run is that of its last finished round. The
-    detections are kept below the root: further calls with other thresholds or policies take no time.
+    detections are stored below the root, so further calls with other thresholds or policies are fast.
 
     Args:
         source: A config or a run, as in ``load_config``.
         overrides: Keys set last, as in ``load_config``.
-        detector: Checkpoint (.safetensors) of a detloop detector to ask instead.
+        detector: Checkpoint (.safetensors) of a detloop detector to use instead.
 
     Returns:
         A row for each box that is not flagged ignore, in the order of images and boxes: image, box (position in the
@@ -153,11 +153,11 @@ def judge(
     images: Place | None = None,
     detector: Place | None = None,
 ) -> "pd.DataFrame":
-    """Judge candidates by the filters of a config: those of a finished run again, or images of your own.
+    """Judge candidates with the filters of a config: those of a run again, or images of your own.
 
-    Without ``images``, judges the candidates of all finished rounds of the run that the source names, by the filters
-    of the source. This shows what other filters or thresholds would keep; the run itself does not change. Boxes that
-    the run restored are not judged, since their drawing is gone.
+    Without ``images``, judges the candidates of all finished rounds of the run that the source names, with the filters
+    of the source. This shows which candidates other filters or thresholds would keep. The run does not change. Boxes
+    that the run restored are not judged, since their pixels are gone.
 
     With ``images``, judges the labelled images of a folder, which another tool may have generated. Every box that is
     not flagged ignore counts as drawn.
@@ -185,7 +185,9 @@ def judge(
         >>> detloop.judge("detloop.yaml", images="my_images").query("not keep")
     """
     if detector is not None and images is None:
-        raise ValueError("detector is for images of your own: a run's candidates were inspected when they were drawn")
+        raise ValueError(
+            "detector is only used with images: the candidates of a run were inspected when they were drawn"
+        )
     config = load_config(source, overrides)
 
     from loop.progress import Reporter
@@ -209,7 +211,7 @@ def export(source: Place | Result, out: Place, *, fmt: str = "coco") -> UPath:
         The data set card, ``README.md`` in the folder.
 
     Raises:
-        ValueError: There is no such run, the format is unknown, or ``out`` holds something already.
+        ValueError: There is no such run, the format is unknown, or ``out`` is not empty.
 
     Example:
         >>> detloop.export("runs/quickstart", "dataset", fmt="yolo")
@@ -221,7 +223,7 @@ def export(source: Place | Result, out: Place, *, fmt: str = "coco") -> UPath:
 
 
 def _run_named(source: Source) -> Result | None:
-    """The run that a source names as a folder or a result; None for a config."""
+    """The run that a source names by its folder or result; None for a config."""
     if isinstance(source, Result):
         return source
     return Result(source) if isinstance(source, str | PathLike | UPath) and UPath(source).is_dir() else None
@@ -246,8 +248,8 @@ def _override_trees(overrides: Overrides) -> Iterator[dict[str, Any]]:
         yield read_tree((), [text])
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - any value of a config
-    """``value`` with paths as text, which is how a config holds them."""
+def _plain(value: object) -> object:
+    """``value`` with paths as text, as in a config."""
     if isinstance(value, Mapping):
         return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

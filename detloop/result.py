@@ -1,4 +1,4 @@
-"""A run on disk, and what detloop answers, as tables."""
+"""Results as tables: a run on disk, mined instances, and verdicts."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -37,11 +37,11 @@ VERDICT_COLUMNS = (
 
 
 class Result:
-    """A run on disk, finished or not. Every access reads its folder anew.
+    """A run on disk, finished or not. Every access reads its folder again.
 
     Attributes:
         folder: Folder or URI of the run.
-        config: Config of the run. Where the run was opened by its folder, hosting and tracking are the defaults.
+        config: Config of the run. If the run was opened by its folder, hosting and tracking have their defaults.
 
     Example:
         >>> result = detloop.Result("runs/quickstart")
@@ -61,7 +61,7 @@ class Result:
 
     @property
     def num_rounds(self) -> int:
-        """How many rounds are finished."""
+        """The number of finished rounds."""
         return self._run.num_finished()
 
     @property
@@ -119,7 +119,7 @@ class Result:
 
     @property
     def page(self) -> UPath:
-        """The HTML page with table, curves and contact sheets. It is written when the run ends."""
+        """The HTML page with table, curves and contact sheets, written at the end of the run."""
         return self.folder / "summary.html"
 
     def __repr__(self) -> str:

@@ -1,1 +1,1 @@
-"""The loop: what happens in which order, on which data, recorded where."""
+"""The loop: rounds, data, training, evaluation and reports."""

@@ -1,6 +1,6 @@
-"""Rows in, records through a component, rows out: what the actors of each stage do.
+"""Adapters between rows and components: read records from rows, call the component, return its columns.
 
-An adapter is opened inside its actor from plain arguments: configs, and the ``Sources`` in the run folder.
+An adapter is opened inside its actor from plain arguments: configs and ``Sources``.
 """
 
 import json
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     from actors.filters.base import Embed as Features
     from actors.filters.base import OpenEmbed, State
 
-NUM_CANVASES: Final = 32  # real pictures that a judge keeps at hand; several candidates share one
+NUM_CANVASES: Final = 32  # real images that a judge caches; several candidates share one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """Where the actors of a round find what they open. Paths are local or fsspec URIs."""
+    """Files that the actors of a round open. Paths are local or fsspec URIs."""
 
     classes: tuple[str, ...]  # of the data set
     real: str  # file with the records of the real training images
-    filter_states: str  # file with what the filters learnt from the real images
+    filter_states: str  # file with the states of the filters
     detector: Checkpoint  # the current detector
-    generator: Checkpoint | None  # the fitted generator; None where it does not learn
-    shared: str | None = None  # folder of candidates that runs share, see ``loop.cache``; None where they do not
+    generator: Checkpoint | None  # the fitted generator; None if it does not learn
+    shared: str | None = None  # folder of shared candidates, see ``loop.cache``; None if they are not shared
 
     def read_real(self) -> tuple[LabeledImage, ...]:
         """The records of the real training images."""
@@ -48,7 +48,7 @@ class Sources:
 
 
 class Generate:
-    """Draws the candidate of a row's lineage."""
+    """Draws the candidate of each row's lineage."""
 
     def __init__(self, config: GeneratorConfig, sources: Sources) -> None:
         self.generator = config.build(sources.read_real(), sources.classes, sources.generator)
@@ -59,40 +59,40 @@ class Generate:
         return [rows.candidate_columns(candidate) for candidate in candidates]
 
     def blank(self) -> Row:
-        """A one-pixel picture of nothing."""
+        """An empty picture of one pixel."""
         return rows.candidate_columns(rows.BLANK)
 
 
 class Inspect:
-    """Adds what a detector sees in a row's pixels, or in the picture behind its ``uri``."""
+    """Adds the detections in a row's pixels, or in the picture at its ``uri``."""
 
     def __init__(self, config: DetectorBase, checkpoint: Checkpoint) -> None:
         self.detector = config.load(checkpoint)
 
     def __call__(self, batch: Sequence[Row]) -> list[Row]:
-        """The columns of what is seen."""
+        """The columns of the detections."""
         pictures = [row["pixels"] if "pixels" in row else images.read(row["uri"]) for row in batch]
         return [rows.detections_columns(seen) for seen in self.detector.detect(pictures)]
 
     def blank(self) -> Row:
-        """Nothing is seen."""
+        """No detections."""
         return rows.detections_columns(Detections.empty())
 
 
 def open_detector_embed(config: DetectorBase, checkpoint: Checkpoint, size_px: int) -> "Features":
-    """A detector's features of pictures, each resized to ``size_px`` on its longer side."""
+    """A detector's features of pictures, whose longer side is resized to ``size_px``."""
     detector = config.model_copy(update={"image_size_px": size_px}).load(checkpoint)
     return lambda pictures: detector.features(pictures).numpy()
 
 
 class Embed:
-    """Adds the features of the picture behind a row's ``uri``; of its k boxes, where it has ``boxes`` (as JSON)."""
+    """Adds the features of the picture at a row's ``uri``, or of its k crops if the row has ``boxes`` (as JSON)."""
 
     def __init__(self, open_embed: "Callable[[], Features]") -> None:
         self.features = open_embed()
 
     def __call__(self, batch: Sequence[Row]) -> list[Row]:
-        """``features`` [k, d], with k = 1 for a whole picture."""
+        """The column ``features`` [k, d]; k = 1 for a whole picture."""
         pictures = [self._pictures(row) for row in batch]
         features = self.features([one for group in pictures for one in group])
         ends = np.cumsum([len(group) for group in pictures])
@@ -110,7 +110,7 @@ class Embed:
 
 
 class Judge:
-    """Adds what the filters say of an inspected candidate, and what is left of it by the policy for rejected boxes."""
+    """Adds the verdicts on an inspected candidate, and what the policy for rejected boxes leaves of it."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class Judge:
         learnt: dict[str, State] = read_record(UPath(sources.filter_states), dict)
         self.filters = build_filters(configs, learnt, open_embed)
         self.rejected_boxes: RejectedBoxes = rejected_boxes
-        self.real = {image.id: image for image in sources.read_real()}  # the canvases are among them
+        self.real = {image.id: image for image in sources.read_real()}  # contains the canvases
         self.read = lru_cache(NUM_CANVASES)(images.read)
 
     def __call__(self, batch: Sequence[Row]) -> list[Row]:
@@ -135,7 +135,7 @@ class Judge:
         return [rows.judged_columns(one) for one in judged]
 
     def blank(self) -> Row:
-        """A one-pixel picture of nothing, dropped for the error that the row carries."""
+        """An empty picture of one pixel, dropped because of the row's error."""
         return rows.judged_columns(rows.BLANK_JUDGED)
 
     def _restore(self, judged: Judged, candidate: Candidate) -> Judged:

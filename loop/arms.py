@@ -1,7 +1,7 @@
-"""The two arms that are compared: the loop's detector, and its control - real images alone, all else equal.
+"""The two arms of a comparison: the loop's detector and its control, which is trained on the real images alone.
 
-The control trains with p = 0, the same number of optimiser steps and the same seed. It depends on nothing that a
-round generates, so it is trained once per schedule and kept by fingerprint beside the runs, for all of them.
+The control trains with p = 0, the same number of optimiser steps and the same seed. It does not depend on generated
+images, so it is trained once per schedule and stored by fingerprint below the root, for all runs.
 """
 
 import hashlib
@@ -31,17 +31,17 @@ REAL_ONLY = MixingConfig(p=0.0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arm:
-    """A trained detector and what it sees in the validation images."""
+    """A trained detector and its detections in the validation images."""
 
     checkpoint: Checkpoint
     trained: TrainResult
     seen: Mapping[str, Detections]  # by image id
-    evaluated: Cost  # of seeing them
+    evaluated: Cost  # of these detections
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trainings:
-    """Trains detectors on one data set, and applies them to its validation images."""
+    """Trains detectors on one data set and runs them on its validation images."""
 
     config: LoopConfig
     data: Dataset
@@ -49,12 +49,12 @@ class Trainings:
     draw_sheet: DrawSheet | None = None  # draws the sample sheets of fits, if any
 
     def for_mining(self) -> "Trainings":
-        """Those of the detector that decides what is easy: of mining.detector, if there is one, else these."""
+        """The trainings of the detector that decides which boxes are easy: of mining.detector if set, else these."""
         other = self.config.mining.detector
         return replace(self, config=self.config.model_copy(update={"detector": other})) if other else self
 
     def control(self, number: int) -> Arm:
-        """The control of round ``number``; of round 0, it is also the detector that the loop starts from."""
+        """The control of round ``number``. That of round 0 is also the detector that the loop starts from."""
         goes_on = self.config.training.start == "previous" and number > 0
         start = self.control(number - 1).checkpoint if goes_on else None
         place = UPath(self.config.root) / "controls" / self.fingerprint(number)
@@ -71,7 +71,7 @@ class Trainings:
         pool: tuple[Sample, ...] = (),
         start: Checkpoint | None = None,
     ) -> Arm:
-        """The detector trained into the folder ``place``; what is there already is not done again."""
+        """The detector trained into the folder ``place``. Finished steps are not repeated."""
         job = self.mix(place, number, mixing=mixing, pool=pool, start=start)
         return self.evaluate(job, self.train(job, label), label)
 
@@ -108,11 +108,11 @@ class Trainings:
         detector: Checkpoint,
         start: Fitted | None = None,
     ) -> Fitted:
-        """A component fitted on the real training images, whose boxes have these ``difficulties``.
+        """Fit a component on the real training images, whose boxes have these ``difficulties``.
 
-        A fit in round ``number`` goes on from ``start``, if there is one, with other examples. ``detector`` is the
-        current detector, for a learner that uses it. The result is kept by fingerprint beside the runs, for all of them
-        that have the same images.
+        A fit in round ``number`` continues from ``start``, if given, with other examples. ``detector`` is the current
+        detector, for a learner that uses it. The result is stored by fingerprint below the root, for all runs with the
+        same images.
         """
         config = self.config
         current = DetectorCheckpoint(config=config.detector, uri=detector, overrides=config.training.overrides)
@@ -138,8 +138,8 @@ class Trainings:
         if result.boxes_cut:
             num_boxes = sum(int((~image.annotation.ignore).sum()) for image in data.images)
             self.reporter.warn(
-                f"{result.boxes_cut} of {num_boxes} boxes have no room in their prompts, and the fit leaves them out "
-                "(more have with a higher generator.prompt.max_tokens, or a shorter prefix)"
+                f"{result.boxes_cut} of {num_boxes} boxes do not fit into their prompts, and the fit leaves them out "
+                "(raise generator.prompt.max_tokens, or shorten the prefix)"
             )
         return Fitted(checkpoint=job.checkpoint, fingerprint=fingerprint, boxes_cut=result.boxes_cut)
 
@@ -156,11 +156,11 @@ class Trainings:
             return result
 
     def train(self, job: TrainJob, label: str) -> TrainResult:
-        """Train the detector of ``job``, unless it is there."""
+        """Train the detector of ``job``, unless it is trained already."""
         return once(UPath(job.checkpoint).parent / "train.json", TrainResult, lambda: self._train(job, label))
 
     def evaluate(self, job: TrainJob, trained: TrainResult, label: str) -> Arm:
-        """The trained detector with what it sees in the validation images, which it is shown once."""
+        """The trained detector with its detections in the validation images, which are computed once."""
         place = UPath(job.checkpoint).parent
         cost = once(place / "evaluate.json", Cost, lambda: self._evaluate(place, job.checkpoint, label))
         return Arm(checkpoint=job.checkpoint, trained=trained, seen=read_detections(place / "val.npz"), evaluated=cost)
@@ -183,7 +183,7 @@ class Trainings:
         return cost
 
     def _rounds_apart(self, number: int) -> int:
-        """Trainings that start afresh are the same in every round; those that go on are not."""
+        """``number`` if trainings continue from round to round; 0 if they are the same in every round."""
         return number if self.config.training.start == "previous" else 0
 
     def _seed(self, number: int) -> int:
@@ -191,12 +191,12 @@ class Trainings:
 
     @property
     def _num_workers(self) -> int:
-        """They decide, too: each normalises by its own part of a batch."""
+        """Number of workers. It affects the result: each normalises over its own part of a batch."""
         hosting = self.config.hosting
         return 1 if hosting.engine == "inline" else hosting.train.num_workers
 
     def fingerprint(self, number: int) -> str:
-        """16 hex digits over all that decides a real-only training and what it is tried on."""
+        """The hash of everything that affects a training on real images and its evaluation, 16 hex digits."""
         training = self.config.training.model_dump(mode="json", exclude={"background_ignore"}, exclude_defaults=True)
         detector = self.config.detector.model_dump(mode="json", exclude_defaults=True)
         schedule = [self._seed(number), self._rounds_apart(number), self._num_workers]
@@ -204,5 +204,5 @@ class Trainings:
 
 
 def _digest(data: Dataset) -> str:
-    """Over names, places, sizes and labels; pixels are known by their places."""
+    """The hash of names, paths, sizes and labels. Pixels are identified by their paths."""
     return hashlib.sha256(dumps([data.splits["train"], data.splits["val"]])).hexdigest()

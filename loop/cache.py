@@ -1,4 +1,4 @@
-"""What runs below one root share, besides controls: mined instances and candidates, by all that decides them."""
+"""Cache of mined instances and candidates, shared by the runs below one root and keyed by everything they depend on."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from loop.config import LoopConfig
 def shared_place(
     kind: str, config: LoopConfig, sections: Sequence[str], files: Sequence[str | UPath | None]
 ) -> UPath | None:
-    """The folder of ``kind`` below the root for what these sections of ``config`` and these files' bytes decide.
+    """The folder of ``kind`` below the root for results that depend on these sections of ``config`` and these files.
 
-    None where ``config`` does not share.
+    None if ``config`` does not share.
     """
     if not config.hosting.share_candidates:
         return None
@@ -27,9 +27,9 @@ def shared_place(
 
 
 class Remembered:
-    """Another component, whose columns are kept by row id: what one run has computed, others take from there.
+    """A component whose columns are cached on disk by row id.
 
-    A row's columns must depend on nothing but its id and the folder. The component is opened when it is first needed.
+    The columns of a row must depend only on its id and the folder. The component is opened when it is first needed.
     """
 
     def __init__(self, open_component: OpenComponent, folder: str) -> None:
@@ -38,14 +38,14 @@ class Remembered:
         self.folder = UPath(folder)
 
     def __call__(self, batch: Sequence[Row]) -> list[Row]:
-        """The component's columns, as they were computed first."""
+        """The component's columns, from the cache or computed and cached."""
         if missing := self._missing(batch):
             with exclusive(self._file(missing[0])):
                 self._compute(self._missing(missing))
         return [read_arrays(self._file(row)) for row in batch]
 
     def blank(self) -> Row:
-        """As the component has it."""
+        """The component's blank row."""
         return self._component.blank()
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What a run will do, before it does anything: counts, disk, time, and the resolved config."""
+"""The plan of a run, without starting it: counts, disk, time, and the resolved config."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,26 +15,25 @@ from loop.state import RunFolder
 from loop.training.job import TrainResult
 
 BYTES_A_PIXEL = 2.0
-"""Of a lossless picture, on the safe side: candidates of BCCD take 1.0, of the world 1.3, of DeepPCB 0.2."""
+"""Upper estimate for a lossless picture: candidates of BCCD take 1.0, of the world 1.3, of DeepPCB 0.2."""
 FEW_VAL = 20
-"""With fewer validation images the bootstrap draws the same few again and again."""
-
+"""With fewer validation images the bootstrap interval is unreliable."""
 
 _MISSING = "MISSING"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """How many real images there are, and how large."""
+    """Number and size of the real images."""
 
     images: Mapping[str, int]  # by split
-    pixels: float  # of an image, mean
-    boxes: int | None = None  # in the training images, ignored ones left out; None before the world is rendered
-    note: str = ""  # what the import left out
+    pixels: float  # mean per image
+    boxes: int | None = None  # in the training images, without ignored ones; None before the world is rendered
+    note: str = ""  # on what the import left out
 
 
 def describe(config: LoopConfig) -> str:
-    """The plan of ``config`` as text. Raises ValueError where its data cannot be used."""
+    """The plan of ``config`` as text. Raises ValueError if its data cannot be used."""
     counts = _count(config)
     training, mining = config.training, config.mining
     num_candidates = min(mining.budget, counts.images["train"]) * config.generation.copies
@@ -48,7 +47,7 @@ def describe(config: LoopConfig) -> str:
     rows = {
         "run": f"{folder.path} ({state}), fingerprint {config.fingerprint()}",
         "real images": ", ".join(f"{number} {split}" for split, number in counts.images.items()) + counts.note,
-        "a round": f"mine {counts.images['train']} images, take up to {mining.budget} instances ({mining.policy})",
+        "a round": f"mine {counts.images['train']} images, select up to {mining.budget} instances ({mining.policy})",
         "": f"draw up to {num_candidates} candidates ({config.generator.kind}) for {len(config.filters)} filters; "
         f"rejected boxes: {config.rejected_boxes}",
         " ": f"train {training.steps} steps of {training.batch_size} images at {config.detector.image_size_px} px, "
@@ -57,7 +56,7 @@ def describe(config: LoopConfig) -> str:
         **_cross_fit(config, counts, num_folds),
         **_fit(config, counts),
         "trainings": f"{num_trainings} of {training.steps} steps, {'controls and folds' if num_folds else 'controls'} "
-        "counted in (those trained before are kept)",
+        "included (finished ones are reused)",
         **_listed("note", _advice(config, counts) if config.rounds else ()),
         "disk": f"up to {disk_mb:.0f} MB of candidates",
         "time": _time(config, num_trainings),
@@ -68,7 +67,7 @@ def describe(config: LoopConfig) -> str:
 
 
 def _advice(config: LoopConfig, counts: Counts) -> Iterator[str]:
-    """What the config allows and is rarely meant."""
+    """Notes on settings that are valid but rarely intended."""
     training, num_val = config.training, counts.images["val"]
     if config.rejected_boxes == "restore" and training.background_ignore:
         yield "training.background_ignore is not needed with rejected_boxes: restore, which leaves no object unlabelled"
@@ -80,15 +79,15 @@ def _advice(config: LoopConfig, counts: Counts) -> Iterator[str]:
         )
     if num_val < FEW_VAL:
         yield (
-            f"with {num_val} validation images the interval of the gain says little; give {FEW_VAL} at least, better "
-            "100 (data.val_frac holds out more where the data has no validation split)"
+            f"with {num_val} validation images the interval of the gain is unreliable; give at least {FEW_VAL}, better "
+            "100 (data.val_frac holds out more if the data has no validation split)"
         )
     if config.detector.weights is not None and training.start != "weights":
         yield f"training.start: {training.start} does not use detector.weights; set it to weights to start from them"
 
 
 def _listed(key: str, lines: Iterable[str]) -> dict[str, str]:
-    """A row of several lines, below each other; none where there are no lines."""
+    """A row of several lines; no row without lines."""
     text = f"\n{'':<13}".join(lines)
     return {key: text} if text else {}
 
@@ -97,7 +96,7 @@ def _asked(config: LoopConfig) -> dict[str, str]:
     other = config.mining.detector
     if other is None or not config.rounds:
         return {}
-    return {"attributes": f"{other.model} at {other.image_size_px} px, trained as the control is, says what is easy"}
+    return {"attributes": f"{other.model} at {other.image_size_px} px, trained as the control is, decides what is easy"}
 
 
 def _cross_fit(config: LoopConfig, counts: Counts, num_folds: int) -> dict[str, str]:
@@ -105,8 +104,8 @@ def _cross_fit(config: LoopConfig, counts: Counts, num_folds: int) -> dict[str, 
         return {}
     num_seen = counts.images["train"] * (num_folds - 1) / num_folds
     return {
-        "cross-fit": f"{num_folds} detectors, each trained on {num_seen:.0f} images, say what is easy in the others: "
-        f"{num_folds * config.training.steps} steps more, once, as many detectors at a time as have a place"
+        "cross-fit": f"{num_folds} detectors, each trained on {num_seen:.0f} images, decide which boxes of the others "
+        f"are easy: {num_folds * config.training.steps} more steps, once, in parallel as far as the cluster has room"
     }
 
 
@@ -116,12 +115,14 @@ def _fit(config: LoopConfig, counts: Counts) -> dict[str, str]:
         return {}
     boxes = "the real boxes" if counts.boxes is None else f"{counts.boxes} real boxes"
     num_fits = sum(config.fit.is_due(number) for number in range(1, config.rounds + 1))
-    when = "first" if num_fits == 1 else f"in {num_fits} of {config.rounds} rounds, each time from the weights it has"
-    return {"fit": f"the generator {when}, {size.steps} steps of {size.batch_size} on {boxes} (a finished fit is kept)"}
+    when = "first" if num_fits == 1 else f"in {num_fits} of {config.rounds} rounds, each time from its current weights"
+    return {
+        "fit": f"the generator {when}, {size.steps} steps of {size.batch_size} on {boxes} (a finished fit is reused)"
+    }
 
 
 def _needs(config: LoopConfig) -> dict[str, str]:
-    """What has to be there, or to be downloaded, before a run of ``config`` can do all its stages."""
+    """Files that a run of ``config`` needs, and their state."""
     asked = _asked_for(config)
     if config.rounds and config.evaluation.inception is not None:
         asked.append(Need(what="InceptionV3's weights", place=config.evaluation.inception, is_release=False))
@@ -130,12 +131,12 @@ def _needs(config: LoopConfig) -> dict[str, str]:
 
 
 def missing(config: LoopConfig) -> list[str]:
-    """Weights without which no round of ``config`` comes to its end, to be on this machine, and not there."""
+    """Weights that a run of ``config`` needs on this machine and that are missing."""
     return [f"{need.what}: {need.place}" for need in _asked_for(config) if _whereabouts(need) == _MISSING]
 
 
 def _asked_for(config: LoopConfig) -> list[Need]:
-    """By components: what they cannot be opened without."""
+    """Files that the components of ``config`` need."""
     parts: list[Config] = [config.detector] if config.training.start == "weights" else []
     if config.rounds:
         parts += [config.mining.detector] if parts and config.mining.detector else []
@@ -145,10 +146,10 @@ def _asked_for(config: LoopConfig) -> list[Need]:
 
 def _whereabouts(need: Need) -> str:
     if need.is_release:
-        return "downloaded on first use, where no cache has it"
+        return "downloaded on first use, unless cached"
     if not is_local(UPath(need.place)):
-        return "remote, not looked at"
-    return "is there" if UPath(need.place).exists() else _MISSING
+        return "remote, not checked"
+    return "found" if UPath(need.place).exists() else _MISSING
 
 
 def _count(config: LoopConfig) -> Counts:
@@ -168,7 +169,7 @@ def _count(config: LoopConfig) -> Counts:
 
 
 def _time(config: LoopConfig, num_trainings: int) -> str:
-    """From what rounds of runs with the same detector took at this root; without one, nothing is made up."""
+    """An estimate from finished rounds with the same detector below this root, if there are any."""
     rates = [
         read_record(file, TrainResult).images_per_s
         for run in UPath(config.root).glob("*/config.json")
@@ -176,8 +177,8 @@ def _time(config: LoopConfig, num_trainings: int) -> str:
         for file in run.parent.glob("rounds/*/train.json")
     ]
     if not rates:
-        return "unknown: no round with this detector was trained at this root yet; a run shows its images/s as it goes"
+        return "unknown: no round with this detector has been trained below this root; a run shows its images/s"
     training_s = num_trainings * config.training.steps * config.training.batch_size / max(rates)
     return (
-        f"about {training_s / 60:.0f} min of training at {max(rates):.0f} images/s, seen in earlier runs at this root"
+        f"about {training_s / 60:.0f} min of training at {max(rates):.0f} images/s, as in earlier runs below this root"
     )

@@ -1,4 +1,4 @@
-"""The command line. Each command imports heavy libraries when it runs: help and config errors come at once."""
+"""The command line. Commands import heavy libraries when they run, so that help and config errors are fast."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(
-    help="Find what a detector gets wrong, draw it anew, judge, retrain, measure - round after round.",
+    help="Find what a detector gets wrong, generate variants of it, judge them, retrain and measure, in rounds.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -20,7 +20,14 @@ Configs = Annotated[
     list[Path], typer.Argument(metavar="CONFIG...", help="YAML files. A later file overrides the earlier ones.")
 ]
 Overrides = Annotated[
-    list[str], typer.Option("--set", metavar="KEY.SUB=VALUE", help="Override one key. Can be repeated.")
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY.SUB=VALUE",
+        help="Override one key. Can be repeated.",
+        default_factory=list,
+        show_default=False,
+    ),
 ]
 
 
@@ -37,18 +44,18 @@ def options(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    """Take the options that stand before a command."""
+    """Parse the options before a command."""
 
 
 @app.command()
-def run(configs: Configs, overrides: Overrides = []) -> None:  # noqa: B006 - typer copies it
+def run(configs: Configs, overrides: Overrides) -> None:
     """Run the loop. Running the same command again continues an interrupted run.
 
     Exit status: 0 when all rounds are finished; 2 when the config, the data or the hosting cannot be used.
     """
     from loop.config_files import load
 
-    config = load(configs, overrides)  # before anything heavy is imported: a mistake in it shows at once
+    config = load(configs, overrides)  # before heavy imports, so that config errors are fast
 
     from loop.driver import run as run_loop
     from loop.progress import Reporter
@@ -62,7 +69,7 @@ def ablate(
         list[Path],
         typer.Argument(metavar="CONFIG... ABLATION", help="YAML files of the run, followed by that of the ablation."),
     ],
-    overrides: Overrides = [],  # noqa: B006 - typer copies it
+    overrides: Overrides,
 ) -> None:
     """Run the loop for every arm and seed of an ablation and compare the arms.
 
@@ -81,7 +88,7 @@ def ablate(
 
 
 @app.command()
-def check(configs: Configs, overrides: Overrides = []) -> None:  # noqa: B006 - typer copies it
+def check(configs: Configs, overrides: Overrides) -> None:
     """Print the plan of a run: images, trainings, disk, time, missing weights, and the resolved config. Starts nothing.
 
     Exit status: 0 when the config and the data can be used; 2 when they cannot.
@@ -145,7 +152,7 @@ def ui(
 
 
 @data_app.command()
-def validate(configs: Configs, overrides: Overrides = []) -> None:  # noqa: B006 - typer copies it
+def validate(configs: Configs, overrides: Overrides) -> None:
     """Import the data of a config, decode every image, and report what is dropped and why.
 
     Exit status: 0 when every image can be used; 1 when one cannot; 2 when the config or the data set cannot be used.

@@ -1,7 +1,7 @@
-"""The whole config tree, and what identifies a run.
+"""The config tree of a run, and the fingerprint that identifies it.
 
-Component sections (detector, generator, filters) are described where the component is; how a config is read from
-files, in ``loop.config_files``.
+The sections of components (detector, generator, filters) are defined with the components. ``loop.config_files`` reads a
+config from files.
 """
 
 import hashlib
@@ -21,46 +21,46 @@ from actors.generators.inpaint.component import InpaintConfig
 from loop.data.config import DataConfig
 
 SCHEMA = 1
-"""The form of all that a run writes. Raise it when that form, or the default of a key, changes: fingerprints leave out
-what stands at its default, and folders of another schema are refused."""
+"""Version of everything that a run writes. Raise it when a format or the default of a key changes: fingerprints leave
+out keys at their default, and folders of another schema are refused."""
 
 
-def digest(value: Any) -> str:  # noqa: ANN401 - any plain value
-    """16 hex digits over a plain value and the schema."""
+def digest(value: object) -> str:
+    """The hash of a plain value and the schema, 16 hex digits."""
     return hashlib.sha256(json.dumps([SCHEMA, value], sort_keys=True).encode()).hexdigest()[:16]
 
 
 class MiningConfig(Config):
-    """Which instances the detector gets wrong (DetDiffusion, arXiv 2403.13304, Eq. 2), and how many are taken."""
+    """Selection of the instances that the detector gets wrong (DetDiffusion, arXiv 2403.13304, Eq. 2)."""
 
     score_threshold: Share = 0.3
-    """gamma: detections must score above this to count."""
+    """gamma: detections count if their score is above this."""
     iou_threshold: Share = 0.5
-    """beta: a box is easy if such a detection has an IoU above this with it."""
+    """beta: a box is easy if its IoU with such a detection is above this."""
     match_class: bool = True
-    """Only detections of the box's own class count (the paper leaves it open)."""
+    """Count only detections of the box's own class. The paper leaves this open."""
     policy: Literal["hardest", "balanced", "ranked", "random"] = "hardest"
-    """How the budget is spent: on hard instances, lowest score first; the same in turns over the classes; likewise, and
-    when no hard ones are left on the least sure of the easy ones (a detector finds most of what it was trained on);
-    or blindly, as the ablation's zero."""
+    """Order in which instances are selected. hardest: hard ones, lowest score first. balanced: the same, in turns over
+    the classes. ranked: as balanced, then easy ones, lowest score first. random: any instances, as the baseline of an
+    ablation."""
     budget: int = Field(40, ge=1)
-    """Instances taken a round."""
+    """Maximum number of instances selected in a round."""
     cross_fit: int = Field(0, ge=0)
-    """So many detectors, each trained on the real images without one fold of them, say what is easy in that fold: the
-    current one finds most of what it was trained on. 0 asks the current one. With detector.weights that have seen the
-    images, it does not help."""
+    """Number of folds, or 0 for none. For each fold, a detector is trained on the other folds and decides which boxes
+    of this fold are easy. Without folds the current detector decides, which finds most of what it was trained on. Folds
+    do not help if detector.weights were trained on the same images."""
     detector: DetectorConfig | None = None
-    """Another detector, trained as the control is, that says what is easy; default: the current one."""
+    """Detector that decides which boxes are easy, trained as the control is; default: the current detector."""
 
     @field_validator("cross_fit")
     @classmethod
     def _something_to_train_on(cls, num_folds: int) -> int:
         if num_folds == 1:
-            raise ValueError("without the one fold there is nothing to train on; 0 is off, else 2 or more")
+            raise ValueError("one fold leaves no images to train on; give 0 (off), or 2 or more")
         return num_folds
 
     def attribute(self) -> AttributeRule:
-        """The rule alone, as keyword arguments of ``actors.attributes``."""
+        """The rule of easy and hard, as keyword arguments of ``actors.attributes.attributes``."""
         return {
             "score_threshold": self.score_threshold,
             "iou_threshold": self.iou_threshold,
@@ -69,160 +69,167 @@ class MiningConfig(Config):
 
 
 class FitConfig(Config):
-    """When a generator that learns is fitted; how, its own section says."""
+    """Rounds in which a generator that learns is fitted. The generator's own section has the settings of the fit."""
 
     every: int = Field(0, ge=0)
-    """It is fitted in the first round, and then again in every so-many-th one: with the difficulties mined there, from
-    the weights that it has, the learning rate's schedule anew. 0 is once."""
+    """Number of rounds from one fit to the next; 0 fits in round 1 only. A later fit starts from the current weights,
+    uses the difficulties mined in its round, and restarts the learning rate schedule."""
 
     def is_due(self, number: int) -> bool:
-        """Whether there is a fit in round ``number``, from 1."""
+        """True if a fit is due in round ``number``, from 1."""
         return number == 1 or (self.every > 0 and (number - 1) % self.every == 0)
 
 
 class GenerationConfig(Config):
-    """How many variants are drawn."""
+    """Number of candidates."""
 
     copies: int = Field(2, ge=1)
-    """Candidates for each image that holds mined instances (Gen2Det, arXiv 2312.04566, Table 6c)."""
+    """Candidates for each image with mined instances (Gen2Det, arXiv 2312.04566, Table 6c)."""
     max_failed_share: Share = 0.1
-    """The round stops when more than this share of the candidates could not be drawn or judged."""
+    """The round stops if a larger share of the candidates cannot be drawn or judged."""
 
 
 class MixingConfig(Config):
-    """How real and synthetic images share the batches (Gen2Det, Sec. 3.3)."""
+    """Ratio of real and synthetic images in the batches (Gen2Det, Sec. 3.3)."""
 
     p: Share = 0.2
-    """Share of synthetic images; 0 is training on the real ones alone."""
+    """Share of synthetic images; 0 trains on the real images alone."""
     mode: Literal["batch", "share"] = "batch"
-    """batch: a whole batch is synthetic with probability p; share: p of every batch, counted exactly."""
+    """batch: a batch is synthetic as a whole with probability p. share: a share p of every batch is synthetic."""
 
 
 class TrainingConfig(Config):
-    """How the detector is retrained. The control arm trains the same way, with p = 0."""
+    """Training of the detector. The control trains in the same way, with p = 0."""
 
     steps: int = Field(600, ge=1)
-    """Optimiser steps of one round."""
+    """Optimiser steps per round."""
     epoch_steps: int = Field(50, ge=1)
-    """Steps that the detector's own schedule (learning rate, mosaic) calls an epoch; divides steps."""
+    """Steps per epoch of the detector's own schedule (learning rate, mosaic). Divides steps."""
     batch_size: int = Field(16, ge=1)
-    """Images a step, over all workers."""
+    """Images per step, over all workers."""
     start: Literal["scratch", "previous", "weights"] = "scratch"
-    """Where a round's training starts: random weights, the last round's detector, or detector.weights."""
+    """Weights at the start of a round. scratch: random. previous: of the last round. weights: detector.weights."""
     background_ignore: bool = True
-    """On synthetic images only positive locations give classification loss (Gen2Det, Sec. 3.3)."""
+    """On synthetic images, compute the classification loss at positive locations only (Gen2Det, Sec. 3.3)."""
     overrides: dict[str, bool | int | float | str] = Field(default_factory=dict)
     """The detector family's own training settings, by the names that it gives them."""
 
     @model_validator(mode="after")
     def _whole_epochs(self) -> Self:
         if self.steps % self.epoch_steps:
-            raise ValueError(f"steps ({self.steps}) is no multiple of epoch_steps ({self.epoch_steps})")
+            raise ValueError(f"steps ({self.steps}) is not a multiple of epoch_steps ({self.epoch_steps})")
         return self
 
 
 class EvaluationConfig(Config):
-    """How detectors are compared on the real validation images."""
+    """Comparison of detectors on the real validation images, and of generated images with real ones."""
 
     bootstrap_draws: int = Field(1000, ge=100)
-    """Resamplings of the validation images behind the 95 % interval of the gain."""
+    """Bootstrap resamplings of the validation images for the 95 % interval of the gain."""
     fidelity: Literal["images", "crops"] | None = None
-    """Hold what was drawn against the real images, by features: whole images, for generators that draw these; crops of
-    boxes, for those that draw into real images. A round that is reported already stays as it is."""
+    """Compare generated images with real ones by the detector's features. images: whole images, for generators that
+    draw whole images. crops: crops of boxes, for generators that draw into real images. Reported rounds are not
+    measured again."""
     inception: str | None = None
-    """With images: file of InceptionV3's weights, for FID; needs the extra detloop[fid]."""
+    """File with the weights of InceptionV3, for FID; needs fidelity: images and the extra detloop[fid]."""
 
     @model_validator(mode="after")
     def _fid_of_images(self) -> Self:
         if self.inception is not None and self.fidelity != "images":
-            raise ValueError(f"inception needs fidelity: images, not {self.fidelity}: FID is of whole images")
+            raise ValueError(f"inception needs fidelity: images, not {self.fidelity}: FID compares whole images")
         return self
 
 
 class RoleConfig(Config):
-    """What one kind of actor is given."""
+    """Resources of one kind of actor."""
 
     num_actors: int = Field(1, ge=1)
-    """Copies of the actor, which share the rows."""
+    """Number of actors, which share the rows."""
     num_cpus: float = Field(0.5, ge=0.0)
-    """Logical CPUs of each actor."""
+    """Logical CPUs per actor."""
     num_gpus: float = Field(0.0, ge=0.0)
-    """GPUs of each actor; fractions share one."""
+    """GPUs per actor; a fraction lets actors share one."""
     batch_size: int = Field(16, ge=1)
-    """Rows handed over at a time; no effect on results."""
+    """Rows per call; no effect on results."""
 
 
 class TrainRoleConfig(Config):
-    """What the workers are given that train the detector, or fit the generator."""
+    """Resources of the workers that train the detector or fit the generator."""
 
     num_workers: int = Field(1, ge=1)
-    """Ray Train workers: data-parallel copies of the network. In a detector each normalises by its own part
-    of a batch, so compare arms at the same number."""
+    """Number of Ray Train workers (data parallel). Each worker of a detector normalises over its own part of a batch,
+    so compare arms with the same number."""
     num_cpus: float = Field(1.0, gt=0.0)
-    """Logical CPUs of each worker; also its number of torch threads."""
+    """Logical CPUs per worker; also its number of torch threads."""
     num_gpus: float = Field(0.0, ge=0.0)
-    """GPUs of each worker."""
+    """GPUs per worker."""
     max_failures: int = Field(2, ge=0)
-    """Lost workers that a training survives."""
+    """Number of worker failures from which a training recovers."""
     keep_every_s: float = Field(60.0, ge=0.0)
-    """Seconds of training after which its state is kept, at the next epoch's end: what a lost worker may cost."""
+    """Seconds between saves of the training state, at the ends of epochs: the time that a lost worker may cost."""
 
 
 class HostingConfig(Config):
-    """Where things run, and nothing else: of its keys only the trainers' num_workers change a result."""
+    """Where a run executes. Of its keys, only num_workers of fit and train change results."""
 
     engine: Literal["ray", "inline"] = "ray"
-    """inline runs every stage in this process, for a debugger."""
+    """ray: in the actors and workers of Ray. inline: in this process, for a debugger."""
     share_candidates: bool = False
-    """Mined instances and candidates are kept below root by what they depend on, and taken from there by every run
-    that would make the same: arms of an ablation, say."""
+    """Store mined instances and candidates below root, and reuse them in every run that would compute the same, for
+    example in the arms of an ablation."""
     num_cpus: int | None = Field(None, ge=1)
-    """Logical CPUs of a local Ray (a running cluster knows its own); default: this machine's, at least 4."""
+    """Logical CPUs of a local Ray; default: those of this machine, at least 4. Not used on a running cluster."""
     scale_up_timeout_s: float = Field(0.0, ge=0.0)
-    """How long to wait for an autoscaling cluster to grow until every role has a place."""
+    """Maximum time to wait until an autoscaling cluster has room for every role."""
     generate: RoleConfig = RoleConfig()
+    """Actors that draw candidates."""
     inspect: RoleConfig = RoleConfig()
+    """Actors that run the detector, on candidates and on real images."""
     judge: RoleConfig = RoleConfig()
+    """Actors that run the filters."""
     keep: RoleConfig = RoleConfig(num_cpus=0.25)
+    """Actors that write samples."""
     fit: TrainRoleConfig = TrainRoleConfig(num_workers=2)
+    """Workers that fit the generator."""
     train: TrainRoleConfig = TrainRoleConfig()
+    """Workers that train the detector."""
 
 
 class TrackingConfig(Config):
-    """MLflow."""
+    """Logging to MLflow."""
 
     uri: str | None = None
-    """Tracking server; default: a sqlite file in the run root."""
+    """URI of the tracking server; default: a sqlite file in the storage root."""
     experiment: str | None = None
-    """Experiment name; default: the run's name."""
+    """Name of the experiment; default: the run's name."""
     tags: dict[str, str] = Field(default_factory=dict)
-    """Tags of the loop's run."""
+    """Tags of the loop's MLflow run."""
 
 
 class LoopConfig(Config):
-    """A run, whole."""
+    """The config of a run."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Folder of the run below root."""
     root: str = "runs"
-    """Storage root of all that a run writes: a folder or any fsspec URI (s3://, gs://)."""
+    """Storage root of everything that a run writes: a folder or an fsspec URI (s3://, gs://)."""
     seed: int = 0
-    """All randomness of the run comes from here."""
+    """Seed of all randomness in the run."""
     rounds: int = Field(2, ge=0)
-    """Rounds of mine, generate, judge and train; 0 trains and measures the control alone. With more than before, a
-    run goes on from the rounds that it has."""
+    """Number of rounds; 0 trains and evaluates the control alone. A finished run continues if the number is raised."""
     data: DataConfig
     detector: DetectorConfig = UltralyticsConfig()
     mining: MiningConfig = MiningConfig()
     generator: GeneratorConfig = InpaintConfig()
+    """Draws candidates from the mined instances."""
     fit: FitConfig = FitConfig()
     generation: GenerationConfig = GenerationConfig()
     filters: tuple[FilterConfig, ...] = ()
-    """Judges, in this order; a dropped image is not shown to the later ones."""
+    """Filters that judge the candidates, in this order. A dropped image is not passed to the later ones."""
     rejected_boxes: RejectedBoxes = "ignore"
-    """A drawn box that a filter rejects: ignore (its label goes, its pixels stay: training.background_ignore is for
-    that); restore (the real image's pixels come back there, with the label if it was a box of its own; there is then
-    nothing that background_ignore has to hide); drop_image (the whole image goes)."""
+    """Treatment of a drawn box that a filter rejects. ignore: remove its label and leave its pixels; use it with
+    training.background_ignore. restore: put the real pixels back, and the label of a box that was redrawn in place;
+    background_ignore is then not needed. drop_image: drop the whole image."""
     mixing: MixingConfig = MixingConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -234,29 +241,32 @@ class LoopConfig(Config):
     def _filters_once(cls, filters: tuple[FilterConfig, ...]) -> tuple[FilterConfig, ...]:
         kinds = [config.kind for config in filters]
         if len(set(kinds)) < len(kinds):
-            raise ValueError(f"a filter may be named once: {kinds}")
+            raise ValueError(f"each kind of filter may occur once: {kinds}")
         return filters
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         detectors = (self.detector, self.mining.detector or self.detector)
         if self.training.start == "weights" and None in [detector.weights for detector in detectors]:
-            raise ValueError("training.start: weights needs detector.weights, and those of a mining.detector")
+            raise ValueError(
+                "training.start: weights needs detector.weights, and mining.detector.weights where there is one"
+            )
         if self.rejected_boxes == "restore" and not self.generator.has_canvas:
             raise ValueError(
-                f"rejected_boxes: restore needs real pixels, {self.generator.kind} has none: use ignore or drop_image"
+                f"rejected_boxes: restore needs real pixels, and generator {self.generator.kind} keeps none; "
+                "use ignore or drop_image"
             )
         return self
 
     def science(self, *, defaults: bool = True) -> dict[str, Any]:
-        """All that decides the results, as plain JSON values; without ``defaults``, keys at their default are left out.
+        """All keys that affect the results, as plain JSON values; without ``defaults``, keys at a default are left out.
 
-        Where a run is hosted and written decides nothing, and neither do measurements of what was drawn.
+        Hosting, storage, tracking and fidelity metrics do not affect the results.
         """
         return self.model_dump(mode="json", exclude=_BESIDES, exclude_defaults=not defaults)
 
     def fingerprint(self, *sections: str) -> str:
-        """16 hex digits over the named sections of ``science()``, or over all of it."""
+        """The hash of the named sections of ``science()``, or of all of it, 16 hex digits."""
         science = self.science(defaults=False)
         return digest({key: science.get(key) for key in sections} if sections else science)
 
@@ -268,4 +278,4 @@ _BESIDES: dict[str, Any] = {
 
 
 class ConfigError(ValueError):
-    """A config that cannot be used; the message names file, key, value and choices."""
+    """Raised for a config that cannot be used. The message names file, key, value and choices."""

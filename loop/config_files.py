@@ -1,6 +1,7 @@
-"""Where a config comes from: YAML files laid one over the other, then ``--set key.sub=value``.
+"""Reading a config from YAML files and ``--set key.sub=value`` overrides.
 
-Later files win: mappings merge, lists replace, and a component of another kind replaces the one below it whole.
+A later file overrides the earlier ones: mappings are merged, lists are replaced, and a component of another kind
+replaces the earlier one as a whole.
 """
 
 import re
@@ -19,13 +20,15 @@ Section = TypeVar("Section", bound=Config)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-3 is a number, and a key given twice is an error: the first value would go in silence."""
+    """YAML in which 1e-3 is a number, and a repeated key is an error. PyYAML would silently drop its first value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set[str]()
         for key, _ in node.value:
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(problem=f"key {key.value!r} twice", problem_mark=key.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    problem=f"key {key.value!r} occurs twice", problem_mark=key.start_mark
+                )
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -36,15 +39,15 @@ _Loader.add_implicit_resolver(
 
 
 def load(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> LoopConfig:
-    """The config of ``files`` laid one over the other, then of ``key.sub=value`` overrides (values are YAML).
+    """The config from ``files``, where later ones override earlier ones, and ``key.sub=value`` overrides (YAML values).
 
-    Raises ConfigError, naming the key, the value seen and what was expected.
+    Raises ConfigError, which names the key, the value and what was expected.
     """
     return validate(LoopConfig, read_tree(files, overrides), " + ".join(map(str, files)))
 
 
 def read_tree(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The plain tree of ``files`` and ``overrides``, not yet held against any config. Raises ConfigError."""
+    """The plain tree of ``files`` and ``overrides``, not yet validated. Raises ConfigError."""
     tree: dict[str, Any] = {}
     for file in files:
         tree = overlay(tree, _read(Path(file)))
@@ -54,7 +57,7 @@ def read_tree(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> dic
 
 
 def validate(kind: type[Section], tree: Mapping[str, Any], source: str) -> Section:
-    """``tree`` as a config section; ``source`` names it in errors. Raises ConfigError, naming every key at fault."""
+    """``tree`` as a config section; ``source`` names it in errors. Raises ConfigError, which names every wrong key."""
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
@@ -66,38 +69,37 @@ def _read(file: Path) -> dict[str, Any]:
     try:
         tree = _parse(file.read_text())
     except FileNotFoundError:
-        raise ConfigError(f"{file}: there is no such config file") from None
+        raise ConfigError(f"{file}: no such config file") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{file}: not readable as YAML: {error}") from None
     if not isinstance(tree, dict):
-        raise ConfigError(f"{file}: a config is a mapping of keys, this file holds {type(tree).__name__}")
+        raise ConfigError(f"{file}: a config is a mapping of keys, but this file holds {type(tree).__name__}")
     return tree
 
 
-def _parse(text: str) -> Any:  # noqa: ANN401 - any YAML value
+def _parse(text: str) -> object:
     return yaml.load(text, _Loader)  # noqa: S506 - a safe loader
 
 
 def _parse_override(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
     if not separator or not all(key.strip().split(".")):
-        raise ConfigError(f"--set {text}: give it as key.sub=value")
+        raise ConfigError(f"--set {text}: write it as key.sub=value")
     try:
         tree = _parse(value)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {text}: the value is no YAML: {error}") from None
+        raise ConfigError(f"--set {text}: the value is not valid YAML: {error}") from None
     return nest(key.strip(), tree)
 
 
-def nest(key: str, value: Any) -> dict[str, Any]:  # noqa: ANN401 - any YAML value
-    """The tree that gives a dotted key a value."""
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return dict(value)
+def nest(key: str, value: object) -> dict[str, Any]:
+    """The tree that sets a dotted key to a value."""
+    first, dot, rest = key.partition(".")
+    return {first: nest(rest, value) if dot else value}
 
 
 def overlay(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``over`` laid over ``base``. A component of another kind replaces the one below it whole."""
+    """``base`` overridden by ``over``. A component of another kind replaces the one in ``base`` as a whole."""
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
@@ -130,11 +132,11 @@ def _explain(detail: ErrorDetails, top: type[Config]) -> str:
 
 
 def _locate(location: Sequence[str | int], top: type[Config]) -> tuple[str, list[str]]:
-    """The key at ``location`` as one writes it, and the keys of the innermost section on the way there."""
+    """The dotted key at ``location``, and the keys of the innermost section that contains it."""
     sections = [top]
     parts = list[str]()
     for part in location:
-        if len(sections) > 1 and isinstance(part, str):  # which of several components is meant: no key
+        if len(sections) > 1 and isinstance(part, str):  # the kind of a component, not a key
             sections = [section for section in sections if section.model_fields["kind"].default == part]
             continue
         parts.append(str(part))
@@ -143,7 +145,7 @@ def _locate(location: Sequence[str | int], top: type[Config]) -> tuple[str, list
     return ".".join(parts) or "(config)", sorted(sections[0].model_fields) if sections else []
 
 
-def _sections(form: Any) -> list[type[Config]]:  # noqa: ANN401 - any type form
+def _sections(form: object) -> list[type[Config]]:
     """The config sections that a type names."""
     if isinstance(form, type) and issubclass(form, Config):
         return [form]

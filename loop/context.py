@@ -1,4 +1,4 @@
-"""The records that a round works with: what is fixed over the rounds of a run, and the result of one round."""
+"""The context of a round and its result."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from loop.state import Mined, Pooled, RunFolder, State
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loop:
-    """What stays the same over the rounds of a run."""
+    """The parts of a run that are the same in every round."""
 
     config: LoopConfig
     data: Dataset
@@ -22,7 +22,7 @@ class Loop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundResult:
-    """A finished round: what it left for the next, and what it is reported by."""
+    """A finished round: the state for the next one, and the records that its report needs."""
 
     state: State
     mined: Mined

@@ -1,11 +1,12 @@
-"""Easy or hard as DetDiffusion has it (arXiv 2403.13304, Sec. 3), by detectors that have not seen the image.
+"""DetDiffusion's attribute (arXiv 2403.13304, Sec. 3) from detectors that were not trained on the image.
 
-A detector finds most of what it was trained on, so that by its own training images nearly all is easy; which images
-the paper's detector was trained on, it does not say. Cross-fitting is ours here: k detectors, each trained on the real
-images without one of k folds, and each applied to that fold alone, as Chernozhukov et al. fit their nuisance functions
+A detector finds most of what it was trained on, so nearly all boxes of its own training images are easy. The paper does
+not say which images its detector was trained on. Cross-fitting is our addition: k detectors are each trained on the
+real images without one of k folds and applied to that fold alone, as Chernozhukov et al. fit their nuisance functions
 (Double/debiased machine learning, arXiv 1608.00060, Sec. 3).
 
-The detectors see real images only, so they are the same in every round, and kept by fingerprint beside the runs.
+The detectors are trained on real images only. They are the same in every round, and stored by fingerprint below the
+root.
 """
 
 import threading
@@ -28,10 +29,10 @@ Images = tuple[LabeledImage, ...]
 
 
 def folds(images: Sequence[LabeledImage], num_folds: int, seed: int) -> tuple[Images, ...]:
-    """The images in ``num_folds`` parts, whose sizes differ by one at most.
+    """The images in ``num_folds`` parts, whose sizes differ by at most one.
 
-    Dealt out in turns, by ``seed``, those of one class after those of another (an image counts for its rarest class),
-    so that every part has its share of the rare. Raises ValueError where there are fewer images than parts.
+    The split is stratified by the rarest class in each image and shuffled by ``seed``. Raises ValueError if there are
+    fewer images than folds.
     """
     check_num_folds(num_folds, len(images))
     kinds = {image.id: set(image.annotation.labels.tolist()) for image in images}
@@ -46,22 +47,22 @@ def folds(images: Sequence[LabeledImage], num_folds: int, seed: int) -> tuple[Im
 
 
 def check_num_folds(num_folds: int, num_images: int) -> None:
-    """Raise ValueError where there are fewer images than folds."""
+    """Raise ValueError if there are fewer images than folds."""
     if num_folds > num_images:
         raise ValueError(f"mining.cross_fit: {num_folds} folds of {num_images} training images; take fewer folds")
 
 
 def detect_unseen(trainings: Trainings) -> tuple[dict[str, Detections], Cost]:
-    """What is seen in each real training image, by its id, by the detector that was not trained on it.
+    """The detections in each real training image, by image id, from the detector that was not trained on it.
 
-    The cost is zero: that of the folds' detectors is reported once for the run, as the control's is.
+    The cost is zero: that of the folds' detectors is reported once for the run, like the control's.
     """
     seen = {image_id: found for arm in fold_arms(trainings) for image_id, found in arm.seen.items()}
     return seen, Cost(seconds={"inspect": 0.0}, wall_s=0.0, engine_s=0.0, num_items=0)
 
 
 def fold_arms(trainings: Trainings) -> tuple[Arm, ...]:
-    """For each fold, the detector trained without it, and what it sees in it; what is there already is not redone."""
+    """For each fold, the detector trained without it and its detections in it. Finished folds are not repeated."""
     parts = folds(trainings.data.splits["train"], trainings.config.mining.cross_fit, trainings.config.seed)
     each = [Fold.of(trainings, held_out) for held_out in parts]
     _train(trainings, [fold for fold in each if not fold.is_trained])
@@ -70,14 +71,14 @@ def fold_arms(trainings: Trainings) -> tuple[Arm, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fold:
-    """A training like the control's, but for the images of one fold."""
+    """A training like the control's, without the images of one fold."""
 
-    trainings: Trainings  # on data whose training images are the other folds, and whose validation images are this one
+    trainings: Trainings  # on data with the other folds as training images and this one as validation images
     place: UPath
 
     @classmethod
     def of(cls, trainings: Trainings, held_out: Images) -> "Fold":
-        """The training that does not see ``held_out``."""
+        """The training without the images ``held_out``."""
         ids = {image.id for image in held_out}
         rest = tuple(image for image in trainings.data.splits["train"] if image.id not in ids)
         apart = replace(trainings, data=replace(trainings.data, splits={"train": rest, "val": held_out}))
@@ -85,23 +86,23 @@ class Fold:
 
     @property
     def is_trained(self) -> bool:
-        """Whether its detector is there."""
+        """Whether its detector is trained."""
         return (self.place / "train.json").exists()
 
     def train(self, on_progress: OnProgress) -> None:
-        """Train its detector, unless another run is faster."""
+        """Train its detector, unless another run has done so."""
         job, hosting = self.trainings.mix(self.place, 0), self.trainings.config.hosting
         with exclusive(self.place):
             once(self.place / "train.json", TrainResult, lambda: train(job, hosting, on_progress))
 
     def arm(self, label: str) -> Arm:
-        """Its detector, and what it sees in the fold."""
+        """Its detector and the detections in the fold."""
         with exclusive(self.place):
             return self.trainings.arm(self.place, 0, label=label)
 
 
 def _train(trainings: Trainings, missing: Sequence[Fold]) -> None:
-    """Train as many at a time as have a place; looking comes later, for its actors would take the others' places."""
+    """Train folds in parallel as far as the cluster has room. Detection comes later: its actors would take room."""
     if not missing:
         return
     hosting, steps = trainings.config.hosting, trainings.config.training.steps
@@ -117,7 +118,7 @@ def _train(trainings: Trainings, missing: Sequence[Fold]) -> None:
 
 
 def _each(work: Callable[[Fold], None], todo: Sequence[Fold], at_once: int) -> None:
-    """In this very thread where it is one at a time, as a debugger likes it. The first error is raised, and ends it."""
+    """Call ``work`` on each fold, in this thread if ``at_once`` is 1. Stops at the first error and raises it."""
     if at_once == 1:
         for fold in todo:
             work(fold)
@@ -129,14 +130,16 @@ def _each(work: Callable[[Fold], None], todo: Sequence[Fold], at_once: int) -> N
             try:
                 if not errors:
                     work(fold)
-            except BaseException as error:  # noqa: BLE001 - raised where the others are waited for
+            except BaseException as error:  # noqa: BLE001 - raised below, in the calling thread
                 errors.append(error)
 
-    threads = [threading.Thread(target=work_on, args=(fold,), daemon=True) for fold in todo]  # else Ctrl-C would wait
+    threads = [
+        threading.Thread(target=work_on, args=(fold,), daemon=True) for fold in todo
+    ]  # Ctrl-C does not wait for daemons
     for thread in threads:
         thread.start()
     for thread in threads:
         while thread.is_alive() and not errors:
-            thread.join(POLL_S)  # for good, it would not hear Ctrl-C: a library of MLflow's has it restart such calls
+            thread.join(POLL_S)  # without a timeout, Ctrl-C is ignored: a library of MLflow's restarts the call
     if errors:
         raise errors[0]

@@ -1,4 +1,4 @@
-"""The driver: sets a run up, goes round after round, and reports; started again, it goes on where it stopped."""
+"""The driver: sets up a run, executes its rounds and reports them. An interrupted run continues where it stopped."""
 
 import os
 from functools import partial
@@ -30,16 +30,16 @@ from loop.tracking import Tracker
 
 
 def run(config: LoopConfig, reporter: Reporter) -> UPath:
-    """Run the loop, or what is left of it. Returns the run's folder, which then holds ``summary.json``.
+    """Run the loop, or the rest of it. Returns the run's folder, which then holds ``summary.json``.
 
-    Raises ConfigError where the folder holds another run; BlockingIOError where another process is using this one;
-    ValueError on data that cannot be used or have changed since the run was started, on hosting that cannot be placed,
-    and on weights that are not there; TooManyFailuresError where a round could not make its candidates.
+    Raises ConfigError if the folder holds another run; BlockingIOError if another process runs this one; ValueError if
+    the data cannot be used or have changed since the run was started, if the hosting cannot be placed, and if weights
+    are missing; TooManyFailuresError if too many candidates of a round failed.
     """
     _look_for_weights(config, reporter)
     if "RAY_ADDRESS" in os.environ and not UPath(config.root).is_absolute():
         reporter.warn(
-            f"root: {config.root} is relative to where the driver runs; other nodes may not see it (--set root=)"
+            f"root: {config.root} is relative to the driver's folder, and other nodes may not see it (--set root=)"
         )
     config = anchored(config)
     with exclusive(UPath(config.root) / config.name, wait=False):
@@ -67,16 +67,16 @@ def _drive(config: LoopConfig, reporter: Reporter) -> UPath:
 
 
 def _look_for_weights(config: LoopConfig, reporter: Reporter) -> None:
-    """Weights that are not there stop a run now, not after its control was trained; a cluster's nodes may have them."""
+    """Refuse missing weights before anything is trained. On a cluster other nodes may have them, so only warn."""
     if not (gone := "; ".join(missing(config))):
         return
     if "RAY_ADDRESS" not in os.environ:
-        raise ValueError(f"not there: {gone}. `detloop check` lists all that a run needs")
+        raise ValueError(f"missing: {gone}. `detloop check` lists everything that a run needs")
     reporter.warn(f"not on this node: {gone}")
 
 
 def anchored(config: LoopConfig) -> LoopConfig:
-    """The config with its storage root as an absolute place: workers have working folders of their own."""
+    """The config with an absolute storage root: workers have other working folders."""
     return config.model_copy(update={"root": str(UPath(config.root).absolute())})
 
 
@@ -90,7 +90,7 @@ def _rounds(loop: Loop, tracker: Tracker) -> None:
 
 
 def _tracker(folder: RunFolder, config: LoopConfig) -> Tracker:
-    """The MLflow runs that an earlier start of this run left, or new ones."""
+    """The MLflow runs of an earlier start of this run, or new ones."""
     place = folder.path / "mlflow.json"
     tracker = Tracker.open(config, read_record(place, dict[str, str]) if place.exists() else None)
     write_record(place, tracker.run_ids)
@@ -98,7 +98,7 @@ def _tracker(folder: RunFolder, config: LoopConfig) -> Tracker:
 
 
 def import_real(config: LoopConfig) -> Dataset:
-    """The real images of ``config``; the world is rendered into the storage root first, once for all runs."""
+    """The real images of ``config``. The embedded world is rendered into the storage root first, once for all runs."""
     if config.data.format == "world":
         root = UPath(config.root) / "worlds" / config.fingerprint("data")
         with exclusive(root):
@@ -109,16 +109,16 @@ def import_real(config: LoopConfig) -> Dataset:
 
 
 def learnt_by_filters(config: LoopConfig, data: Dataset) -> dict[str, FilterState]:
-    """The state of each filter of ``config`` by its kind, fitted on the real images of ``data``. Needs the engine."""
+    """The states of the filters of ``config``, by kind, fitted on the real images of ``data``. Needs the engine."""
     held_out = (*data.splits["val"], *data.splits.get("test", ()))
     real = RealImages(classes=data.classes, train=data.splits["train"], held_out=held_out)
     return in_an_actor(partial(fit_filters, config.filters, real), config.hosting)
 
 
 def export_run(path: UPath, layout: str, out: UPath) -> UPath:
-    """Write the real and the kept synthetic images of the run in ``path`` as one data set; returns its card.
+    """Write the real and the kept synthetic images of the run in ``path`` as one data set. Returns its card.
 
-    Raises ValueError where ``path`` holds no run, ``layout`` is unknown, or ``out`` holds something already.
+    Raises ValueError if ``path`` holds no run, ``layout`` is unknown, or ``out`` is not empty.
     """
     folder = RunFolder(path)
     data = import_real(folder.config())

@@ -1,4 +1,4 @@
-"""The last stage of a stream: judged candidates become samples on disk."""
+"""The last stage of a stream: writes judged candidates as samples."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,21 +14,21 @@ from actors.storage import write_bytes, write_record
 
 
 class Fate(StrEnum):
-    """What became of a candidate; also the name of the folder that holds it."""
+    """Kept or dropped; also the name of the folder that holds the sample."""
 
     KEPT = "kept"
     DROPPED = "dropped"
 
 
 class TooManyFailuresError(ValueError):
-    """More candidates failed than generation.max_failed_share allows."""
+    """Raised if more candidates fail than generation.max_failed_share allows."""
 
 
 class Keep:
-    """Writes a judged candidate: first its picture, then its record, which makes the sample whole.
+    """Writes a judged candidate: first its picture, then its record, which marks the sample as complete.
 
-    Kept and dropped samples lie apart below the round's folder. A record names its picture relative to that folder, so
-    a run can be moved.
+    Kept and dropped samples have separate folders in the round's folder. A record names its picture relative to the
+    round's folder, so that a run can be moved.
     """
 
     def __init__(self, folder: str) -> None:
@@ -36,13 +36,13 @@ class Keep:
         self.folder = UPath(folder)
 
     def __call__(self, batch: Sequence[Row]) -> list[Row]:
-        """Why each candidate was dropped; empty where it was kept."""
+        """The column ``dropped``: the reason, empty for a kept candidate."""
         for row in batch:
             self._write(rows.read_judged(row))
         return [{"dropped": row["dropped"]} for row in batch]
 
     def blank(self) -> Row:
-        """Dropped for the error that the row carries."""
+        """Dropped because of the row's error."""
         return {"dropped": rows.BLANK_JUDGED.dropped}
 
     def _write(self, judged: Judged) -> None:
@@ -68,9 +68,9 @@ class Keep:
 
 
 def keep_failed(collected: Sequence[Row], folder: UPath, max_failed: float) -> None:
-    """Record the candidates that carry an error as dropped for it, in the round's ``folder``.
+    """Record the candidates that have an error as dropped, with the error as the reason, in the round's ``folder``.
 
-    Raises TooManyFailuresError where there are more than ``max_failed`` of them; nothing is recorded then.
+    Raises TooManyFailuresError, and records nothing, if there are more than ``max_failed`` of them.
     """
     failed = [_failed_sample(row) for row in collected if row["error"]]
     if len(failed) > max_failed:
@@ -83,7 +83,7 @@ def keep_failed(collected: Sequence[Row], folder: UPath, max_failed: float) -> N
 
 
 def _failed_sample(row: Row) -> Sample:
-    """The record of a candidate that could not be made: no picture, dropped with the error as the reason."""
+    """The record of a failed candidate: no picture, dropped with the error as the reason."""
     lineage = rows.read_lineage(row)
     return Sample(
         id=lineage.id,

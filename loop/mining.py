@@ -1,4 +1,4 @@
-"""Mine: which instances the detector gets wrong, and on which of them a round's budget is spent."""
+"""Mining: counts of easy and hard instances, and the selection of those that a round spends its budget on."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from loop.config import MiningConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassDifficulty:
-    """How many instances of one class the detector finds and misses."""
+    """Counts of the easy and hard instances of one class."""
 
     name: str
     num_easy: int
@@ -20,12 +20,12 @@ class ClassDifficulty:
 
     @property
     def hard_share(self) -> float:
-        """Share of hard instances in [0, 1]; 0 where the class has none at all."""
+        """Share of hard instances in [0, 1]; 0 for a class without instances."""
         return self.num_hard / max(self.num_easy + self.num_hard, 1)
 
 
 def difficulty_shares(instances: Iterable[Instance], classes: Sequence[str]) -> tuple[ClassDifficulty, ...]:
-    """Easy and hard counts, one entry per class, in the order of ``classes``; absent classes count zero."""
+    """Easy and hard counts, one entry per class in the order of ``classes``; an absent class has zeros."""
     easy, hard = [0] * len(classes), [0] * len(classes)
     for instance in instances:
         (easy if instance.difficulty is Difficulty.EASY else hard)[instance.label] += 1
@@ -34,10 +34,10 @@ def difficulty_shares(instances: Iterable[Instance], classes: Sequence[str]) -> 
 
 
 def warnings(shares: Iterable[ClassDifficulty], config: MiningConfig) -> list[str]:
-    """One line for each class that is all hard, or all easy: its tags say nothing."""
+    """One line for each class whose instances are all hard or all easy: the attribute carries no information."""
     remedy = "raise mining.score_threshold"
     if not config.cross_fit:
-        remedy = f"a detector finds most of what it was trained on, mining.cross_fit asks others; or {remedy}"
+        remedy = f"a detector finds most of what it was trained on; set mining.cross_fit, or {remedy}"
     all_hard = [
         f"class {share.name!r}: all {share.num_hard} instances are hard; the detector has not learnt it yet "
         "(train longer, or lower mining.score_threshold)"
@@ -53,15 +53,15 @@ def warnings(shares: Iterable[ClassDifficulty], config: MiningConfig) -> list[st
 
 
 def select(instances: Iterable[Instance], config: MiningConfig, seed: int) -> tuple[Instance, ...]:
-    """The instances on which the budget is spent, in the order in which they were taken.
+    """The instances on which the budget is spent, in the order of selection.
 
-    * hardest: hard ones by rising best_score, then rising best_iou; ties by image id and index.
-    * balanced: in turns over the classes (by class index), hardest first within each.
+    * hardest: hard ones by rising best_score, then by rising best_iou, then by image id and index.
+    * balanced: hard ones in turns over the classes (by class index), hardest first within each class.
     * ranked: as balanced, and then the easy ones in the same order.
-    * random: drawn without regard to difficulty, easy ones too, by ``seed`` alone (give each round its own).
+    * random: easy and hard ones in an order that depends on ``seed`` alone (give each round its own).
 
-    Nothing is repeated: where there are fewer instances than budget (hard ones, unless ranked or random), all of them
-    are taken and the rest of the budget is not spent.
+    No instance is selected twice. If there are fewer instances than budget (hard ones, unless ranked or random), all of
+    them are selected and the rest of the budget is not spent.
     """
     everything = sorted(instances, key=_identity)
     if config.policy == "random":
@@ -81,10 +81,10 @@ def select(instances: Iterable[Instance], config: MiningConfig, seed: int) -> tu
 def plan(
     selected: Sequence[Instance], *, copies: int, generator: str, strategy: str, round_index: int, seed: int
 ) -> tuple[Lineage, ...]:
-    """What is to be drawn: ``copies`` lineages for each image that holds selected instances, all of them in each.
+    """The lineages of the candidates: ``copies`` for each image with selected instances, each with all of these.
 
-    Images come in the order of their first selected instance. ``seed`` is the run's; a candidate's own seed depends
-    on it, the round, the image and the copy, so that one image's candidates do not change when others come or go.
+    Images are in the order of their first selected instance. ``seed`` is the run's. The seed of a candidate depends on
+    it, the round, the image and the copy only, so the candidates of one image do not depend on other images.
     """
     by_image: dict[str, list[int]] = {}
     for instance in selected:

@@ -1,8 +1,7 @@
-"""Which images a training step sees: real and synthetic ones by the ratio p (Gen2Det, arXiv 2312.04566, Sec. 3.3).
+"""The images of each training step: real and synthetic ones in the ratio p (Gen2Det, arXiv 2312.04566, Sec. 3.3).
 
-The plan of a training is a function of its seed and of the step alone. So every worker derives the same global
-batches and takes its slice, a resumed training goes on exactly, and with p = 0 the real images come in the order
-in which they would come without a pool.
+The batches depend on the seed and the step only. So every worker derives the same global batches and takes its slice,
+a resumed training continues exactly, and with p = 0 the order of the real images is the same as without a pool.
 """
 
 from collections.abc import Iterator
@@ -18,29 +17,29 @@ from loop.config import MixingConfig
 
 
 class Draw(NamedTuple):
-    """One image of a batch, and the seed of all that is random about how it is shown."""
+    """One image of a batch, and the seed of its augmentation."""
 
     synthetic: bool
     image: int  # position among the real images, or in the pool
-    seed: int  # of its augmentation; depends on the step and on the place in the batch, not on who loads it
+    seed: int  # of the augmentation; depends on the step and the place in the batch, not on the worker
 
 
 @lru_cache(maxsize=64)
 def _order(seed: int, kind: str, pass_: int, num_images: int) -> NDArray[np.int64]:
-    """The order ``[num_images]`` in which one pass goes over the real images or over the pool."""
+    """The order ``[num_images]`` of one pass over the real images or over the pool."""
     return np.random.default_rng(derive_seed(seed, kind, pass_)).permutation(num_images)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Mixture:
-    """All the batches of a training.
+    """All batches of a training.
 
-    In mode ``batch`` a whole batch is synthetic with probability p, as the paper has it; in mode ``share`` p of
-    every batch is, rounded so that after any number of steps the count is off by at most half an image.
-    Real images and pool are each gone through in their own order, reshuffled for every pass. An empty pool
-    gives real images only, whatever p asks for: ``realised_p`` says so.
+    In mode ``batch`` a whole batch is synthetic with probability p, as in the paper. In mode ``share`` a share p of
+    every batch is synthetic, rounded so that the total is off by at most half an image after any number of steps.
+    Real images and pool each have an order of their own, reshuffled for every pass. With an empty pool all images
+    are real, and ``realised_p`` is 0.
 
-    Raises ValueError where there is no real image.
+    Raises ValueError if there is no real image.
     """
 
     num_real: int
@@ -69,12 +68,12 @@ class Mixture:
 
     @property
     def num_synthetic_draws(self) -> int:
-        """Synthetic images over all steps, repetitions counted."""
+        """Synthetic images over all steps, repetitions included."""
         return int(self.counts.sum())
 
     @property
     def num_real_draws(self) -> int:
-        """Real images over all steps, repetitions counted."""
+        """Real images over all steps, repetitions included."""
         return self.num_steps * self.batch_size - self.num_synthetic_draws
 
     @property
@@ -83,20 +82,20 @@ class Mixture:
         return self.num_synthetic_draws / (self.num_steps * self.batch_size)
 
     def warnings(self) -> list[str]:
-        """One line where synthetic images are so few that each is shown more often than a real one of the control."""
+        """One line if each synthetic image is shown more often than a real image is to the control."""
         if not self.num_synthetic:
             return []
         each = self.num_synthetic_draws / self.num_synthetic
         of_control = self.num_steps * self.batch_size / self.num_real
         warning = (
             f"{self.num_synthetic} synthetic images make up {self.realised_p:.0%} of the training: each is shown "
-            f"{each:.0f} times, a real one of the control {of_control:.0f} times; a detector can learn so few by heart "
-            "(a lower mixing.p, more generation.copies or milder filters help)"
+            f"{each:.0f} times, each real image of the control {of_control:.0f} times; the detector can memorise them "
+            "(lower mixing.p, raise generation.copies, or relax the filters)"
         )
         return [warning] if each > of_control else []
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> list[Draw]:
-        """What worker ``rank`` of ``world_size`` sees in ``step``: every ``world_size``-th image of the batch."""
+        """The part of worker ``rank`` of ``world_size`` in ``step``: every ``world_size``-th image of the batch."""
         places = range(rank, self.batch_size, world_size)
         return [self._draw(step, place) for place in places]
 

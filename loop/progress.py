@@ -1,4 +1,4 @@
-"""One line a stage: a live bar on a terminal, a plain finished line elsewhere."""
+"""Progress on the console: one line per stage, live on a terminal."""
 
 import time
 from collections.abc import Iterator
@@ -9,24 +9,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 
 class StageProgress:
-    """Counts what comes out of one stage."""
+    """Progress of one stage."""
 
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress, self._task, self._start = progress, task, time.perf_counter()
         self.done, self._note = 0, ""
 
     def advance(self, *_: object) -> None:
-        """One more is through, whatever it is."""
+        """Count one more item, whatever it is."""
         self.reach(self.done + 1)
 
     def reach(self, done: int, note: str | None = None) -> None:
-        """``done`` are through in all."""
+        """Set the number of finished items, and the note if given."""
         self.done = done
         self._note = self._note if note is None else note
         self._progress.update(self._task, completed=done, note=self._line())
 
     def note(self, text: str) -> None:
-        """What became of them, behind the count."""
+        """Set the text behind the count."""
         self._note = text
 
     def _line(self) -> str:
@@ -34,27 +34,27 @@ class StageProgress:
         return f"{self.done / elapsed_s:.1f}/s  {self._note}".rstrip()
 
     def finished_line(self) -> str:
-        """What is left to read when the bar is gone."""
+        """The line that replaces the bar at the end."""
         return f"{self.done} in {time.perf_counter() - self._start:.1f} s, {self._line()}"
 
 
 class Reporter:
-    """Says what the loop does, on one console."""
+    """Prints the progress of a run on one console."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
 
     def say(self, text: str) -> None:
-        """One line that stays."""
+        """Print a line."""
         self.console.print(text, markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """One line that should not be missed."""
+        """Print a warning."""
         self.console.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
 
     @contextmanager
     def stage(self, label: str, total: int) -> Iterator[StageProgress]:
-        """Progress of one stage of ``total`` items, and its finished line afterwards."""
+        """Show the progress of a stage of ``total`` items, and print a line at its end."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),

@@ -1,6 +1,6 @@
-"""One round: find what the detector gets wrong, draw it anew, keep what holds up, retrain, measure.
+"""One round: mine, fit, generate, inspect, judge, keep, train, evaluate.
 
-Each step leaves a record in the round's folder and is skipped where the record is there already.
+Each step writes a record into the round's folder. A step whose record exists is skipped.
 """
 
 from actors.attributes import attributes, difficulties
@@ -21,7 +21,7 @@ from loop.state import Mined, Pooled, State, once
 
 
 def run_round(loop: Loop, state: State) -> RoundResult:
-    """The round after ``state``. Raises TooManyFailuresError where too many candidates could not be made."""
+    """Run the round after ``state``. Raises TooManyFailuresError if too many candidates failed."""
     config, number = loop.config, state.round + 1
     place = loop.folder.round(number)
     mined = once(place / "mine.json", Mined, lambda: mine(loop, state))  # within the budget
@@ -31,7 +31,7 @@ def run_round(loop: Loop, state: State) -> RoundResult:
     inspected = stages.inspect(candidates, config, sources)
     judged = stages.judge(inspected, config, sources)
     kept = stages.keep(judged, config, str(place))
-    pooled = once(place / "pool.json", Pooled, lambda: run_stream(loop, state, kept))  # here the stream runs
+    pooled = once(place / "pool.json", Pooled, lambda: run_stream(loop, state, kept))  # runs the stream
     pool = (*state.pool, *loop.folder.samples(number, Fate.KEPT))
     start = state.detector if config.training.start == "previous" else None
     job = loop.trainings.mix(place, number, mixing=config.mixing, pool=pool, start=start)
@@ -43,10 +43,10 @@ def run_round(loop: Loop, state: State) -> RoundResult:
 
 
 def mine(loop: Loop, state: State) -> Mined:
-    """Show every real training image to the current detector, and spend the budget on what it gets wrong.
+    """Run the current detector on the real training images, and spend the budget on the boxes that it gets wrong.
 
-    With ``mining.detector`` another detector decides, and with cross-fitting detectors that have not seen the image.
-    Where runs share, one of them mines for all.
+    With ``mining.detector`` another detector is used, and with cross-fitting the one that was not trained on the image.
+    Runs that share candidates mine once.
     """
     decides = ("mining", "detector", "seed")
     shared = shared_place("mined", loop.config, decides, [loop.folder.train_records, state.detector])
@@ -78,7 +78,7 @@ def _mine(loop: Loop, state: State) -> Mined:
 
 
 def fit(loop: Loop, state: State, mined: Mined) -> Fitted | None:
-    """The generator, fitted again on the real training images where that is due; None where it does not learn."""
+    """The generator, fitted on the real training images if a fit is due; None if it does not learn."""
     config = loop.config
     if not (config.generator.learns and config.fit.is_due(state.round + 1)):
         return state.generator
@@ -89,7 +89,7 @@ def fit(loop: Loop, state: State, mined: Mined) -> Fitted | None:
 
 
 def round_sources(loop: Loop, state: State, generator: Fitted | None) -> Sources:
-    """Where the actors of this round find what they open."""
+    """The files that the actors of this round open."""
     checkpoint = generator.checkpoint if generator else None
     files = (loop.folder.train_records, state.detector, checkpoint)
     shared = shared_place("candidates", loop.config, ("generator", "detector"), files)
@@ -104,7 +104,7 @@ def round_sources(loop: Loop, state: State, generator: Fitted | None) -> Sources
 
 
 def missing_candidates(loop: Loop, state: State, mined: Mined) -> list[Lineage]:
-    """The lineages of the round's candidates, but for those that an interrupted start has judged already."""
+    """The lineages of the round's candidates, without those that an interrupted start has judged already."""
     number = state.round + 1
     lineages = mining.plan(
         mined.instances,
@@ -119,7 +119,7 @@ def missing_candidates(loop: Loop, state: State, mined: Mined) -> list[Lineage]:
 
 
 def run_stream(loop: Loop, state: State, kept: stages.Stream) -> Pooled:
-    """Run the stages from ``generate`` to ``keep``; the pixels stay in their actors."""
+    """Run the stages from ``generate`` to ``keep``. The pixels stay in the actors."""
     number = state.round + 1
     num_candidates = len(_judged_ids(loop, number)) + len(kept.rows)
     with loop.reporter.stage("generate and judge", len(kept.rows)) as progress:
@@ -136,7 +136,7 @@ def _judged_ids(loop: Loop, number: int) -> set[str]:
 
 
 def _counting(progress: StageProgress) -> stages.OnRow:
-    """Counts what comes out as kept or dropped."""
+    """A callback that counts the kept and dropped candidates."""
     num_by_fate = {"kept": 0, "dropped": 0}
 
     def count(row: Row) -> None:

@@ -1,8 +1,8 @@
-"""Stages as executions: a lazy chain of components, run by Ray Data or, step by step, in this process.
+"""Stages as a lazy chain of components, executed by Ray Data or in this process.
 
-``Stream`` says what happens to each row and who does it; nothing runs before ``collect``. Rows are counted by id, so
-that none is lost in silence: what a dying process took with it is tried once more, alone, and then comes back with an
-error. The driver holds metadata only; pixels stay between the actors.
+A ``Stream`` holds rows and the stages that they pass; nothing runs before ``collect``. Rows are tracked by id, so that
+none is lost silently: a row whose process died is tried once more, alone, and is then returned with an error. The
+driver holds metadata only; pixels are passed between the actors.
 """
 
 import logging
@@ -46,49 +46,49 @@ class Stage:
     name: str
     open_component: OpenComponent
     role: RoleConfig
-    forgets: tuple[str, ...] = ()  # columns that end here
+    forgets: tuple[str, ...] = ()  # columns that are removed after this stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """Rows and the stages they will pass, in order."""
+    """Rows and the stages that they pass, in order."""
 
     rows: tuple[Row, ...]
     stages: tuple[Stage, ...] = ()
 
     def then(self, stage: Stage) -> "Stream":
-        """This stream with one more stage behind it."""
+        """This stream with one more stage at its end."""
         return replace(self, stages=(*self.stages, stage))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
-    """What a stream gave, and what it cost."""
+    """The rows that a stream returned, and its cost."""
 
     rows: tuple[Row, ...]  # by id
     cost: Cost
 
 
 def generate(lineages: Sequence[Lineage], config: LoopConfig, sources: Sources) -> Stream:
-    """Candidates to be drawn, one per lineage."""
+    """The candidates, one per lineage."""
     opener = _remembered(partial(Generate, config.generator, sources), sources, "generate")
     stage = Stage(name="generate", open_component=opener, role=config.hosting.generate)
     return Stream(rows=tuple(lineage_row(lineage) for lineage in lineages)).then(stage)
 
 
 def inspect(candidates: Stream, config: LoopConfig, sources: Sources) -> Stream:
-    """The candidates, with what the current detector sees in each; it sees each once."""
+    """The candidates with the detections of the current detector, which runs on each once."""
     opener = _remembered(partial(Inspect, config.detector, sources.detector), sources, "inspect")
     return candidates.then(Stage(name="inspect", open_component=opener, role=config.hosting.inspect))
 
 
 def _remembered(opener: OpenComponent, sources: Sources, stage: str) -> OpenComponent:
-    """The same component, which takes from ``sources.shared`` what is there, and leaves there what it computes."""
+    """The component with a cache in ``sources.shared``, if there is one."""
     return partial(Remembered, opener, str(UPath(sources.shared) / stage)) if sources.shared else opener
 
 
 def judge(inspected: Stream, config: LoopConfig, sources: Sources) -> Stream:
-    """The candidates with the verdicts of the filters and what is left of each; rejected boxes are dealt with."""
+    """The candidates with the verdicts of the filters, after the policy for rejected boxes is applied."""
     embed = partial(open_detector_embed, config.detector, sources.detector)
     opener = partial(Judge, config.filters, config.rejected_boxes, sources, embed)
     ends = ("painted", "canvas", "refused")
@@ -96,7 +96,7 @@ def judge(inspected: Stream, config: LoopConfig, sources: Sources) -> Stream:
 
 
 def keep(judged: Stream, config: LoopConfig, folder: str) -> Stream:
-    """The judged candidates, written as samples below the round's ``folder``; of a row, ids and reasons are left."""
+    """The judged candidates, written as samples into the round's ``folder``. Rows keep ids and reasons only."""
     annotation = [f"{of}_{part}" for of in ("annotation", "proposed") for part in ("boxes", "labels", "ignore")]
     seen = ("seen_boxes", "seen_labels", "seen_scores")
     ends = ("pixels", "drawn", "restored", "verdicts", *annotation, *seen)
@@ -112,7 +112,7 @@ def detect(
 ) -> tuple[dict[str, Detections], Cost]:
     """The detections in each real image, by image id, and their cost.
 
-    Raises ValueError where a picture cannot be read.
+    Raises ValueError if a picture cannot be read.
     """
     rows = tuple({"id": image.id, "uri": image.uri, "error": ""} for image in images)
     stage = Stage(name="inspect", open_component=partial(Inspect, detector, checkpoint), role=hosting.inspect)
@@ -126,7 +126,7 @@ def embed(
 ) -> dict[str, NDArray[np.float32]]:
     """The features ``[k, d]`` of each row's picture or boxes (see ``adapters.Embed``), by row id.
 
-    Raises ValueError where a picture cannot be read.
+    Raises ValueError if a picture cannot be read.
     """
     stage = Stage(name="embed", open_component=partial(Embed, open_embed), role=hosting.inspect)
     collected = collect(Stream(rows=tuple(rows)).then(stage), hosting, on_row)
@@ -135,14 +135,14 @@ def embed(
 
 
 def refuse_broken(collected: Collected) -> None:
-    """Raise ValueError where a row carries an error."""
+    """Raise ValueError if a row has an error."""
     broken = [f"{row['id']}: {row['error']}" for row in collected.rows if row["error"]]
     if broken:
         raise ValueError(f"{len(broken)} images could not be read; first: {broken[0]}")
 
 
 def collect(stream: Stream, hosting: HostingConfig, on_row: OnRow) -> Collected:
-    """Run the stream. ``on_row`` is called as each row comes out of the last stage, in no fixed order."""
+    """Run the stream. ``on_row`` is called with each row that leaves the last stage, in no fixed order."""
     start = time.perf_counter()
     run = _run_on_ray if hosting.engine == "ray" else _run_inline
     done = _gather(run(stream), on_row)
@@ -171,7 +171,7 @@ def _gather(rows: Iterator[Row], on_row: OnRow) -> dict[str, Row]:
 
 
 def _run_inline(stream: Stream, *, alone: bool = False) -> Iterator[Row]:
-    """Batches one after the other through all stages, in this process."""
+    """Pass batch after batch through all stages, in this process."""
     hosts = [Host(stage.name, stage.open_component, stage.forgets) for stage in stream.stages]
     batch_size = 1 if alone else max((stage.role.batch_size for stage in stream.stages), default=1)
     for first in range(0, len(stream.rows), batch_size):
@@ -189,7 +189,7 @@ def _run_on_ray(stream: Stream, *, alone: bool = False) -> Iterator[Row]:
         return
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    context.max_errored_blocks = -1  # a lost block's rows are missed by id and tried again, see collect
+    context.max_errored_blocks = -1  # collect finds the rows of a lost block by id and tries them again
     block_size = 1 if alone else min(stage.role.batch_size for stage in stream.stages)
     num_blocks = math.ceil(len(stream.rows) / block_size)
     dataset = ray.data.from_items(list(stream.rows), override_num_blocks=num_blocks)
@@ -199,25 +199,25 @@ def _run_on_ray(stream: Stream, *, alone: bool = False) -> Iterator[Row]:
 
 
 def _map(dataset: "ray.data.Dataset", stage: Stage, *, alone: bool) -> "ray.data.Dataset":
-    """``alone``, no row shares its batch or waits in an actor's queue: nothing dies with another's process."""
+    """Add a stage. ``alone``: no row shares a batch or waits in a queue, so none dies with another's process."""
     from ray.data import ActorPoolStrategy
 
     constructor = {"stage": stage.name, "open_component": stage.open_component, "forgets": stage.forgets}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # there is no other way yet to give max_task_retries
+        warnings.simplefilter("ignore", DeprecationWarning)  # there is no other way yet to set max_task_retries
         return dataset.map_batches(
-            type(stage.name.capitalize(), (Host,), {}),  # Ray shows an actor by the name of its class
+            type(stage.name.capitalize(), (Host,), {}),  # Ray displays the class name of an actor
             fn_constructor_kwargs=constructor,
             compute=ActorPoolStrategy(size=stage.role.num_actors, max_tasks_in_flight_per_actor=1 if alone else None),
             batch_size=1 if alone else stage.role.batch_size,
             num_cpus=stage.role.num_cpus,
             num_gpus=stage.role.num_gpus or None,
-            max_task_retries=1,  # unbounded by default: a row that kills its process would be retried for ever
+            max_task_retries=1,  # unbounded by default: a row that kills its process would be retried forever
         )
 
 
 def _lost_row(row: Row, stream: Stream) -> Row:
-    """A row whose process died on it twice: its error, and nothing else that a stage would have added."""
+    """A row whose process died twice: its error, without the columns of the stages."""
     return {**row, "error": "engine: the process that held it died", "dropped": "error"} | {
         f"{stage.name}_s": 0.0 for stage in stream.stages
     }

@@ -1,4 +1,4 @@
-"""Mine and judge as single steps outside a run. They share what lies below the root and write into no run's folder."""
+"""Mining and judging as single steps outside a run. They share files below the root and never change a run's folder."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ from loop.state import RunFolder
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mining:
-    """What mining finds in the real images."""
+    """The result of mining the real images."""
 
     data: Dataset
     found: tuple[Instance, ...]  # every box that has an attribute, in the order of images and boxes
@@ -45,10 +45,10 @@ class Mining:
 def mine(config: LoopConfig, reporter: Reporter, current: Checkpoint | None = None, number: int = 1) -> Mining:
     """Mine as round ``number`` of a run of ``config`` does.
 
-    ``current`` is the checkpoint of the current detector; without one, it is the control, which is trained if the root
-    has none yet. Detections are kept below the root, so that other thresholds and policies need no detector.
+    ``current`` is the checkpoint of the current detector. The default is the control, which is trained if there is none
+    below the root. Detections are stored below the root, so that other thresholds and policies need no detector.
 
-    Raises ValueError or FileNotFoundError where the data, the hosting or the checkpoint cannot be used.
+    Raises ValueError or FileNotFoundError if the data, the hosting or the checkpoint cannot be used.
     """
     config = anchored(config)
     data = import_real(config)
@@ -62,7 +62,7 @@ def mine(config: LoopConfig, reporter: Reporter, current: Checkpoint | None = No
 
 
 def _seen(trainings: Trainings, current: Checkpoint | None) -> Mapping[str, Detections]:
-    """The detections in each real training image, by the detector that a round asks."""
+    """The detections in each real training image, from the detector that a round would use."""
     config, asked = trainings.config, trainings.for_mining()
     if config.mining.cross_fit:
         return detect_unseen(asked)[0]
@@ -82,26 +82,26 @@ def _detect(trainings: Trainings, checkpoint: Checkpoint) -> Mapping[str, Detect
 
 
 def _fingerprint(trainings: Trainings, checkpoint: Checkpoint) -> str:
-    """16 hex digits over the detector and the real training images; pixels are known by their places."""
+    """The hash of the detector and the real training images, 16 hex digits. Pixels are identified by their paths."""
     parts = [trainings.config.fingerprint("detector"), hashlib.sha256(UPath(checkpoint).read_bytes()).hexdigest()]
     return hashlib.sha256(dumps([*parts, trainings.data.splits["train"]])).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """Samples with the verdicts of the filters asked."""
+    """Samples with new verdicts."""
 
     classes: tuple[str, ...]
     samples: tuple[Sample, ...]
 
 
 def judge_run(config: LoopConfig, reporter: Reporter) -> Judgement:
-    """Judge the candidates of the finished rounds of a run again, by the filters of ``config``, which names the run.
+    """Judge the candidates of a run's finished rounds again with the filters of ``config``, which also names the run.
 
-    The samples come by round and id. A box that the run restored is not judged, since its drawing is gone. A candidate
-    that could not be drawn is returned as it is.
+    The samples are ordered by round and id. A box that the run restored is not judged, since its pixels are gone. A
+    candidate that could not be drawn is returned unchanged.
 
-    Raises ValueError where there is no such run, or where a candidate cannot be judged.
+    Raises ValueError if there is no such run, or if a candidate cannot be judged.
     """
     config = anchored(config)
     folder = RunFolder(UPath(config.root) / config.name)
@@ -118,11 +118,11 @@ def judge_run(config: LoopConfig, reporter: Reporter) -> Judgement:
 
 
 def judge_images(config: LoopConfig, root: UPath, reporter: Reporter, current: Checkpoint | None = None) -> Judgement:
-    """Judge the labelled images in the folder ``root`` by the filters of ``config``, as if all their boxes were drawn.
+    """Judge the labelled images in the folder ``root`` with the filters of ``config``; all their boxes count as drawn.
 
-    ``current`` is the checkpoint of the detector that inspects them; without one, it is the control.
+    ``current`` is the checkpoint of the detector that inspects them. The default is the control.
 
-    Raises ValueError or FileNotFoundError where the images cannot be used or have other classes than the data of
+    Raises ValueError or FileNotFoundError if the images cannot be used or have other classes than the data of
     ``config``.
     """
     config = anchored(config)
@@ -159,7 +159,7 @@ def _own_sample(image: LabeledImage, seen: Detections) -> Sample:
 def _judge(
     trainings: Trainings, samples: Sequence[Sample], states: Mapping[str, State], current: Checkpoint
 ) -> Iterator[Sample]:
-    """The samples with new verdicts, in their order. Those without a picture stay as they are."""
+    """The samples with new verdicts, in the same order. Those without a picture are unchanged."""
     config = trainings.config
     rows = tuple({"id": one.id, "sample": json.dumps(to_plain(one)), "error": ""} for one in samples if one.uri)
     embed = partial(open_detector_embed, config.detector, current)
@@ -199,12 +199,12 @@ class Rejudge:
         ]
 
     def blank(self) -> Row:
-        """Nothing is added."""
+        """No columns."""
         return {}
 
 
 def _inspected(sample: Sample) -> Inspected:
-    """The candidate that became ``sample``, as far as the disk knows it: which box painted a pixel is forgotten."""
+    """The candidate behind ``sample``. The mask of painted pixels is not stored on disk and is left empty."""
     pixels = images.read(sample.uri)
     return Inspected(
         candidate=Candidate(

@@ -1,14 +1,14 @@
-"""What a run left on disk: one folder a round, one file a finished stage, written last and whole.
+"""The folder of a run: one folder per round, one file per finished stage, written last and atomically.
 
 ``runs/<name>/``::
 
-    config.json  data.json  train.json  filters.json     what the run is made of
-    rounds/001/mine.json  pool.json  train.json  evaluate.json  round.json        a finished stage each
+    config.json  data.json  train.json  filters.json     config, identity of the data, real images, filter states
+    rounds/001/mine.json  pool.json  train.json  evaluate.json  round.json        one per finished stage
     rounds/001/kept/  dropped/                            samples: picture and record
-    rounds/001/detector.safetensors  val.npz              the detector, and what it sees in the validation images
-    manifest.json  summary.json  summary.html             at the end of every round
+    rounds/001/detector.safetensors  val.npz              the detector and its detections in the validation images
+    manifest.json  summary.json  summary.html             at the end of the run
 
-Starting the same run again reads what is there and does the rest.
+Starting the same run again reads these files and does the rest.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,19 +32,19 @@ Record = TypeVar("Record")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What a stage cost."""
+    """The cost of a stage."""
 
-    seconds: dict[str, float]  # by step: what its actors were busy, shared over them; steps of a stream overlap
+    seconds: dict[str, float]  # by step: mean busy time of its actors; steps of a stream overlap
     wall_s: float
     engine_s: float  # of the wall time: starting actors and workers, moving rows
-    num_items: int  # images or candidates that went through
+    num_items: int  # images or candidates processed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mined:
-    """What mining found and took."""
+    """The result of mining."""
 
-    instances: tuple[Instance, ...]  # those the budget was spent on
+    instances: tuple[Instance, ...]  # those that the budget was spent on
     found: tuple[Instance, ...]  # every box that has an attribute, in the order of images and boxes
     shares: tuple[ClassDifficulty, ...]  # easy and hard boxes by class
     cost: Cost
@@ -52,7 +52,7 @@ class Mined:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pooled:
-    """Which candidates a round judged, kept or not; the samples themselves lie beside it."""
+    """The ids of a round's judged candidates. The samples themselves are stored beside this record."""
 
     kept: tuple[str, ...]  # sample ids, sorted
     dropped: tuple[str, ...]
@@ -61,11 +61,11 @@ class Pooled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """What a round starts from."""
+    """The state that a round starts from."""
 
     round: int  # rounds finished
     detector: Checkpoint  # the current detector
-    generator: Fitted | None  # the generator as it is; None before the first round, or if it does not learn
+    generator: Fitted | None  # the fitted generator; None before the first round, or if it does not learn
     pool: tuple[Sample, ...]  # kept samples of all rounds so far, by round and id
 
     def next(self, *, detector: Checkpoint, generator: Fitted | None, pool: tuple[Sample, ...]) -> "State":
@@ -74,16 +74,16 @@ class State:
 
 
 def check_schema(folder: UPath, written: Mapping[str, Any]) -> None:
-    """Raise ConfigError where ``written``, the config in a folder, is of another schema."""
+    """Raise ConfigError if ``written``, the config in a folder, has another schema."""
     if (schema := written.get("schema")) != SCHEMA:
         raise ConfigError(
-            f"{folder} was written by another version of detloop (schema {schema}; this one writes {SCHEMA}): choose "
-            "another name, or go on with that version"
+            f"{folder} was written by another version of detloop (schema {schema}; this one writes {SCHEMA}); choose "
+            "another name, or use that version"
         )
 
 
 def once(path: UPath, kind: type[Record], compute: Callable[[], Record]) -> Record:
-    """The record at ``path``; computed, and written as the last act, only where there is none."""
+    """The record at ``path``, which is computed and written if it does not exist."""
     if not path.exists():
         write_record(path, compute())
     return read_record(path, kind)
@@ -97,10 +97,10 @@ class RunFolder:
 
     @classmethod
     def claim(cls, config: LoopConfig) -> "RunFolder":
-        """The folder of the run that ``config`` names, new or as an earlier start of the same run left it.
+        """The folder of the run that ``config`` names, new or from an earlier start of the same run.
 
-        Its rounds may grow: none of them depends on how many follow. Raises ConfigError, naming the differing keys,
-        where the folder belongs to a run of another config.
+        The number of rounds may grow, since no round depends on it. Raises ConfigError, which names the differing keys,
+        if the folder belongs to a run of another config.
         """
         folder, science = cls(UPath(config.root) / config.name), {"schema": SCHEMA, **config.science()}
         file = folder.path / "config.json"
@@ -109,8 +109,8 @@ class RunFolder:
         changed = differences({**known, "rounds": max(known["rounds"], config.rounds)}, science)
         if changed:
             raise ConfigError(
-                f"{folder.path} holds a run of another config; choose another name, or go back to its keys "
-                "(stored -> given; rounds may grow, and nothing else):\n  " + "\n  ".join(changed)
+                f"{folder.path} holds a run of another config; choose another name, or restore its keys "
+                "(stored -> given; only rounds may grow):\n  " + "\n  ".join(changed)
             )
         if known["rounds"] < config.rounds:
             if not known["rounds"]:
@@ -119,23 +119,23 @@ class RunFolder:
         return folder
 
     def claim_data(self, identity: dict[str, str]) -> None:
-        """Note which real images the run is made of, by ``Dataset.identity``.
+        """Record the identity of the run's real images, see ``Dataset.identity``.
 
-        Raises ValueError, naming the splits, where an earlier start of the run found others.
+        Raises ValueError, which names the splits, if an earlier start of the run had other images.
         """
         known = once(self.path / "data.json", dict[str, str], lambda: identity)
         changed = differences(known, identity)
         if changed:
             raise ValueError(
-                f"the data of {self.path} have changed since it was started; give the run another name, or bring back "
-                "what there was (then -> now):\n  " + "\n  ".join(changed)
+                f"the data of {self.path} have changed since it was started; give the run another name, or restore "
+                "the data (then -> now):\n  " + "\n  ".join(changed)
             )
 
     def config(self) -> LoopConfig:
-        """The config of the run in this folder, as far as it decides results; hosting and tracking are the defaults.
+        """The config of the run in this folder. Keys that do not affect results are at their defaults.
 
-        Raises ValueError where the folder holds no run, ConfigError where the run is of another schema, or of a
-        component that is not installed.
+        Raises ValueError if the folder holds no run, ConfigError if the run has another schema or a component that is
+        not installed.
         """
         file = self.path / "config.json"
         if not file.exists():
@@ -146,14 +146,14 @@ class RunFolder:
         return validate(LoopConfig, {**science, "name": self.path.name, "root": str(self.path.parent)}, str(file))
 
     def num_finished(self) -> int:
-        """How many rounds are finished, from the first on."""
+        """The number of finished rounds."""
         number = 0
         while (self.round(number + 1) / "round.json").exists():
             number += 1
         return number
 
     def round(self, number: int) -> UPath:
-        """The folder of one round; 0 is the detector that the first round starts from."""
+        """The folder of round ``number``, from 1."""
         return self.path / "rounds" / f"{number:03d}"
 
     def checkpoint(self, number: int) -> Checkpoint:
@@ -167,15 +167,15 @@ class RunFolder:
 
     @property
     def filter_states(self) -> UPath:
-        """What the filters learnt from the real images."""
+        """The states of the filters, learnt from the real images."""
         return self.path / "filters.json"
 
     def sample_ids(self, number: int, fate: Fate) -> tuple[str, ...]:
-        """The ids of the whole samples of a round, sorted."""
+        """The ids of the complete samples of a round, sorted."""
         return tuple(sorted(file.stem for file in (self.round(number) / fate).glob("*.json")))
 
     def samples(self, number: int, fate: Fate) -> tuple[Sample, ...]:
-        """The whole samples of a round, by id. Their URIs are absolute."""
+        """The complete samples of a round, by id. Their URIs are absolute."""
         return tuple(self._read_sample(number, fate, sample_id) for sample_id in self.sample_ids(number, fate))
 
     def judged(self, number: int) -> tuple[Sample, ...]:

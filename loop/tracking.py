@@ -1,6 +1,6 @@
 """MLflow: one experiment per config name, one parent run per loop, one child run per round.
 
-The driver alone writes. Logging is repeatable: a round that is logged again, whole or cut short, is logged once.
+Only the driver writes. Logging is idempotent: a round that is logged again, even after an interruption, appears once.
 """
 
 import json
@@ -36,16 +36,16 @@ MAX_PARAMS_A_BATCH, MAX_METRICS_A_BATCH = 100, 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Store:
-    """Where MLflow keeps figures and files."""
+    """Location of MLflow's metrics and artifacts."""
 
     uri: str  # tracking URI
-    artifacts: str | None  # URI of the folder for artifacts; None leaves it to the server
+    artifacts: str | None  # URI of the folder for artifacts; None: chosen by the server
 
 
 def store(config: LoopConfig) -> Store:
-    """The configured tracking server, or else a sqlite file and a folder in the storage root.
+    """The configured tracking server, or a sqlite file and a folder in the storage root.
 
-    Raises ValueError where the root is remote and no server is configured.
+    Raises ValueError if the root is remote and no server is configured.
     """
     if config.tracking.uri is not None:
         return Store(uri=config.tracking.uri, artifacts=None)
@@ -53,18 +53,18 @@ def store(config: LoopConfig) -> Store:
 
 
 def local_store(root: str) -> Store:
-    """A sqlite file and a folder for artifacts in the storage root. Raises ValueError where that is remote."""
+    """A sqlite file and a folder for artifacts in the storage root. Raises ValueError if the root is remote."""
     place = UPath(root)
     if place.protocol not in {"", "file", "local"}:
-        raise ValueError(f"root {root} is remote, and MLflow's sqlite file needs a disk; set tracking.uri")
+        raise ValueError(f"root {root} is remote, but MLflow's sqlite file needs a local disk; set tracking.uri")
     folder = Path(place.path).resolve()
     return Store(uri=f"sqlite:///{folder}/mlflow.db", artifacts=(folder / "mlartifacts").as_uri())
 
 
 def ui_command(uri: str, port: int = 5000) -> list[str]:
-    """The command that shows a store in a browser, reachable from this machine alone.
+    """The command that serves MLflow's UI for a store, on this machine only.
 
-    Raises ValueError where the store is a server: that one has its own address.
+    Raises ValueError if the store is a server, which has a UI of its own.
     """
     if uri.startswith(("http://", "https://")):
         raise ValueError(f"{uri} is a running MLflow server; open that address in a browser")
@@ -74,19 +74,21 @@ def ui_command(uri: str, port: int = 5000) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tracker:
-    """Writes a loop's figures and files to MLflow. As a context, it ends the loop's run as finished or failed."""
+    """Logs a loop to MLflow. As a context manager it ends the loop's MLflow run as finished or failed."""
 
     client: "MlflowClient"
-    run_ids: dict[str, str] = field(default_factory=dict)  # experiment and loop; keep them, give them back on resume
+    run_ids: dict[str, str] = field(
+        default_factory=dict
+    )  # experiment and loop; store them, and pass them to ``open`` on resume
 
     @classmethod
     def open(cls, config: LoopConfig, run_ids: Mapping[str, str] | None = None) -> Self:
-        """Go on in the runs of ``run_ids``, or start new ones where there are none (or the store has lost them).
+        """Resume the MLflow runs ``run_ids``, or start new ones if there are none or the store has lost them.
 
-        Raises ValueError where the experiment was deleted in the store, or there is no place for the store.
+        Raises ValueError if the experiment was deleted in the store, or a local store cannot be created.
         """
         place = store(config)
-        with exclusive(UPath(config.root) / "mlflow.db"):  # runs that begin together would make its tables twice
+        with exclusive(UPath(config.root) / "mlflow.db"):  # concurrent runs would create its tables twice
             client = _client(place)
             loop = _resume(client, run_ids["loop"]) if run_ids else None
             if loop is None:
@@ -99,9 +101,9 @@ class Tracker:
         return tracker
 
     def log_round(self, number: int, metrics: Mapping[str, float], artifacts: Mapping[str, bytes]) -> None:
-        """A round's figures and files (by name) in its own run; the figures also as step ``number`` of the loop's run.
+        """Log a round's metrics and files (by name) to its own MLflow run, and the metrics as a step of the loop's run.
 
-        Nothing happens where the round is logged already.
+        Does nothing if the round is logged already.
         """
         figures = dict(zip(legal_keys(metrics), metrics.values(), strict=True))
         child = self._find_round(number)
@@ -114,20 +116,20 @@ class Tracker:
         self._log_files(child.info.run_id, artifacts)
         missing = {k: v for k, v in figures.items() if not (begun and self._has_step(k, number))}
         self._log_metrics(self.run_ids["loop"], missing, number)
-        self.client.set_terminated(child.info.run_id, "FINISHED")  # last: it says that all the rest is there
+        self.client.set_terminated(child.info.run_id, "FINISHED")  # last: marks the round as complete
 
     def log_figures(self, figures: Mapping[str, float]) -> None:
-        """Figures of the loop's own run, which belong to no round; those that are there already are left."""
+        """Log metrics that belong to no round to the loop's run. Known ones are not logged again."""
         known = self.client.get_run(self.run_ids["loop"]).data.metrics
         named = dict(zip(legal_keys(figures), figures.values(), strict=True))
         self._log_metrics(self.run_ids["loop"], {k: v for k, v in named.items() if known.get(k) != v}, step=0)
 
     def log_files(self, files: Mapping[str, bytes]) -> None:
-        """Files (by name) in the loop's own run."""
+        """Log files (by name) to the loop's run."""
         self._log_files(self.run_ids["loop"], files)
 
     def close(self, *, failed: bool = False) -> None:
-        """End the loop's run."""
+        """End the loop's MLflow run."""
         self.client.set_terminated(self.run_ids["loop"], "FAILED" if failed else "FINISHED")
 
     def __enter__(self) -> Self:
@@ -137,7 +139,7 @@ class Tracker:
         self.close(failed=kind is not None)
 
     def _log_config(self, loop: "Run", config: LoopConfig) -> None:
-        """Params cannot be changed later: those of the first start stay, the differences become a tag."""
+        """Log the config. Params cannot be changed later, so differences to the first start become a tag."""
         from mlflow.entities import Param, RunTag
 
         tree = config.model_dump(mode="json")
@@ -155,7 +157,7 @@ class Tracker:
         self._log_files(loop.info.run_id, {"config.yaml": yaml.safe_dump(tree, sort_keys=False).encode()})
 
     def _find_round(self, number: int) -> "Run | None":
-        """By its tags, not by an id kept here: so a round is found even if the driver died right after creating it."""
+        """The round's run, found by its tags. This works even if the driver died right after creating it."""
         query = f"tags.`mlflow.parentRunId` = '{self.run_ids['loop']}' and tags.round = '{number}'"
         found = self.client.search_runs([self.run_ids["experiment"]], query)
         return found[0] if found else None
@@ -208,7 +210,7 @@ def _by_kind(value: object) -> object:
 
 
 def legal_keys(keys: Iterable[str]) -> list[str]:
-    """The keys as MLflow takes them: odd characters become ``_``; keys that fall together are numbered."""
+    """The keys as MLflow accepts them: other characters become ``_``, and keys that become equal are numbered."""
     legal: list[str] = []
     for key in keys:
         parts = re.sub(r"[^\w.\- :/]", "_", key).split("/")
@@ -226,7 +228,7 @@ def _client(place: Store) -> "MlflowClient":
     os.environ.setdefault("DO_NOT_TRACK", "true")
     from mlflow import MlflowClient
 
-    for name in ("mlflow", "alembic"):  # they narrate the creation of every table
+    for name in ("mlflow", "alembic"):  # they log the creation of every table
         logging.getLogger(name).setLevel(logging.WARNING)
     if place.uri.startswith("sqlite:///"):
         Path(place.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
@@ -252,7 +254,7 @@ def _resume(client: "MlflowClient", run_id: str) -> "Run | None":
             raise
         run = None
     if run is None or run.info.lifecycle_stage == "deleted":
-        log.warning("MLflow no longer has run %s; its rounds so far are missing in the new one", run_id)
+        log.warning("MLflow no longer has run %s; its earlier rounds are missing in the new one", run_id)
         return None
     client.update_run(run_id, status="RUNNING")
     return run

@@ -135,7 +135,7 @@ def test_check_says_what_is_fitted_first(detloop, easy_data):
     assert status == 0
     assert re.search(r"fit +the generator first, 70 steps of 8 on 16 real boxes", said)
     again = detloop(*arguments, "--set", painter, "--set", "rounds=6", "--set", "fit.every=2")[1]
-    assert re.search(r"fit +the generator in 3 of 6 rounds, each time from the weights it has, 70 steps of 8", again)
+    assert re.search(r"fit +the generator in 3 of 6 rounds, each time from its current weights, 70 steps of 8", again)
     for other in ("generator={kind: copy_paste}", "rounds=0"):
         assert "\nfit " not in detloop(*arguments, "--set", other)[1]
 
@@ -159,14 +159,14 @@ def test_check_names_the_weights_that_a_run_needs_and_whether_they_are_there(det
     )
     status, said, _ = detloop("check", CONFIGS / "gen2det.yaml", *(part for one in changes for part in ("--set", one)))
     needs = said[said.index("\nneeds") : said.index("\n\n")].removeprefix("\nneeds").splitlines()
-    download = "(downloaded on first use, where no cache has it)"
+    download = "(downloaded on first use, unless cached)"
     assert status == 0
     assert [line.strip() for line in needs] == [
         f"weights of the painter: masterful/gligen-1-4-inpainting-text-box {download}",
-        f"LoRA: {there} (is there)",
+        f"LoRA: {there} (found)",
         "aesthetic head: /nowhere/head.pth (MISSING)",
         f"CLIP weights of ViT-L-14-quickgelu: openai {download}",
-        "CLIP weights: s3://bucket/clip.pt (remote, not looked at)",
+        "CLIP weights: s3://bucket/clip.pt (remote, not checked)",
     ]
     plain = [f"--set={one}" for one in ("data.format=coco", "data.subset=null", "generator={kind: copy_paste}")]
     plain.append("--set=filters=[{kind: aesthetic, head: fitted}]")
@@ -180,7 +180,7 @@ def test_missing_weights_stop_a_run_before_its_control_is_trained(detloop, monke
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     status, _, said = detloop("run", *arguments, "--set", f"root={tmp_path / 'runs'}")
     assert status == 2
-    assert "not there: aesthetic head: /nowhere/head.pth." in said
+    assert "missing: aesthetic head: /nowhere/head.pth." in said
     assert not (tmp_path / "runs").exists()
 
 
@@ -188,7 +188,7 @@ def test_check_lists_the_weights_that_detectors_start_from(detloop, tmp_path):
     own = tmp_path / "own.safetensors"
     other = f"mining.detector={{kind: ultralytics, model: yolov8n.yaml, weights: {own}}}"
     named, start = ("--set", "detector.weights=yolo11n.pt"), ("--set", "training.start=weights")
-    release = "weights of the detector: yolo11n.pt (downloaded on first use, where no cache has it)"
+    release = "weights of the detector: yolo11n.pt (downloaded on first use, unless cached)"
     said = detloop("check", QUICKSTART, *named, *start, "--set", other)[1]
     assert re.search(rf"needs +{re.escape(release)}\n +weights of the detector: {own} \(MISSING\)", said)
     control = detloop("check", QUICKSTART, *named, *start, "--set", other, "--set", "rounds=0")[1]
@@ -200,7 +200,7 @@ def test_check_lists_the_weights_that_detectors_start_from(detloop, tmp_path):
 
 def test_check_says_when_there_are_too_few_validation_images(detloop):
     plans = {num: detloop("check", QUICKSTART, "--set", f"data.world.val={num}")[1] for num in (19, 20)}
-    assert "note         with 19 validation images the interval of the gain says little" in plans[19]
+    assert "note         with 19 validation images the interval of the gain is unreliable" in plans[19]
     assert "\nnote" not in plans[20]
 
 
@@ -223,7 +223,7 @@ def test_init_writes_a_config_that_check_accepts(detloop, real_data, tmp_path, n
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "nowhere.yaml"], "nowhere.yaml: there is no such config file"),
+        (["run", "nowhere.yaml"], "nowhere.yaml: no such config file"),
         (["check", CONFIGS / "bccd.yaml", "--set", "data.root=/nowhere"], "data.root: /nowhere is no folder"),
         (["data", "validate", CONFIGS / "bccd.yaml", "--set", "data.root=/nowhere"], "/nowhere is no folder"),
         (["init", "/nowhere"], "/nowhere"),
@@ -249,7 +249,7 @@ def run_folder(easy_config, new_root, tmp_path_factory):
     tree = {**easy_config, "rounds": 1, "filters": [], "training": training, "root": str(root)}
     file = tmp_path_factory.mktemp("config") / "easy.yaml"
     file.write_text(yaml.safe_dump(tree))
-    cli.run([file])
+    cli.run([file], [])
     return root / "easy"
 
 

@@ -114,12 +114,15 @@ def test_the_fingerprint_of_a_section_does_not_see_the_others():
             ["filters.0.kind:", "'aesthetic', 'agreement', 'alignment', 'blank', 'duplicate'", "seen: 'blnk'"],
         ),
         ("filters=[{}]", ["filters.0.kind: required"]),
-        ("filters=[{kind: blank}, {kind: blank}]", ["filters: a filter may be named once"]),
+        ("filters=[{kind: blank}, {kind: blank}]", ["filters: each kind of filter may occur once"]),
         ("mining=3", ["mining:", "seen: 3"]),
         ("name=../elsewhere", ["name:", "seen: '../elsewhere'"]),
-        ("training.steps=401", ["training: steps (401) is no multiple of epoch_steps (40)"]),
+        ("training.steps=401", ["training: steps (401) is not a multiple of epoch_steps (40)"]),
         ("training.start=weights", ["training.start: weights needs detector.weights"]),
-        ("generator={kind: layout}", ["rejected_boxes: restore needs real pixels, layout has none: use ignore"]),
+        (
+            "generator={kind: layout}",
+            ["rejected_boxes: restore needs real pixels, and generator layout keeps none; use ignore"],
+        ),
         ("data.root=/somewhere", ["data: format: world is rendered and takes no root"]),
     ],
 )
@@ -138,12 +141,12 @@ def test_every_error_of_a_config_is_told_at_once():
 
 @pytest.mark.parametrize("override", ["mining.budget", "=3", "a..b=2", ".a=2", "mining.budget: 3"])
 def test_a_malformed_override_is_shown_how_it_is_written(override):
-    with pytest.raises(ConfigError, match=r"give it as key\.sub=value"):
+    with pytest.raises(ConfigError, match=r"write it as key\.sub=value"):
         load([QUICKSTART], [override])
 
 
 def test_an_override_that_is_no_yaml():
-    with pytest.raises(ConfigError, match=r"--set mining.budget=\[: the value is no YAML"):
+    with pytest.raises(ConfigError, match=r"--set mining.budget=\[: the value is not valid YAML"):
         load([QUICKSTART], ["mining.budget=["])
 
 
@@ -153,8 +156,8 @@ def test_an_override_that_is_no_yaml():
         ("name: [", "not readable as YAML"),
         ("- a\n- b\n", "this file holds list"),
         ("", "this file holds NoneType"),
-        ("name: a\nseed: 1\nname: b\n", "key 'name' twice"),
-        ("name: a\nmining: {budget: 1, budget: 2}\n", "key 'budget' twice"),
+        ("name: a\nseed: 1\nname: b\n", "key 'name' occurs twice"),
+        ("name: a\nmining: {budget: 1, budget: 2}\n", "key 'budget' occurs twice"),
     ],
 )
 def test_a_file_that_is_no_config(tmp_path, text, message):
@@ -165,7 +168,7 @@ def test_a_file_that_is_no_config(tmp_path, text, message):
 
 
 def test_a_missing_file_is_named():
-    with pytest.raises(ConfigError, match=r"nowhere\.yaml: there is no such config file"):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such config file"):
         load(["nowhere.yaml"])
 
 

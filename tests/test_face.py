@@ -202,7 +202,7 @@ def test_other_filters_judge_the_candidates_of_a_run_anew(result):
 def test_judging_a_config_without_a_run_says_so(result):
     with pytest.raises(ValueError, match="elsewhere holds no run"):
         detloop.judge(result.config, {"name": "elsewhere"})
-    with pytest.raises(ValueError, match="detector is for images of your own"):
+    with pytest.raises(ValueError, match="detector is only used with images"):
         detloop.judge(result, detector=result.detector)
 
 

@@ -1,11 +1,11 @@
-"""What an ablation asks, and the runs that answer it: a row for each arm, a run for each row and seed.
+"""The config of an ablation and its runs: a row of the table per arm, a run per row and seed.
 
 An ablation file::
 
     name: components
-    metric: AP                # of the last round's detector, any that loop.evaluation.coco knows
+    metric: AP                # of the last round's detector; any metric of loop.evaluation.coco
     seeds: [0, 1, 2]
-    arms:                     # by name, what each sets differently, by dotted key; the first is the reference
+    arms:                     # overrides of each arm, by dotted key; the first arm is the reference
       real: {rounds: 0}
       naive: {filters: [], training.background_ignore: false}
     axes:                     # instead of arms, or crossed with them: rows "naive, mixing.p=0.1", ...
@@ -32,39 +32,39 @@ NOT_FOR_ARMS = {"name", "root", "seed", "tracking"}
 
 
 class AblationConfig(Config):
-    """One question."""
+    """The config of an ablation."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Folder of the ablation below root/ablations, and how the names of its runs begin."""
+    """Folder of the ablation below root/ablations, and prefix of the names of its runs."""
     metric: str = "AP"
-    """What is compared: AP, AP50, AP75, AP_small, AP/<class>, ... of the last round's detector, or of the control in
-    an arm without rounds."""
+    """Metric to compare: AP, AP50, AP75, AP_small, AP/<class>, ... of the last round's detector; of the control in an
+    arm without rounds."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0, 1, 2)
-    """Every arm is run with each of them; differences are paired by seed."""
+    """Seeds with which every arm is run; differences are paired by seed."""
     arms: dict[str, Overrides] = Field(default_factory=dict)
-    """What each arm sets differently, by dotted key; the first row is the one that the others are compared with."""
+    """Overrides of each arm, by dotted key. The first row is the reference for the others."""
     axes: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict)
     """Values by dotted key, crossed with each other and with the arms."""
     max_concurrent: int | None = Field(None, ge=1)
-    """Runs at once; default: inline ones as many as there are CPUs and GPUs for, others one by one."""
+    """Maximum number of concurrent runs; default: limited by CPUs and GPUs for inline runs, 1 for others."""
 
     @model_validator(mode="after")
     def _has_rows(self) -> Self:
         if not self.arms and not self.axes:
             raise ValueError("give arms, or axes, or both")
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"a seed may be named once: {list(self.seeds)}")
+            raise ValueError(f"each seed may occur once: {list(self.seeds)}")
         keys = {key for overrides in (*self.arms.values(), self.axes) for key in overrides}
         taken = sorted(key for key in keys if key.split(".")[0] in NOT_FOR_ARMS)
         if taken:
-            raise ValueError(f"an arm cannot set {', '.join(taken)}: the ablation does")
+            raise ValueError(f"an arm cannot set {', '.join(taken)}: the ablation sets it")
         slugs = [slug(row) for row in self.rows()]
         if len(set(slugs)) < len(slugs):
-            raise ValueError(f"names of arms differ in more than punctuation; as folders these are {slugs}")
+            raise ValueError(f"names of arms must differ in more than punctuation; as folders they are {slugs}")
         return self
 
     def rows(self) -> dict[str, Overrides]:
-        """The overrides of each row of the table, by its name, in order."""
+        """The overrides of each row of the table, by name, in order."""
         rows = dict[str, Overrides]()
         for (arm, overrides), *values in product(self.arms.items() or [("", {})], *self.axes.values()):
             point = dict(zip(self.axes, values, strict=True))
@@ -78,7 +78,7 @@ def _text(value: object) -> str:
 
 
 def slug(row: str) -> str:
-    """The name of a row as a part of folder names and of MLflow keys."""
+    """The name of a row for use in folder names and MLflow keys."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", row).strip("-")
 
 
@@ -93,15 +93,15 @@ class Trial:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ablation:
-    """A question, and all runs that answer it.
+    """An ablation and all its runs.
 
-    The runs lie beside other runs below the root, as ``<ablation>-<arm>-s<seed>``, and share with them what all runs
-    below a root share: worlds, controls, mined instances, candidates.
+    The runs are stored beside other runs below the root, as ``<ablation>-<arm>-s<seed>``, and share worlds, controls,
+    mined instances and candidates with them.
     """
 
     config: AblationConfig
     base: LoopConfig
-    trials: tuple[Trial, ...]  # arm by arm: neighbours have different seeds, and nothing to wait for from each other
+    trials: tuple[Trial, ...]  # arm by arm: neighbours have different seeds, so they do not wait for each other
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -110,19 +110,19 @@ class Ablation:
 
     @property
     def folder(self) -> UPath:
-        """Where tables and the trials' results are written."""
+        """Folder of the tables and the trials' results."""
         return UPath(self.base.root) / "ablations" / self.config.name
 
     def science(self) -> dict[str, Any]:
-        """What decides the results: the seeds, and each arm's resolved config, without its seed."""
+        """The parts that affect the results: the seeds, and each arm's resolved config without its seed."""
         of_arms = {trial.arm: {**trial.config.science(), "seed": None} for trial in self.trials}
         return {"schema": SCHEMA, "seeds": list(self.config.seeds), "arms": of_arms}
 
 
 def load_ablation(files: Sequence[str | Path], overrides: Sequence[str] = (), seeds: Sequence[int] = ()) -> Ablation:
-    """The ablation of the last of ``files``, over the run config of those before it and of ``--set`` overrides.
+    """The ablation in the last of ``files``; the others and the ``--set`` overrides give the config of the runs.
 
-    ``seeds`` take the place of the file's own. Raises ConfigError, naming file or arm, key, value and choices.
+    ``seeds`` replace those of the file. Raises ConfigError, which names file or arm, key, value and choices.
     """
     *runs, question = files
     if not runs:

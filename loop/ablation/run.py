@@ -1,14 +1,14 @@
-"""Ablations: Ray Tune runs the loop for every arm and seed, and a table says what the arms come to.
+"""Ablations: Ray Tune runs the loop for every arm and seed, and a table compares the arms.
 
-A trial is a whole run in a folder of its own (see ``loop.ablation.config``); what it shares with others is made by the
-first that needs it, while the others wait. Beside that stands the ablation's own folder, ``ablations/<name>/``::
+A trial is a run in a folder of its own (see ``loop.ablation.config``). Shared results are computed by the first trial
+that needs them, while the others wait. The ablation itself has the folder ``ablations/<name>/``::
 
     ablation.json                        seeds, and every arm's resolved config
-    trials/<run>.json                    the result of a finished trial; its presence says that it is finished
-    logs/<run>.txt                       what the trial said
+    trials/<run>.json                    the result of a trial; it exists if the trial is finished
+    logs/<run>.txt                       the output of the trial
     table.md  table.csv  table.png  rows.json
 
-Started again, an ablation runs the trials that have no result yet, each going on where it stopped.
+Started again, an ablation runs the trials without a result. Each continues where it stopped.
 """
 
 import json
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from typing_extensions import override
 from upath import UPath
 
 from actors.plain import differences
@@ -38,15 +39,16 @@ from loop.tracking import Tracker
 
 if TYPE_CHECKING:
     from ray import tune
+    from ray.tune.experiment import Trial as TuneTrial
 
 MAX_REASON_CHARS = 300
-DRIVER_CPUS = 0.01  # of a trial whose stages have CPUs of their own; Tune takes no less
+DRIVER_CPUS = 0.01  # of a trial whose stages have CPUs of their own; the minimum of Tune
 
 
 def ablate(ablation: Ablation, reporter: Reporter) -> AblationTable:
-    """Run what is missing, then write and show the table; ``failed`` in it names the trials without a result.
+    """Run the missing trials, then write and print the table. Its ``failed`` names the trials without a result.
 
-    Raises ConfigError where the folder holds an ablation of another config.
+    Raises ConfigError if the folder holds an ablation of another config.
     """
     claim(ablation)
     with _tracker(ablation) as tracker:
@@ -70,9 +72,9 @@ def ablate(ablation: Ablation, reporter: Reporter) -> AblationTable:
 
 
 def claim(ablation: Ablation) -> None:
-    """Note what decides the results; arms and seeds may be added later, all else must stay.
+    """Record the config that affects the results. Arms and seeds may be added later; the rest must not change.
 
-    Raises ConfigError, naming what differs.
+    Raises ConfigError, which names the differences.
     """
     file, science = ablation.folder / "ablation.json", ablation.science()
     known = once(file, dict[str, Any], lambda: science)
@@ -83,14 +85,14 @@ def claim(ablation: Ablation) -> None:
     changed = differences({arm: known["arms"][arm] for arm in stayed}, stayed)
     if lost or changed:
         raise ConfigError(
-            f"{ablation.folder} holds an ablation of another config; choose another name, or go back to it "
-            "(stored -> given); arms and seeds may be added:\n  " + "\n  ".join([*lost, *changed])
+            f"{ablation.folder} holds an ablation of another config; choose another name, or restore it "
+            "(stored -> given; arms and seeds may be added):\n  " + "\n  ".join([*lost, *changed])
         )
     write_record(file, science)
 
 
 def _tracker(ablation: Ablation) -> Tracker:
-    """The MLflow run that all trials' runs are children of."""
+    """The MLflow run that is the parent of all trials' runs."""
     place = ablation.folder / "mlflow.json"
     name = ablation.config.name
     tracking = ablation.base.tracking
@@ -115,7 +117,7 @@ def _table(ablation: Ablation, failed: Mapping[str, str]) -> AblationTable:
         result = read_record(file, TrialResult)
         found.append(result)
         if ablation.config.metric not in result.metrics:
-            missing[label] = f"it has no {ablation.config.metric}; it has {', '.join(result.metrics)}"
+            missing[label] = f"no metric {ablation.config.metric}; known: {', '.join(result.metrics)}"
     return AblationTable(
         name=ablation.config.name,
         metric=ablation.config.metric,
@@ -126,31 +128,31 @@ def _table(ablation: Ablation, failed: Mapping[str, str]) -> AblationTable:
 
 
 def _run_missing(ablation: Ablation, parent: str, reporter: Reporter) -> dict[str, str]:
-    """Run the trials without a result. Why one failed, by the name of its run."""
+    """Run the trials without a result. Returns the reasons of failures, by run name."""
     todo = [trial for trial in ablation.trials if not _result_file(ablation.folder, trial.config.name).exists()]
     num_all, hosting = len(ablation.trials), ablation.base.hosting
     shape = f"arms: {len(ablation.arms)}, seeds: {len(ablation.config.seeds)}"
     reporter.say(f"{ablation.config.name}: {shape}; {num_all - len(todo)} of {num_all} runs finished")
-    reporter.say(f"what they say: {ablation.folder / 'logs'}")
+    reporter.say(f"logs: {ablation.folder / 'logs'}")
     if not todo:
         return {}
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # MLflow and the run folders hold all of it
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one is not silent at verbose=0
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # MLflow and the run folders hold the same
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output is not silent at verbose=0
     with started_ray(_num_cpus(hosting)):
-        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a failed trial is a line of the table
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the table lists failed trials
         trials = [_plain(trial, ablation.folder, parent) for trial in todo]
         results = _tuner(ablation, trials, _follow(reporter, len(todo))).fit()
         return {Path(one.path).name: _reason(one.error) for one in results if one.error}
 
 
 def _num_cpus(hosting: HostingConfig) -> int:
-    """Logical CPUs of a Ray of our own: as ``detloop run`` has it, but no more than there are for inline trials."""
+    """Logical CPUs of a local Ray: as in ``detloop run``, but for inline trials the CPUs of this machine."""
     num_cpus = os.cpu_count() or 1
     return hosting.num_cpus or (num_cpus if hosting.engine == "inline" else max(num_cpus, 4))
 
 
 def _plain(trial: Trial, folder: UPath, parent: str) -> dict[str, Any]:
-    """A trial as Tune hands it to a process: ``loop`` is its config, whole."""
+    """A trial as plain values for Tune; ``loop`` is its config."""
     tracking = trial.config.tracking
     tracking = tracking.model_copy(update={"tags": {**tracking.tags, "mlflow.parentRunId": parent}})
     config = trial.config.model_copy(update={"tracking": tracking})
@@ -162,7 +164,7 @@ def _plain(trial: Trial, folder: UPath, parent: str) -> dict[str, Any]:
     }
 
 
-def _tuner(ablation: Ablation, trials: Sequence[dict[str, Any]], follower: Any) -> "tune.Tuner":  # noqa: ANN401 - a Tune callback
+def _tuner(ablation: Ablation, trials: Sequence[dict[str, Any]], follower: "tune.Callback") -> "tune.Tuner":
     from ray import tune
 
     at_once = ablation.config.max_concurrent or (None if ablation.base.hosting.engine == "inline" else 1)
@@ -171,7 +173,7 @@ def _tuner(ablation: Ablation, trials: Sequence[dict[str, Any]], follower: Any) 
         param_space={"trial": tune.grid_search(list(trials))},
         tune_config=tune.TuneConfig(
             max_concurrent_trials=at_once,
-            reuse_actors=True,  # another trial in the same process need not import everything anew
+            reuse_actors=True,  # the next trial in the same process has no imports to wait for
             trial_name_creator=_run_name,
             trial_dirname_creator=_run_name,
         ),
@@ -179,12 +181,12 @@ def _tuner(ablation: Ablation, trials: Sequence[dict[str, Any]], follower: Any) 
     )
 
 
-def _run_name(trial: Any) -> str:  # noqa: ANN401 - a Tune trial
+def _run_name(trial: "TuneTrial") -> str:
     return str(trial.config["trial"]["loop"]["name"])
 
 
 def _resources(hosting: HostingConfig) -> dict[str, float]:
-    """What Tune sets aside for one trial: all of an inline run, or next to nothing where stages have their own."""
+    """The resources of one trial: those of an inline run, or almost none if the stages have their own."""
     if hosting.engine == "ray":
         return {"cpu": DRIVER_CPUS}
     trainers = (hosting.fit, hosting.train)
@@ -192,25 +194,27 @@ def _resources(hosting: HostingConfig) -> dict[str, float]:
     return {"cpu": max(role.num_cpus for role in trainers)} | ({"gpu": gpus} if gpus else {})
 
 
-def _follow(reporter: Reporter, num_trials: int) -> Any:  # noqa: ANN401 - a Tune callback
-    """Says how each trial ends."""
+def _follow(reporter: Reporter, num_trials: int) -> "tune.Callback":
+    """A callback that prints the outcome of each trial."""
     from ray import tune
 
     class Follower(tune.Callback):  # type: ignore[misc]
         num_over = 0
 
         def __reduce__(self) -> tuple[type, tuple[()]]:
-            """Tune writes its callbacks down, to restore them one day: here is nothing to restore."""
+            """Tune pickles its callbacks to restore them. This one has no state to restore."""
             return object, ()
 
-        def on_trial_complete(self, iteration: int, trials: object, trial: Any, **_: object) -> None:  # noqa: ANN401, ARG002
+        @override
+        def on_trial_complete(self, iteration: int, trials: object, trial: "TuneTrial", **_: object) -> None:
             result = trial.last_result
-            self._tell(trial, f"AP {points(result['AP'])}, {result['time_total_s']:.0f} s")
+            self._report(trial, f"AP {points(result['AP'])}, {result['time_total_s']:.0f} s")
 
-        def on_trial_error(self, iteration: int, trials: object, trial: Any, **_: object) -> None:  # noqa: ANN401, ARG002
-            self._tell(trial, "failed; its log says why")
+        @override
+        def on_trial_error(self, iteration: int, trials: object, trial: "TuneTrial", **_: object) -> None:
+            self._report(trial, "failed; see its log")
 
-        def _tell(self, trial: object, text: str) -> None:
+        def _report(self, trial: "TuneTrial", text: str) -> None:
             self.num_over += 1
             reporter.say(f"{self.num_over}/{num_trials}  {_run_name(trial)}: {text}")
 
@@ -218,17 +222,15 @@ def _follow(reporter: Reporter, num_trials: int) -> Any:  # noqa: ANN401 - a Tun
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, in one line; the trial's log has all of it, unless its process died."""
+    """The error in one line. The trial's log has all of it, unless its process died."""
     cause = getattr(error, "cause", error)
     return textwrap.shorten(f"{type(cause).__name__}: {cause}", MAX_REASON_CHARS)
 
 
 def run_trial(config: dict[str, Any]) -> dict[str, float]:
-    """One trial, in a process of Tune's: run the loop, or what is left of it, and write down what it came to."""
+    """Run one trial in a process of Tune: run the loop, or the rest of it, and write its result."""
     trial = config["trial"]
-    with suppress(
-        FileNotFoundError
-    ):  # Tune has moved on to a folder of its own; relative paths count from the driver's
+    with suppress(FileNotFoundError):  # Tune changes the folder; relative paths are relative to the driver's
         os.chdir(trial["working_folder"])
     loop, folder = LoopConfig.model_validate(trial["loop"]), UPath(trial["ablation"])
     file = _result_file(folder, loop.name)
@@ -246,7 +248,7 @@ def _result(arm: str, config: LoopConfig, folder: UPath) -> TrialResult:
 
 @contextmanager
 def _log(file: UPath) -> Iterator[Console]:
-    """A console that writes into ``file``; an error that passes is written there too."""
+    """A console that writes to ``file``. An error in the block is written there too."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as text:
         try:

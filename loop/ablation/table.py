@@ -1,4 +1,4 @@
-"""The table of an ablation: for each arm its seeds, their mean, and the paired difference to the first arm.
+"""The table of an ablation: for each arm the number of seeds, the mean, and the paired difference to the first arm.
 
 Metrics are fractions in [0, 1] wherever they are stored, CSV and JSON included, and points (x100) wherever they are
 shown.
@@ -25,37 +25,37 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrialResult:
-    """What one run came to."""
+    """The result of one run."""
 
     arm: str
     seed: int
     steps: int  # of the optimiser, in each training
-    metrics: Mapping[str, float]  # of the last round's detector; of the control where there are no rounds
+    metrics: Mapping[str, float]  # of the last round's detector; of the control in a run without rounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmSummary:
-    """A row of the table. The fields are the columns of the CSV; what too few seeds leave open is None."""
+    """A row of the table. The fields are the columns of the CSV; None where there are too few seeds."""
 
     arm: str
     seeds: int  # runs that have the metric
     mean: float | None
     sd: float | None  # over the seeds, with n - 1
     pairs: int  # seeds that the reference has as well
-    difference: float | None  # mean over the pairs, this arm less the reference
+    difference: float | None  # mean over the pairs, this arm minus the reference
     low: float | None  # 95 % interval of the difference, Student's t over the pairs
     high: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AblationTable:
-    """What an ablation came to, in one metric."""
+    """The results of an ablation in one metric."""
 
     name: str
     metric: str
     arms: tuple[str, ...]  # the first is the reference
     results: tuple[TrialResult, ...]  # by arm and seed, in the order of the ablation
-    failed: Mapping[str, str]  # "arm, seed 0" -> why
+    failed: Mapping[str, str]  # "arm, seed 0" -> reason
 
     def of_arm(self, arm: str) -> dict[int, float]:
         """The metric by seed."""
@@ -63,12 +63,12 @@ class AblationTable:
         return {one.seed: one.metrics[self.metric] for one in mine}
 
     def differences(self, arm: str) -> dict[int, float]:
-        """The metric less that of the reference, by seed; of the seeds that both have."""
+        """The metric minus that of the reference, by seed, for the seeds that both have."""
         reference = self.of_arm(self.arms[0])
         return {seed: value - reference[seed] for seed, value in self.of_arm(arm).items() if seed in reference}
 
     def rows(self) -> list[ArmSummary]:
-        """The table, a row an arm, in order."""
+        """The rows of the table, one per arm, in order."""
         return [self._row(arm) for arm in self.arms]
 
     def _row(self, arm: str) -> ArmSummary:
@@ -90,7 +90,7 @@ class AblationTable:
 def t_interval(values: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> tuple[float, float] | None:
     """95 % interval of the mean of ``values`` ``[n]`` by Student's t, n - 1 degrees of freedom; None below two values.
 
-    It covers the choice of seeds, of training and drawing alike, not that of validation images.
+    It covers the choice of seeds, both of training and of drawing, but not that of validation images.
     """
     if len(values) < 2:
         return None
@@ -101,7 +101,7 @@ def t_interval(values: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> tuple[
 
 
 def markdown(table: AblationTable) -> str:
-    """The table for people, in points, with what failed below it."""
+    """The table as Markdown, in points, with the failed runs below it."""
     heading = ("arm", "seeds", table.metric, "sd", f"difference to {table.arms[0]}", "95 % interval")
     lines = [heading, ("---", *["---:"] * (len(heading) - 1)), *(_cells(row) for row in table.rows())]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -124,7 +124,7 @@ def _points(value: float | None, *, sign: bool = False) -> str:
 
 
 def csv_table(table: AblationTable) -> str:
-    """The table for programs: fractions, to the last digit."""
+    """The table as CSV, in fractions at full precision."""
     buffer = StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     names = [field.name for field in fields(ArmSummary)]
@@ -134,12 +134,12 @@ def csv_table(table: AblationTable) -> str:
 
 
 def json_rows(table: AblationTable) -> str:
-    """Every run: arm, seed, steps, and all its metrics."""
+    """All runs as JSON: arm, seed, steps and all metrics."""
     return json.dumps(to_plain(list(table.results)), indent=1) + "\n"
 
 
 def picture(table: AblationTable) -> bytes:
-    """A PNG: each arm's runs and mean on the left; on the right the paired differences with mean and interval."""
+    """The table as a PNG: runs and mean of each arm on the left; paired differences, mean and interval on the right."""
     rows = table.rows()
     figure, (left, right) = blank_figure(1, 2, width_in=4.2, height_in=1.0 + 0.34 * len(rows))
     for place, row in enumerate(rows):
@@ -162,7 +162,7 @@ def picture(table: AblationTable) -> bytes:
 
 
 def _runs(axes: "Axes", place: int, values: Sequence[float], mean: float | None) -> None:
-    """A dot for each run, and a bar at their mean, at height ``place``."""
+    """Draw a dot per run and a bar at their mean, at height ``place``."""
     points = 100 * np.array(values)
     axes.plot(points, [place] * len(points), "o", color=CONTROL, ms=4.5, alpha=0.7, mew=0, zorder=3)
     if mean is not None:
@@ -170,7 +170,7 @@ def _runs(axes: "Axes", place: int, values: Sequence[float], mean: float | None)
 
 
 def figures(table: AblationTable) -> dict[str, float]:
-    """The table as figures by name, for MLflow."""
+    """The table as metrics by name, for MLflow."""
     found = dict[str, float]()
     for row in table.rows():
         for name in ("mean", "sd", "difference", "low", "high"):

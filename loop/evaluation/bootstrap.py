@@ -1,6 +1,6 @@
-"""Is the loop better than its control? Paired bootstrap over the validation images.
+"""Paired bootstrap of the gain over the validation images.
 
-Both arms are measured on the same resampled images, so that what makes an image hard for both cancels out. Percentile
+Both arms are measured on the same resampled images, so that the difficulty of an image cancels out. Percentile
 interval: Efron and Tibshirani, An Introduction to the Bootstrap (1993), ch. 13.
 """
 
@@ -16,7 +16,7 @@ EPSILON = np.spacing(1)  # pycocotools adds it to the denominator of precision
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gain:
-    """A difference in AP, loop less control, as fractions, with its 95 % percentile interval."""
+    """AP of the loop minus AP of the control, as a fraction, with its 95 % percentile interval."""
 
     value: float
     low: float
@@ -24,11 +24,11 @@ class Gain:
 
 
 def gain(loop: Evaluation, control: Evaluation, draws: int, seed: int) -> Gain:
-    """The gain in AP, its interval from ``draws`` resamplings of the images, the same ones for both arms.
+    """The gain in AP, with an interval from ``draws`` resamplings of the images, the same for both arms.
 
-    A class that a resampling leaves without ground truth is left out of its mean, as COCO does; a resampling without
-    any ground truth at all is left out of the interval. The interval covers the choice of validation images, not that
-    of training seeds. Raises ValueError where the arms were measured on different images.
+    A class without ground truth in a resampling is excluded from its mean, as in COCO. A resampling without any ground
+    truth is excluded from the interval. The interval covers the choice of validation images, not that of training
+    seeds. Raises ValueError if the arms were measured on different images.
     """
     if loop.image_ids != control.image_ids:
         raise ValueError("loop and control were evaluated on different images; evaluate both on the same ones")
@@ -40,9 +40,9 @@ def gain(loop: Evaluation, control: Evaluation, draws: int, seed: int) -> Gain:
 
 
 def average_precision(evaluation: Evaluation, times: NDArray[np.int64]) -> NDArray[np.float64]:
-    """AP ``[draws]`` as pycocotools gives it if image i were in the set ``times[draw, i]`` times.
+    """AP ``[draws]`` of pycocotools for sets that contain image i ``times[draw, i]`` times.
 
-    NaN where a draw holds no ground truth. Detections with equal scores in one image may be ordered otherwise.
+    NaN for a draw without ground truth. The order of detections with equal scores in one image may differ.
     """
     weights = times.astype(np.float64)
     classes = np.stack([_of_class(matches, weights) for matches in evaluation.matches])  # [classes, draws]
@@ -52,7 +52,7 @@ def average_precision(evaluation: Evaluation, times: NDArray[np.int64]) -> NDArr
 
 
 def _of_class(matches: ClassMatches, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """AP ``[draws]`` of one class, mean over the IoU thresholds; NaN where a draw holds no box of it."""
+    """AP ``[draws]`` of one class, averaged over the IoU thresholds; NaN for a draw without boxes of the class."""
     positives = weights @ matches.positives.astype(np.float64)
     known = positives > 0
     values = np.full(len(weights), np.nan)
@@ -73,15 +73,15 @@ def _at_threshold(
 ) -> NDArray[np.float64]:
     """AP ``[draws]`` interpolated at 101 recalls, from detections ``[m]`` and image weights ``[draws, images]``.
 
-    Precision is only ever read off at hits: in between it falls, and interpolation takes the best to the right. So the
-    false alarms are summed up from hit to hit, and the arrays are as wide as there are hits, not detections.
+    Only the precision at hits matters: between hits it falls, and interpolation takes the maximum to the right. So
+    false alarms are summed from hit to hit, and the arrays have a column per hit rather than per detection.
     """
     from scipy.sparse import coo_array
 
     num_hits = int(hit.sum())
     if num_hits == 0:
         return np.zeros(len(weights))
-    next_hit = np.concatenate([[0], np.cumsum(hit)[:-1]])  # position among the hits of the one at or after a detection
+    next_hit = np.concatenate([[0], np.cumsum(hit)[:-1]])  # index of the hit at or after each detection
     useful = counted & (next_hit < num_hits)
     cells = (np.ones(useful.sum()), (image[useful], next_hit[useful]))
     between = weights @ coo_array(cells, shape=(weights.shape[1], num_hits)).tocsr()

@@ -1,6 +1,6 @@
 """COCO metrics of a detector on real images (pycocotools; metrics of Lin et al., arXiv 1405.0312).
 
-All figures are fractions in [0, 1]. A size, class or subset without ground truth has no figure: its key is left out.
+All metrics are fractions in [0, 1]. The key of a size, class or subset without ground truth is left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,21 +29,21 @@ BEYOND_ALL_SIZES = 1e12  # px^2; pycocotools' widest range ends at 1e10
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClassMatches:
-    """How one class's detections fared: all that average precision needs, image by image.
+    """The matches of one class's detections, from which average precision is computed.
 
-    Holds m detections, by falling score, from n images, at the t IoU thresholds 0.50, 0.55, ..., 0.95.
+    m detections by falling score, from n images, at the t IoU thresholds 0.50, 0.55, ..., 0.95.
     """
 
     name: str
     image: NDArray[np.int64]  # [m] position of the detection's image
     hit: NDArray[np.bool_]  # [t, m] matched to ground truth that counts
-    counted: NDArray[np.bool_]  # [t, m] a hit or a false alarm; the rest lies on ignored ground truth
+    counted: NDArray[np.bool_]  # [t, m] a hit or a false alarm; the others match ignored ground truth
     positives: NDArray[np.int64]  # [n] ground-truth boxes that count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Evaluation:
-    """A detector measured on real images."""
+    """The metrics of a detector on real images."""
 
     metrics: dict[str, float]  # AP, AP50, AP75, AP_small, AP_medium, AP_large, AP_hard, AP/<class>
     curves: dict[str, NDArray[np.float64]]  # class -> [101] precision at RECALLS, at IoU 0.5
@@ -57,14 +57,14 @@ def evaluate(
     classes: Sequence[str],
     hard: Flags | None = None,
 ) -> Evaluation:
-    """Detections (by image id; an entry for every image) held against the ground truth.
+    """Evaluate detections (by image id; an entry for every image) against the ground truth.
 
-    Ignored annotations are COCO crowds: any number of detections may lie on one (by intersection over the detection's
-    own area) and counts as nothing. ``hard`` flags boxes ``[n]`` by image id: AP_hard counts these alone, every other
-    box is set aside the way COCO sets aside boxes of other sizes (one detection each, by IoU, counts as nothing).
-    Flags by one alone of the detectors that are compared favour the others.
+    Ignored annotations are COCO crowds: any number of detections may match one (by intersection over the detection's
+    area), and none of them counts. ``hard`` flags boxes ``[n]`` by image id. AP_hard counts the flagged boxes only; the
+    others are ignored like boxes of other sizes in COCO (one detection per box, by IoU, does not count). Flags from
+    only one of the compared detectors favour the others.
 
-    Raises ValueError where detections or flags are missing, a label is no class, or no box counts.
+    Raises ValueError if detections or flags are missing, a label is not a class, or no box counts.
     """
     _check(truth, seen, len(classes), hard)
     with redirect_stdout(StringIO()):
@@ -87,9 +87,9 @@ def _check(truth: Sequence[LabeledImage], seen: Mapping[str, Detections], num_cl
         raise ValueError(f"nothing to evaluate against: none of the {len(truth)} images has a box that counts")
     for image in truth:
         if image.id not in seen:
-            raise ValueError(f"no detections for image {image.id!r}; give an empty entry where nothing was seen")
+            raise ValueError(f"no detections for image {image.id!r}; give an empty entry if there are none")
         if hard is not None and len(hard.get(image.id, ())) != len(image.annotation):
-            raise ValueError(f"image {image.id!r} needs {len(image.annotation)} hard flags, one for each box")
+            raise ValueError(f"image {image.id!r} needs {len(image.annotation)} hard flags, one per box")
         labels = np.concatenate([image.annotation.labels, seen[image.id].labels])
         if len(labels) and not 0 <= labels.min() <= labels.max() < num_classes:
             raise ValueError(f"image {image.id!r}: labels {labels.min()}..{labels.max()}, but {num_classes} classes")
@@ -113,14 +113,14 @@ def _truth_table(truth: Sequence[LabeledImage], classes: Sequence[str], hard: Fl
         for row, ignore in zip(_rows(position, annotation.boxes, annotation.labels), annotation.ignore, strict=True):
             rows.append({**row, "iscrowd": int(ignore)})
     if hard is not None:
-        # A ground-truth area serves pycocotools for nothing but its size range: outside of all, the box is set aside.
+        # pycocotools uses the area of ground truth only for the size range: a box outside of all ranges is ignored.
         for row, flag in zip(rows, np.concatenate([hard[image.id] for image in truth]), strict=True):
             row["area"] = row["area"] if flag else BEYOND_ALL_SIZES
     return _table(len(truth), classes, rows)
 
 
 def _seen_table(truth: Sequence[LabeledImage], seen: Mapping[str, Detections], classes: Sequence[str]) -> "COCO":
-    """Built by hand: pycocotools' own loadRes fails on an empty list."""
+    """The detections as a table; pycocotools' own loadRes fails on an empty list."""
     rows: list[dict[str, Any]] = []
     for position, image in enumerate(truth):
         found = seen[image.id]
@@ -145,14 +145,14 @@ def _table(num_images: int, classes: Sequence[str], rows: Sequence[dict[str, Any
     table.dataset = {
         "images": [{"id": position} for position in range(num_images)],
         "categories": [{"id": label, "name": name} for label, name in enumerate(classes)],
-        "annotations": [{**row, "id": number} for number, row in enumerate(rows, start=1)],  # 0 means "no match" to it
+        "annotations": [{**row, "id": number} for number, row in enumerate(rows, start=1)],  # an id of 0 is "no match"
     }
     table.createIndex()
     return table
 
 
 def _metrics(precision: NDArray[np.float64], classes: Sequence[str]) -> dict[str, float]:
-    """From precision ``[iou, recall, class, size, max detections]``, -1 where there is no ground truth."""
+    """The metrics from precision ``[iou, recall, class, size, max detections]``, which is -1 without ground truth."""
     best = precision[..., -1]
     figures = {
         "AP": _mean(best[..., 0]),
@@ -170,7 +170,7 @@ def _mean(precision: NDArray[np.float64]) -> float | None:
 
 
 def _matches(run: "COCOeval", label: int, name: str) -> ClassMatches:
-    """Gathered from pycocotools' per-image results, which lie in the order class, size, image."""
+    """The matches of a class, from pycocotools' per-image results in the order class, size, image."""
     num_images, num_sizes = len(run.params.imgIds), len(run.params.areaRng)
     start = label * num_sizes * num_images  # the first size is "all"
     results = list(enumerate(run.evalImgs[start : start + num_images]))

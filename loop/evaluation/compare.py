@@ -1,8 +1,8 @@
-"""What a round drew, compared with the real images: YOLO scores and fidelity.
+"""Comparison of a round's candidates with the real images: YOLO scores and fidelity.
 
-Features are those of the detector that the loop starts from, trained on the real images alone. It is the same in every
-round, and in every run with the same training, so their figures can be compared. But it was trained on the images that
-pictures are drawn after, and may recognise them. Cross-fitted mining has detectors that were not.
+Features come from the detector that the loop starts from, trained on the real images alone. It is the same in every
+round and in every run with the same training, so the results can be compared. But it was trained on the source images
+of the candidates and may recognise them. The fold detectors of cross-fitted mining were not.
 """
 
 import json
@@ -28,21 +28,21 @@ from loop.state import once
 if TYPE_CHECKING:
     from actors.filters.base import Embed
 
-CROP_PX = 128  # the side that crops are resized to
+CROP_PX = 128  # longer side of resized crops
 KINDS = ("real", "held out", "drawn")
 
 
 def compare_drawn(loop: Loop, number: int, samples: Sequence[Sample]) -> dict[str, float]:
-    """The figures of all that round ``number`` drew, by name: YOLO scores, also by strategy, and fidelity."""
+    """Metrics of all candidates of round ``number``, by name: YOLO scores, also by strategy, and fidelity."""
     strategies = {sample.id: sample.lineage.strategy for sample in samples}
     scores = yolo_scores(samples, loop.data.classes, strategies) | unseen_yolo_scores(loop, samples, strategies)
     return scores | _fidelity(loop, number, samples)
 
 
 def _fidelity(loop: Loop, number: int, samples: Sequence[Sample]) -> dict[str, float]:
-    """Fidelity as ``evaluation.fidelity`` has it; nothing where that is off.
+    """Fidelity metrics as set by ``evaluation.fidelity``; none if it is off.
 
-    All candidates are compared, whatever the filters said of them; what was restored is left out, as it is real again.
+    All candidates are compared, kept or dropped. Restored boxes are left out, since their pixels are real.
     """
     compared = loop.config.evaluation.fidelity
     if compared is None:
@@ -53,11 +53,11 @@ def _fidelity(loop: Loop, number: int, samples: Sequence[Sample]) -> dict[str, f
 
 
 def unseen_yolo_scores(loop: Loop, samples: Sequence[Sample], groups: Mapping[str, str]) -> dict[str, float]:
-    """The YOLO score by detectors that were not trained on the image a picture is drawn after: ``yolo_score_unseen``.
+    """``yolo_score_unseen``: YOLO scores from detectors that were not trained on the source image of a candidate.
 
-    Those are the folds' detectors (``mining.cross_fit``); without folds, or with folds of another detector, there is
-    none. ``groups`` as in ``yolo_scores``. Candidates of which a part was restored are left out, as the detectors would
-    see them after it.
+    These are the folds' detectors (``mining.cross_fit``). There is no score without folds, or with folds of another
+    detector. ``groups`` is as in ``yolo_scores``. Candidates with restored boxes are left out, since their pictures on
+    disk are no longer as drawn.
     """
     if not loop.config.mining.cross_fit or loop.config.mining.detector:
         return {}
@@ -84,8 +84,8 @@ def _measure(loop: Loop, number: int, samples: Sequence[Sample]) -> dict[str, fl
     real, held_out, drawn = _embed(loop, "fidelity", rows, open_embed)
     if min(len(real), len(held_out), len(drawn)) < MIN_PICTURES:
         loop.reporter.warn(
-            f"fidelity is not measured: {len(real)} real, {len(held_out)} held-out and {len(drawn)} drawn "
-            f"{config.evaluation.fidelity}, and it takes {MIN_PICTURES} of each"
+            f"fidelity is not measured: it needs {MIN_PICTURES} {config.evaluation.fidelity} of each kind; there are "
+            f"{len(real)} real, {len(held_out)} held-out and {len(drawn)} drawn"
         )
         return {}
     seed = derive_seed(config.seed, "fidelity", number)
@@ -114,7 +114,7 @@ def _embed(loop: Loop, label: str, rows: Sequence[Row], open_embed: "Callable[[]
 
 
 def _rows(kind: str, pictures: Sequence[LabeledImage | Sample], *, crops: bool) -> Iterator[Row]:
-    """Pictures as rows, with the boxes to be cut out of them where ``crops`` are compared."""
+    """Pictures as rows; with ``crops``, also the boxes to cut out."""
     for picture in pictures:
         boxes = _boxes(picture)
         row = {"id": f"{kind}/{picture.id}", "kind": kind, "uri": picture.uri, "error": ""}
@@ -125,12 +125,12 @@ def _rows(kind: str, pictures: Sequence[LabeledImage | Sample], *, crops: bool) 
 
 
 def _boxes(picture: LabeledImage | Sample) -> Boxes:
-    """Those that count: all of a real image, of a candidate those that were drawn and not restored."""
+    """The boxes to compare: all of a real image; of a candidate, those that were drawn and not restored."""
     if isinstance(picture, LabeledImage):
         return picture.annotation.boxes[~picture.annotation.ignore]
     return picture.proposed.boxes[picture.drawn & ~picture.restored & ~picture.proposed.ignore]
 
 
 def _is_as_drawn(picture: LabeledImage | Sample) -> bool:
-    """Whether there is a whole picture, and nothing of it was restored."""
+    """True if there is a picture and no box in it was restored."""
     return isinstance(picture, LabeledImage) or (bool(picture.uri) and not picture.restored.any())

@@ -1,4 +1,4 @@
-"""What is lost between mining and the pool: counts by reason, and warnings where little is left."""
+"""Losses between mining and the pool: counts by reason, and warnings if little is left."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,10 +11,10 @@ NUM_REASONS, MAX_REASON_CHARS = 3, 100  # in a warning; a failed candidate's rea
 
 
 def count_drawn(samples: Sequence[Sample]) -> tuple[int, int]:
-    """How many mined instances the candidates were to show, and how many of these were drawn.
+    """The number of requested instances over all candidates, and the number of these that were drawn.
 
-    No candidate counts for more instances than its lineage has: further places in one do not make up for none in
-    another.
+    A candidate counts for at most the instances in its lineage, so that extra ones in one candidate do not make up for
+    missing ones in another.
     """
     requested = [len(sample.lineage.box_indices) for sample in samples]
     drawn = [min(int(sample.drawn.sum()), number) for sample, number in zip(samples, requested, strict=True)]
@@ -22,7 +22,7 @@ def count_drawn(samples: Sequence[Sample]) -> tuple[int, int]:
 
 
 def count_dropped(samples: Iterable[Sample]) -> tuple[dict[str, int], dict[str, int]]:
-    """How many candidates were dropped, and how many boxes rejected in candidates, kept or not; by "filter: reason"."""
+    """Counts of dropped candidates, and of rejected boxes in all candidates, by "filter: reason"."""
     images: Counter[str] = Counter()
     boxes: Counter[str] = Counter()
     for sample in samples:
@@ -32,27 +32,26 @@ def count_dropped(samples: Iterable[Sample]) -> tuple[dict[str, int], dict[str, 
 
 
 def warnings(samples: Sequence[Sample]) -> list[str]:
-    """One line for each way in which a round has lost most of its candidates ``samples``, or of their instances."""
+    """One line each if few instances were drawn, and if few of the candidates ``samples`` were kept."""
     return [*_few_drawn(samples), *_few_kept(samples)]
 
 
 def _few_drawn(samples: Sequence[Sample]) -> list[str]:
     requested, drawn = count_drawn(samples)
     warning = (
-        f"only {drawn} of {requested} mined instances were drawn; the generator had no room for the others, or no "
-        "picture (inpaint: a higher generator.insert moves more of them to free places)"
+        f"only {drawn} of {requested} mined instances were drawn; the generator had no room for the others, or "
+        "no picture (inpaint: raise generator.insert to move more of them to free places)"
     )
     return [warning] if 2 * drawn < requested else []
 
 
 def _few_kept(samples: Sequence[Sample]) -> list[str]:
     if not samples:
-        return ["nothing was mined, so there are no candidates, and the pool stays as it was"]
+        return ["nothing was mined, so there are no candidates, and the pool does not change"]
     reasons = Counter(sample.dropped for sample in samples if sample.dropped)
     num_kept = len(samples) - reasons.total()
     main = ", ".join(f"{shorten(reason, MAX_REASON_CHARS)} ({num})" for reason, num in reasons.most_common(NUM_REASONS))
     warning = (
-        f"{num_kept} of {len(samples)} candidates were kept; dropped for {main}; "
-        "the round's contact sheet will show some"
+        f"{num_kept} of {len(samples)} candidates were kept; dropped for {main}; the round's contact sheet shows some"
     )
     return [warning] if num_kept < LEAST_KEPT * len(samples) else []

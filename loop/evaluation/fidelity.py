@@ -1,7 +1,7 @@
-"""Fidelity of drawn pictures: YOLO score (arXiv 2403.13304), FID (1706.08500), precision and recall (1904.06991).
+"""Fidelity of generated pictures: YOLO score (arXiv 2403.13304), FID (1706.08500), precision and recall (1904.06991).
 
-All but the YOLO score compare features ``[n, d]``, a row a picture, of any network. Distances say nothing by
-themselves: hold them against those of real pictures, in the same features and at the same numbers of pictures.
+All but the YOLO score compare features ``[n, d]`` of any network, one row per picture. A distance has no meaning by
+itself: compare it with that of real pictures, with the same features and the same number of pictures.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,17 +19,19 @@ Features = NDArray[np.floating[Any]]
 
 NUM_NEIGHBOURS = 3  # k of the manifolds (arXiv 1904.06991, Sec. 2.1)
 MIN_PICTURES = NUM_NEIGHBOURS + 1  # of each kind
-COPY_QUANTILE = 0.01  # of the distances of real pictures to each other: what is nearer than that looks like a copy
+COPY_QUANTILE = (
+    0.01  # of the distances between real pictures; a picture nearer than this to a real one looks like a copy
+)
 MAX_DISTANCES = 10_000_000  # in memory at a time
 
 
 def yolo_scores(
     samples: Sequence[Sample], classes: Sequence[str], groups: Mapping[str, str] | None = None
 ) -> dict[str, float]:
-    """The YOLO score in figures: ``yolo_score`` (AP), ``yolo_score_AP50``, both again as ``yolo_score_drawn``.
+    """The metrics ``yolo_score`` (AP) and ``yolo_score_AP50``, and the same for drawn boxes as ``yolo_score_drawn``.
 
-    ``groups`` names the group of a sample by its id, its strategy, say: each group has its own
-    ``yolo_score/<group>``, and so on. A score that nothing counts for is left out.
+    ``groups`` maps sample ids to groups, for example to strategies. Each group has its own ``yolo_score/<group>``, and
+    so on. A score without boxes that count is left out.
     """
     groups = groups or {}
     names = sorted({groups[sample.id] for sample in samples if sample.id in groups})
@@ -52,11 +54,11 @@ def _scores(samples: Sequence[Sample], classes: Sequence[str]) -> dict[str, floa
 
 
 def yolo_score(samples: Sequence[Sample], classes: Sequence[str], *, drawn_only: bool = False) -> Evaluation | None:
-    """COCO metrics of the detector of the round on its candidates against the layouts that were asked for.
+    """COCO metrics of the round's detector on its candidates, against the requested layouts.
 
-    All candidates that became a picture count, whatever the filters said of them, with what ``inspect`` saw. Where
-    real boxes were left as they were, these flatter: with ``drawn_only`` they are ignored like COCO's crowds. Unlike in
-    the papers, boxes of all sizes count, and the detector is the round's own. None where there is no box that counts.
+    All candidates with a picture count, kept or dropped, with the detections of ``inspect``. Real boxes that were not
+    redrawn raise the score; with ``drawn_only`` they are ignored like COCO's crowds. Unlike in the papers, boxes of all
+    sizes count, and the detector is the round's own. None if no box counts.
     """
     drawn = [sample for sample in samples if sample.uri]
     layouts = [layout(sample, drawn_only=drawn_only) for sample in drawn]
@@ -66,7 +68,7 @@ def yolo_score(samples: Sequence[Sample], classes: Sequence[str], *, drawn_only:
 
 
 def layout(sample: Sample, *, drawn_only: bool = False) -> LabeledImage:
-    """The layout that was asked for, as ground truth; with ``drawn_only``, boxes that were not drawn are ignored."""
+    """The requested layout as ground truth; with ``drawn_only``, boxes that were not drawn are ignored."""
     proposed = sample.proposed
     ignore = proposed.ignore | ~sample.drawn if drawn_only else proposed.ignore
     annotation = Annotation(boxes=proposed.boxes, labels=proposed.labels, ignore=ignore)
@@ -74,13 +76,13 @@ def layout(sample: Sample, *, drawn_only: bool = False) -> LabeledImage:
 
 
 def frechet_distance(first: Features, second: Features) -> float:
-    """Squared Frechet distance of two Gaussians that have the means and covariances of ``[n, d]`` and ``[m, d]``.
+    """Squared Frechet distance of two Gaussians with the means and covariances of ``[n, d]`` and ``[m, d]``.
 
-    With features of InceptionV3's last pooling layer this is FID (arXiv 1706.08500, Eq. 6); with others, never call it
-    so. The trace of the covariances' root is a sum of singular values, so nothing is regularised, and covariances of
-    fewer pictures than features will do. But few pictures bias it upwards (arXiv 1911.07023), so compare distances at
-    equal numbers only, and one picture that is far from all others can outweigh the rest. Raises ValueError on fewer
-    than two rows, or rows that do not go together.
+    With features of InceptionV3's last pooling layer this is FID (arXiv 1706.08500, Eq. 6); do not call it FID with
+    other features. The trace of the covariances' root is computed as a sum of singular values, without regularisation,
+    and there may be fewer pictures than features. Few pictures bias the distance upwards (arXiv 1911.07023), so compare
+    only distances of equal numbers of pictures. A single outlier can dominate it. Raises ValueError for fewer than two
+    rows, or rows of different widths.
     """
     _check(first, second, 2)
     means = first.mean(axis=0, dtype=np.float64) - second.mean(axis=0, dtype=np.float64)
@@ -91,16 +93,18 @@ def frechet_distance(first: Features, second: Features) -> float:
 
 
 def _root(features: Features) -> Floats:
-    """R ``[min(n, d), d]``, for which R^T R is the covariance."""
+    """R ``[min(n, d), d]`` such that R^T R is the covariance."""
     rows = features.astype(np.float64)
     return np.asarray(np.linalg.qr((rows - rows.mean(axis=0)) / np.sqrt(len(rows) - 1), mode="r"))
 
 
 def precision_recall(real: Features, drawn: Features) -> tuple[float, float]:
-    """The share of drawn pictures among the real ones, and of real ones among the drawn (arXiv 1904.06991, Sec. 2).
+    """Precision and recall of drawn pictures with respect to real ones (arXiv 1904.06991, Sec. 2).
 
-    A picture is among others if it lies within the distance that one of them has to its third nearest. Give equal
-    numbers of both: recall grows with the number of drawn ones. Raises ValueError on fewer than four of either.
+    Precision is the share of drawn pictures in the manifold of the real ones, and recall the converse. A picture is in
+    a manifold if its distance to one of the pictures there is at most that picture's distance to its third nearest
+    neighbour. Use equal numbers of both: recall grows with the number of drawn ones. Raises ValueError for fewer than
+    four of either.
     """
     _check(real, drawn, MIN_PICTURES)
     return _share_among(drawn, real), _share_among(real, drawn)
@@ -114,16 +118,16 @@ def _share_among(features: Features, others: Features) -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Nearness:
-    """How near drawn pictures come to the real ones, and those to each other."""
+    """Distances from drawn pictures to real ones, and between real ones."""
 
-    drawn: Floats  # [m] distance of each drawn picture to the nearest real one
-    real: Floats  # [n] distance of each real picture to the nearest other one
+    drawn: Floats  # [m] from each drawn picture to the nearest real one
+    real: Floats  # [n] from each real picture to the nearest other one
 
     def figures(self) -> dict[str, float]:
-        """``nearest_ratio``: of the medians, drawn to real; ``copied_frac``: drawn ones as near as hardly any real one.
+        """``nearest_ratio``: median of drawn over median of real; ``copied_frac``: drawn ones that look like copies.
 
-        Pictures from where the real ones come from have a ratio of about 1 and a fraction of about 0.01. There is no
-        ratio where most real pictures have an exact double.
+        Pictures of the same distribution as the real ones have a ratio of about 1 and a share of about 0.01. There is
+        no ratio if most real pictures have an exact duplicate.
         """
         usual = float(np.median(self.real))
         ratio = {"nearest_ratio": float(np.median(self.drawn)) / usual} if usual > 0 else {}
@@ -133,22 +137,22 @@ class Nearness:
 def nearness(real: Features, drawn: Features) -> Nearness:
     """Distances to the nearest real picture; copies of a real one have 0.
 
-    Raises ValueError on fewer than two real ones or none that is drawn.
+    Raises ValueError for fewer than two real pictures, or no drawn one.
     """
     _check(real, drawn, 1)
     if len(real) < 2:
-        raise ValueError("nearness: one real picture has no other to be near to; at least two are needed")
+        raise ValueError("nearness needs at least two real pictures, not one")
     nearest = [part.min(axis=1) for part in _distances(drawn, real)]
     return Nearness(drawn=np.concatenate(nearest), real=_to_neighbour(real, 1))
 
 
 def _to_neighbour(features: Features, number: int) -> Floats:
-    """``[n]``: the distance of each row to its nearest other row, its second nearest, ..."""
+    """The distance ``[n]`` of each row to its ``number``-th nearest other row, from 1."""
     return np.concatenate([np.partition(part, number, axis=1)[:, number] for part in _distances(features, features)])
 
 
 def _distances(features: Features, others: Features) -> Iterator[Floats]:
-    """Euclidean distances ``[n, m]``, some rows at a time; exactly 0 between equal rows."""
+    """Euclidean distances ``[n, m]``, in blocks of rows; exactly 0 between equal rows."""
     from scipy.spatial.distance import cdist
 
     num_rows = max(MAX_DISTANCES // len(others), 1)
@@ -163,11 +167,11 @@ def _check(first: Features, second: Features, num_needed: int) -> None:
         raise ValueError(f"{len(first)} and {len(second)} pictures to compare; at least {num_needed} each are needed")
     for features in (first, second):
         if not np.isfinite(features).all():
-            raise ValueError("features hold numbers that are not finite; the network that gave them is broken")
+            raise ValueError("features are not finite; check the network that computes them")
 
 
 def some(features: Features, num_wanted: int, seed: int) -> Features:
-    """``num_wanted`` of the rows ``[n, d]``, chosen by ``seed``; all of them where there are no more."""
+    """``num_wanted`` of the rows ``[n, d]``, chosen by ``seed``; all of them if there are no more."""
     if len(features) <= num_wanted:
         return features
     chosen = np.random.default_rng(seed).choice(len(features), num_wanted, replace=False)
@@ -175,10 +179,10 @@ def some(features: Features, num_wanted: int, seed: int) -> Features:
 
 
 def compare(real: Features, held_out: Features, drawn: Features, seed: int) -> dict[str, float]:
-    """Drawn pictures against the real ones ``[n, d]`` they were drawn after; held-out real ones give the yardstick.
+    """Compare drawn pictures with the real ones ``[n, d]`` behind them; held-out real pictures are the reference.
 
-    Features are a detector's, and ``frechet_detector`` is named after that. Precision and recall are measured with as
-    many drawn as real pictures; ``seed`` chooses which. Raises ValueError on fewer than four of a kind.
+    The features are a detector's, hence the name ``frechet_detector``. Precision and recall use equal numbers of drawn
+    and real pictures, chosen by ``seed``. Raises ValueError for fewer than four of a kind.
     """
     num_each = min(len(drawn), len(real))
     precision, recall = precision_recall(some(real, num_each, seed), some(drawn, num_each, seed))
@@ -196,7 +200,7 @@ def compare(real: Features, held_out: Features, drawn: Features, seed: int) -> d
 
 
 def frechet(real: Features, held_out: Features, drawn: Features, seed: int) -> tuple[float, float]:
-    """The distances from the real pictures of those drawn, and of as many held-out ones; ``seed`` chooses which."""
+    """The Frechet distances of drawn and of held-out pictures to the real ones, in equal numbers chosen by ``seed``."""
     num_compared = min(len(drawn), len(held_out))
     of_drawn, of_held_out = (frechet_distance(real, some(one, num_compared, seed)) for one in (drawn, held_out))
     return of_drawn, of_held_out

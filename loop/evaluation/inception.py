@@ -1,4 +1,4 @@
-"""InceptionV3's features, as FID is defined on them: its authors' weights, layer and resizing, by torchmetrics."""
+"""InceptionV3's features for FID, with the weights, layer and resizing of its authors, from torchmetrics."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ NUM_FEATURES = 2048  # of the last pooling layer
 
 
 def missing(weights: str) -> str:
-    """What FID lacks on this machine, and what to do about it; empty where it lacks nothing."""
+    """The parts that FID needs and that are missing on this machine, with the remedy; empty if none is missing."""
     if absent := [name for name in ("torchmetrics", "torch_fidelity") if find_spec(name) is None]:
         return f"{' and '.join(absent)} not installed; install the extra: pip install 'detloop[fid]'"
     if not Path(weights).is_file():
@@ -26,10 +26,10 @@ def missing(weights: str) -> str:
 
 
 def open_inception(weights: str) -> "Embed":
-    """Pooled features ``[n, 2048]`` of pictures of any size, by the weights in the file ``weights``.
+    """A function that returns the pooled features ``[n, 2048]`` of pictures of any size, with the weights in a file.
 
-    Pictures are resized as TensorFlow 1 did it, without antialiasing: published figures depend on that. Nothing is
-    downloaded. Raises ValueError where ``missing`` says that something is.
+    Pictures are resized as in TensorFlow 1, without antialiasing, as in published results. Nothing is downloaded.
+    Raises ValueError if a part is missing (see ``missing``).
     """
     if lack := missing(weights):
         raise ValueError(f"FID: {lack}")

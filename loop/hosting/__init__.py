@@ -1,1 +1,1 @@
-"""Where things run: Ray, placement, and launching and resuming trainings."""
+"""Hosting: Ray, placement, and launching and resuming trainings."""

@@ -1,6 +1,6 @@
-"""A training where it runs: by Ray Train's workers, or in this process for a debugger.
+"""Launching trainings: in the workers of Ray Train, or in this process for a debugger.
 
-What is trained is the caller's: a detector (``trainer``) or a generator (``fit``).
+The caller gives the work: a detector (``loop.training.train``) or a generator (``loop.training.fit``).
 """
 
 import os
@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
+from typing_extensions import override
 from upath import UPath
 
 from actors.storage import is_local
@@ -20,29 +21,30 @@ from loop.hosting.records import Outcome, Place, Progress
 from loop.hosting.resume import Memory, NoMemory, RayMemory
 
 if TYPE_CHECKING:
+    from ray.actor import ActorHandle
     from ray.train import UserCallback
 
-POLL_S = 1.0  # between two looks at how far the training is
-_CANNOT_BE_DONE = (ValueError, FileNotFoundError)  # what a worker raises where to start it again would not help
+POLL_S = 1.0  # interval between two queries of the progress
+_CANNOT_BE_DONE = (ValueError, FileNotFoundError)  # errors of a worker that a restart would not fix
 
 OnProgress = Callable[[Progress], None]
 
 
 class Job(Protocol):
-    """What there is to do: a plain record that travels to the workers."""
+    """A training: a plain record that is sent to the workers."""
 
     @property
     def name(self) -> str:
-        """Unique: a training of this name in ``storage`` is gone on with."""
+        """Unique: an interrupted training of this name in ``storage`` is resumed."""
         ...
 
     @property
     def storage(self) -> str:
-        """Folder or URI of what Ray Train keeps while it runs."""
+        """Folder or URI of Ray Train's files while it runs."""
         ...
 
     def fingerprint(self) -> str:
-        """Over all that decides the result."""
+        """The hash of everything that affects the result."""
         ...
 
     def located(self, place: Callable[[str], str]) -> Self:
@@ -52,16 +54,16 @@ class Job(Protocol):
 
 AnyJob = TypeVar("AnyJob", bound=Job)
 Work = Callable[[AnyJob, Place, Memory, OnProgress, int], Outcome]
-"""What one worker does; the last argument is its number of torch threads."""
+"""The work of one worker; the last argument is its number of torch threads."""
 
 
 def launch(
     work: Work[AnyJob], job: AnyJob, role: TrainRoleConfig, hosting: HostingConfig, on_progress: OnProgress | None
 ) -> Outcome:
-    """Let the workers of ``role`` do the job; the first one's outcome. Ray must have been started.
+    """Run the job on the workers of ``role``. Returns the first worker's outcome. Ray must have been started.
 
-    Raises ValueError or FileNotFoundError where the job cannot be done as it is, Ray's errors where workers are lost
-    more often than ``role.max_failures``.
+    Raises ValueError or FileNotFoundError if the job is invalid, and Ray's errors if workers fail more often than
+    ``role.max_failures``.
     """
     if hosting.engine == "inline":
         return _here(work, job, role, on_progress)
@@ -69,12 +71,12 @@ def launch(
 
 
 def num_at_once(role: TrainRoleConfig, hosting: HostingConfig) -> int:
-    """How many trainings by ``role`` may be launched together, each from a thread of its own; in this process, one."""
+    """The number of trainings by ``role`` that can be launched at once, each from its own thread; 1 if inline."""
     return 1 if hosting.engine == "inline" else max(num_gangs(role, nodes()), 1)
 
 
 def nodes() -> list[Node]:
-    """The nodes of the cluster that is there now, with all that they have."""
+    """The nodes that are alive, with all their resources."""
     import ray
 
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -92,7 +94,7 @@ def _on_ray(work: Work[AnyJob], job: AnyJob, role: TrainRoleConfig, on_progress:
     from ray.train.torch import TorchTrainer
 
     resources = {"CPU": role.num_cpus, "GPU": role.num_gpus}
-    job = job.located(_absolute)  # a worker has a working directory of its own
+    job = job.located(_absolute)  # workers have other working directories
     with _mailbox(on_progress) as post:
         trainer = TorchTrainer(
             _as_worker,
@@ -116,19 +118,20 @@ def _on_ray(work: Work[AnyJob], job: AnyJob, role: TrainRoleConfig, on_progress:
                 raise error.controller_failure from None
             raise
     if not isinstance(answer, Outcome):
-        raise TypeError(f"training {job.name}: the first worker handed back {answer!r}, not its outcome")
+        raise TypeError(f"training {job.name}: the first worker returned {answer!r}, not its outcome")
     return answer
 
 
 def _no_retry() -> "UserCallback":
-    """Ends a training whose job cannot be done as it is, where Ray Train would start its workers again.
+    """A callback that ends a training with an invalid job; Ray Train would restart its workers.
 
-    What a callback raises in its controller ends the training, and comes out of ``fit`` in a ControllerError.
+    An error that a callback raises in the controller ends the training, and ``fit`` raises it in a ControllerError.
     """
     from ray.train import UserCallback
 
     class NoRetry(UserCallback):  # type: ignore[misc]  # Ray is not typed
-        def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002 - Ray's signature
+        @override
+        def after_exception(self, run_context: object, worker_exceptions: dict[int, Exception]) -> None:
             if all(isinstance(error, _CANNOT_BE_DONE) for error in worker_exceptions.values()):
                 raise next(iter(worker_exceptions.values()))
 
@@ -136,13 +139,13 @@ def _no_retry() -> "UserCallback":
 
 
 def _as_worker(config: dict[str, Any]) -> Outcome:
-    """Runs in each of Ray Train's workers."""
+    """Run the work in one of Ray Train's workers."""
     import ray.train
     from ray.train.torch import get_device
 
     work: Work[Job] = config["work"]
     job, role, post = config["job"], config["role"], config["post"]
-    with suppress(FileNotFoundError):  # Ray has moved on to a folder of its own; relative paths count from the driver's
+    with suppress(FileNotFoundError):  # Ray changes the folder; relative paths are relative to the driver's
         os.chdir(config["folder"])
     context = ray.train.get_context()
     device = str(get_device().index) if role.num_gpus else "cpu"
@@ -162,13 +165,13 @@ def _num_threads(role: TrainRoleConfig) -> int:
 
 
 def _silent(_: Progress) -> None:
-    """Nobody listens."""
+    """Ignore the progress."""
 
 
 class _Post:
-    """Sends progress to the driver's mailbox; the sender does not wait."""
+    """Sends progress to the driver's mailbox without waiting."""
 
-    def __init__(self, mailbox: Any) -> None:  # noqa: ANN401 - a Ray actor handle
+    def __init__(self, mailbox: "ActorHandle") -> None:
         self.mailbox = mailbox
 
     def __call__(self, progress: Progress) -> None:
@@ -176,23 +179,23 @@ class _Post:
 
 
 class _Mailbox:
-    """Holds the last progress."""
+    """Holds the latest progress."""
 
     def __init__(self) -> None:
         self.progress: Progress | None = None
 
     def put(self, progress: Progress) -> None:
-        """Overwrite what was there."""
+        """Replace the progress."""
         self.progress = progress
 
     def get(self) -> Progress | None:
-        """What was put last."""
+        """The latest progress."""
         return self.progress
 
 
 @contextmanager
 def _mailbox(on_progress: OnProgress | None) -> Iterator[OnProgress]:
-    """What a worker calls so that ``on_progress`` is called here, while ``fit`` blocks this thread."""
+    """A callback for workers that forwards to ``on_progress`` in this process, while ``fit`` blocks this thread."""
     if on_progress is None:
         yield _silent
         return

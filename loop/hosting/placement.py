@@ -1,6 +1,6 @@
-"""Whether the roles of ``hosting`` fit the cluster, said before a run starts: Ray would wait for ever, in silence.
+"""Placement checks before a run starts: roles that do not fit the cluster, and networks that would run on the CPU.
 
-And whether they leave its GPUs alone, which is as silent, and slow.
+Ray would silently wait forever for a place.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from loop.config import HostingConfig, LoopConfig, TrainRoleConfig
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
-    """What one actor of a role asks for; it cannot be spread over nodes."""
+    """The resources of one actor, all on one node."""
 
     role: str
     cpus: float
@@ -20,13 +20,13 @@ class Actor:
 
 @dataclass(slots=True, kw_only=True)
 class Node:
-    """What is free on one node."""
+    """The free resources of one node."""
 
     cpus: float
     gpus: float
 
     def take(self, actor: Actor) -> bool:
-        """Whether the actor fits; if so, its share is taken."""
+        """Place the actor on this node. Returns False if it does not fit."""
         fits = actor.cpus <= self.cpus + 1e-9 and actor.gpus <= self.gpus + 1e-9
         if fits:
             self.cpus -= actor.cpus
@@ -35,11 +35,11 @@ class Node:
 
 
 STREAM = ("generate", "inspect", "judge", "keep")
-"""The roles whose actors hand candidates on to each other."""
+"""The roles whose actors run in one stream."""
 
 
 def gangs(hosting: HostingConfig) -> dict[str, tuple[Actor, ...]]:
-    """The actors that are alive at the same time, by what they do together, largest first."""
+    """The groups of actors that are alive at the same time, by name, largest actors first."""
     stream = [
         Actor(role=name, cpus=role.num_cpus, gpus=role.num_gpus)
         for name in STREAM
@@ -58,7 +58,7 @@ def gangs(hosting: HostingConfig) -> dict[str, tuple[Actor, ...]]:
 
 
 def unplaced(hosting: HostingConfig, nodes: Sequence[Node]) -> str:
-    """What does not fit, and what to change; empty where everything fits."""
+    """An error message if an actor does not fit, with the remedy; empty if all fit."""
     total = f"the cluster has {sum(n.cpus for n in nodes):g} CPUs and {sum(n.gpus for n in nodes):g} GPUs"
     for gang, actors in gangs(hosting).items():
         free = [Node(cpus=node.cpus, gpus=node.gpus) for node in nodes]
@@ -74,7 +74,7 @@ def unplaced(hosting: HostingConfig, nodes: Sequence[Node]) -> str:
 
 
 def num_gangs(role: TrainRoleConfig, nodes: Sequence[Node]) -> int:
-    """How many trainings, each with all the workers of ``role``, have a place at the same time."""
+    """The number of trainings, each with all workers of ``role``, that fit at the same time."""
     worker = Actor(role="", cpus=role.num_cpus, gpus=role.num_gpus)
     free = [Node(cpus=node.cpus, gpus=node.gpus) for node in nodes]
     num_workers = 0
@@ -84,7 +84,7 @@ def num_gangs(role: TrainRoleConfig, nodes: Sequence[Node]) -> int:
 
 
 def without_gpu(config: LoopConfig, nodes: Sequence[Node]) -> str:
-    """Which roles run a network on the CPU though there are GPUs, and what to change; empty where none does."""
+    """A warning if roles run a network on the CPU although there are GPUs; empty if none does."""
     runs_network = {
         "generate": config.generator.runs_network,
         "inspect": True,
@@ -97,6 +97,6 @@ def without_gpu(config: LoopConfig, nodes: Sequence[Node]) -> str:
     if not gpus or not slow:
         return ""
     return (
-        f"hosting: {', '.join(slow)} will run on the CPU, and there are {gpus:g} GPU(s); give them num_gpus (fractions "
-        "share one), as configs/hosting/gpu.yaml does"
+        f"hosting: {', '.join(slow)} will run on the CPU, but there are {gpus:g} GPU(s); set num_gpus for them "
+        "(fractions share one), as in configs/hosting/gpu.yaml"
     )

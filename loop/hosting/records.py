@@ -1,13 +1,13 @@
-"""Plain records of a training that runs somewhere: where its worker is, how far it has come, and its result."""
+"""Plain records of a training: the place of a worker, its progress, and its result."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a worker runs."""
+    """The place of a worker."""
 
-    folder: str  # for files that nobody needs afterwards
+    folder: str  # for temporary files
     device: str  # "cpu", or the index of a GPU
     rank: int = 0
     num_workers: int = 1
@@ -15,19 +15,19 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What the first worker hands back."""
+    """The result of the first worker."""
 
     losses: tuple[dict[str, float], ...]  # one entry an epoch: steps so far, learning rate, each loss
     seconds: float  # in the training loop, this attempt
     images: int  # shown in the training loop, this attempt, all workers
     precision: str  # of the forward pass: float32, bfloat16 or float16
-    weights: dict[str, int]  # tensors taken from the start checkpoint and left as they were, by why
-    boxes_cut: int = 0  # in a fit: boxes of the real images that it leaves out, as prompts have no room for them
+    weights: dict[str, int]  # counts of tensors loaded from the start checkpoint, and of those not loaded by reason
+    boxes_cut: int = 0  # in a fit: boxes of the real images that do not fit into a prompt and are left out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where a running training is."""
+    """The progress of a training."""
 
     step: int  # steps done
     steps: int  # in all

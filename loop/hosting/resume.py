@@ -1,4 +1,4 @@
-"""The state of an unfinished training: kept now and then, so that a lost worker costs a minute."""
+"""The state of an unfinished training, saved at intervals, so that a lost worker costs little."""
 
 import time
 from collections.abc import Callable
@@ -12,37 +12,37 @@ STATE_FILE = "state.pt"
 
 
 class Memory(Protocol):
-    """Where the state of an unfinished training is kept."""
+    """Stores the state of an unfinished training."""
 
     def recall(self) -> State | None:
-        """The state to go on from, if there is one."""
+        """The state to resume from, if there is one."""
         ...
 
     def keep(self, snapshot: Callable[[], State]) -> None:
-        """An epoch has ended; ``snapshot`` gives the state, should it be wanted."""
+        """Save the state at the end of an epoch if it is due; ``snapshot`` returns it."""
         ...
 
 
 class NoMemory:
-    """For trainings in this process: an interrupted one starts again from its beginning, and ends the same."""
+    """Stores nothing, for trainings in this process: an interrupted one starts again, with the same result."""
 
     def recall(self) -> State | None:
-        """Nothing."""
+        """None."""
         return None
 
     def keep(self, snapshot: Callable[[], State]) -> None:
-        """Not kept."""
+        """Do nothing."""
 
 
 class RayMemory:
-    """The state in Ray Train's own storage, written by the first worker when the last one is ``every_s`` old."""
+    """Stores the state in Ray Train's storage. The first worker writes it every ``every_s`` seconds at most."""
 
     def __init__(self, place: Place, fingerprint: str, every_s: float) -> None:
         self.place, self.fingerprint, self.every_s = place, fingerprint, every_s
         self.kept = time.perf_counter()
 
     def recall(self) -> State | None:
-        """The last state of the training of this name. Raises ValueError where that was another job."""
+        """The last state of the training of this name. Raises ValueError if it belongs to another job."""
         import ray.train
         import torch
 
@@ -52,11 +52,11 @@ class RayMemory:
         with checkpoint.as_directory() as folder:
             state: State = torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True)
         if state["job"] != self.fingerprint:
-            raise ValueError(f"{checkpoint.path} holds the state of another training; give this one a name of its own")
+            raise ValueError(f"{checkpoint.path} holds the state of another training; give this one another name")
         return state
 
     def keep(self, snapshot: Callable[[], State]) -> None:
-        """Write the state if it is time; every worker must call this, and the first one's clock counts."""
+        """Write the state if it is due by the first worker's clock. Every worker must call this."""
         import ray.train
         import torch
 

@@ -1,1 +1,1 @@
-"""What a run shows: the table in the terminal, summary.json, contact sheets, curves, and a page that holds them all."""
+"""Reports of a run: the table in the terminal, summary.json, contact sheets, curves, and an HTML page."""

@@ -1,4 +1,4 @@
-"""The contact sheet: source, candidate, what the detector saw in it, and the verdict - side by side, a row each."""
+"""The contact sheet: a row per candidate with its source, its picture, the detections in it, and the verdicts."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,10 +36,10 @@ class _Line:
 
 
 def choose(samples: Sequence[Sample], max_rows: int) -> list[Sample]:
-    """Which samples to show: as many kept as dropped ones where there are enough, kept ones first.
+    """The samples to show: equal numbers of kept and dropped ones if there are enough, kept ones first.
 
-    In the order of their ids, which have nothing to do with what is in them; dropped ones in turns over the reasons,
-    so that each reason is seen. Candidates that failed before there was a picture cannot be shown.
+    They are in the order of their ids, which do not depend on their content. Dropped ones are taken in turns over the
+    reasons, so that each reason is shown. Candidates that failed without a picture are left out.
     """
     pictured = sorted((sample for sample in samples if sample.uri), key=lambda sample: sample.id)
     kept = [sample for sample in pictured if not sample.dropped]
@@ -64,9 +64,9 @@ def contact_sheet(
     title: str,
     max_rows: int = 8,
 ) -> bytes:
-    """The PNG file of a sheet with at most ``max_rows`` of the samples (see ``choose``), sources from ``real`` by id.
+    """A PNG with at most ``max_rows`` of the samples (see ``choose``) and their sources from ``real``, by id.
 
-    Raises ValueError where no sample has a picture, KeyError where a source is missing.
+    Raises ValueError if no sample has a picture, KeyError if a source is missing.
     """
     chosen = choose(samples, max_rows)
     if not chosen:
@@ -101,7 +101,7 @@ def _header(sheet: Image.Image, title: str, subtitle: str, *, restored: bool) ->
     headings = (
         ("Source", ((MINED, "mined"),)),
         ("Candidate", fates if restored else fates[:2]),
-        ("What the detector saw", ((SEEN, "detection"),)),
+        ("Detections", ((SEEN, "detection"),)),
         ("Verdict", ()),
     )
     for column, (heading, legend) in enumerate(headings):
@@ -144,7 +144,7 @@ def _source_marks(sample: Sample, source: LabeledImage, classes: Sequence[str]) 
 
 
 def _names(sample: Sample, classes: Sequence[str]) -> list[str]:
-    """What each proposed box is called on the sheet: drawn ones are numbered."""
+    """The names of the proposed boxes on the sheet; drawn ones are numbered."""
     numbers = np.cumsum(sample.drawn)
     return [
         f"{number} {classes[label]}" if drawn else classes[label]
@@ -163,16 +163,17 @@ def _candidate_marks(sample: Sample, classes: Sequence[str]) -> list[Mark]:
 
 
 def _fate(sample: Sample, index: int, *, rejected: bool) -> Colour:
-    """The colour of what became of a drawn box."""
+    """The colour of a drawn box: restored, rejected or accepted."""
     if sample.restored[index]:
         return RESTORED
     return DROPPED if rejected else DRAWN
 
 
 def _seen_marks(sample: Sample, classes: Sequence[str]) -> list[Mark]:
-    """Clear detections thin, with labels where they are few; bold the best on each drawn box, however faint.
+    """Marks of confident detections (thin), and of the best on each drawn box at any score (bold).
 
-    Those on a box that is restored are left out: what they were of is no longer in the picture.
+    Thin ones have labels only if there are few. Detections on restored boxes are left out, since the object is no
+    longer in the picture.
     """
     seen = sample.seen
     on_drawn = _best_on(sample.drawn & ~sample.restored, sample)
@@ -191,7 +192,7 @@ def _seen_marks(sample: Sample, classes: Sequence[str]) -> list[Mark]:
 
 
 def _best_on(which: NDArray[np.bool_], sample: Sample) -> set[int]:
-    """The detection with the highest score on each of the proposed boxes chosen by ``which`` ``[proposed]``."""
+    """The detections with the highest score on each proposed box that ``which`` ``[proposed]`` selects."""
     near = geometry.pairwise_iou(sample.seen.boxes, sample.proposed.boxes[which]) >= MIN_SHOWN_IOU
     scores = np.where(near, sample.seen.scores[:, None], -1.0)
     return {int(column.argmax()) for column in scores.T if column.max(initial=-1.0) >= 0.0}
@@ -232,7 +233,7 @@ def _filter_lines(
 
 
 def _measured(verdict: Verdict) -> str:
-    """Score against threshold as they stand: whether more is better, each filter knows for itself."""
+    """The score compared with the threshold. The filters differ in whether a higher score is better."""
     relation = "<" if verdict.score < verdict.threshold else "\N{GREATER-THAN OR EQUAL TO}"
     digits = 0 if float(verdict.score).is_integer() and float(verdict.threshold).is_integer() else 2
     figures = f"{verdict.score:.{digits}f} {relation} {verdict.threshold:.{digits}f}"
@@ -263,7 +264,7 @@ def _verdict(row: Image.Image, left: int, kept: bool, lines: Sequence[_Line]) ->
 
 
 def _cut(text: str, width: int, size: int, *, bold: bool = False) -> str:
-    """The text, or as much of it as ``width`` px hold."""
+    """The text, shortened to ``width`` px."""
     lettering = font(size, bold=bold)
     if lettering.getlength(text) <= width:
         return text

@@ -1,4 +1,4 @@
-"""Curves as PNG files: precision over recall of both arms, and AP over the rounds with the control beside it."""
+"""Curves as PNG files: precision over recall, and AP over the rounds, of the loop and its control."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -19,7 +19,7 @@ DPI = 150
 
 
 def pr_curve(loop: Evaluation, control: Evaluation) -> bytes:
-    """Precision over recall at IoU 0.5, the loop against its control: a panel for the mean and one for each class."""
+    """Precision over recall at IoU 0.5 of loop and control: a panel for the mean and one for each class."""
     panels = [("mean over classes", tuple(loop.curves))] if len(loop.curves) > 1 else []
     panels += [(name, (name,)) for name in loop.curves]
     num_columns = min(len(panels), MAX_COLUMNS)
@@ -42,7 +42,7 @@ def pr_curve(loop: Evaluation, control: Evaluation) -> bytes:
 
 
 def ap_curve(rounds: Sequence[RoundSummary]) -> bytes:
-    """AP over the rounds in points, loop against control; shaded, the control plus the gain's 95 % interval."""
+    """AP over the rounds in points, of loop and control; shaded: the control plus the gain's 95 % interval."""
     figure, (axes,) = blank_figure(1, 1, width_in=5.2, height_in=3.0)
     numbers = [one.round for one in rounds]
     ap, control = (100 * np.array([getattr(one, key) for one in rounds]) for key in ("ap", "control_ap"))
@@ -61,13 +61,13 @@ def ap_curve(rounds: Sequence[RoundSummary]) -> bytes:
 
 
 def _limits(values: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]") -> tuple[float, float]:
-    """Close around the values, but never so close that a tenth of a point looks like a mountain."""
+    """Limits of the axis around the values, at least 4 points apart so that small differences look small."""
     middle, half = (values.max() + values.min()) / 2, max((values.max() - values.min()) * 0.65, 2.0)
     return max(middle - half, 0.0), middle + half
 
 
 def _name_ends(axes: "Axes", ends: Sequence[tuple[str, float, str]], x: float) -> None:
-    """Names at the right ends of the lines, kept apart where the lines end close to each other."""
+    """Names at the right ends of the lines, one above and one below, so that they do not overlap."""
     upper, lower = sorted(ends, key=lambda end: -end[1])
     for (name, y, colour), place in ((upper, "bottom"), (lower, "top")):
         text = f"{name} {y:.1f}"
@@ -75,7 +75,7 @@ def _name_ends(axes: "Axes", ends: Sequence[tuple[str, float, str]], x: float) -
 
 
 def blank_figure(num_rows: int, num_columns: int, width_in: float, height_in: float) -> "tuple[Figure, list[Axes]]":
-    """A figure and its empty panels, row by row, in the style of all curves."""
+    """A figure and its empty panels, row by row, in the common style."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

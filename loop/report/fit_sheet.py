@@ -1,4 +1,4 @@
-"""The sample sheet of a fit: real pictures, and beside each what the generator draws for it as it is now."""
+"""The sample sheet of a fit: real pictures, each beside the generator's current variants of it."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -10,15 +10,15 @@ from actors.images import Pixels
 from loop.report.contact_sheet import CONTEXT, DRAWN, GREY, INK, MINED, SEEN
 from loop.report.marks import WHITE, Colour, Mark, font, marked
 
-COLOURS: Mapping[str, Colour] = {"easy": SEEN, "hard": MINED}  # of boxes by difficulty; DRAWN for any other word
+COLOURS: Mapping[str, Colour] = {"easy": SEEN, "hard": MINED}  # by difficulty of a box; DRAWN otherwise
 
 CELL, GAP, MARGIN, HEADER = 240, 10, 22, 84  # px
 
 
 def fit_sheet(previews: Sequence[Preview], title: str) -> bytes:
-    """The PNG file of a row for each preview, boxes in the colour of their difficulty, ignored ones pale.
+    """A PNG with a row per preview. Boxes have the colour of their difficulty; ignored ones are pale.
 
-    Raises ValueError where there is none.
+    Raises ValueError if there is no preview.
     """
     if not previews:
         raise ValueError("a sample sheet needs a preview")

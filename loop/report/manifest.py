@@ -1,4 +1,4 @@
-"""The manifest: one line of JSON for each sample."""
+"""The manifest: one line of JSON per sample."""
 
 import json
 from collections.abc import Sequence

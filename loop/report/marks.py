@@ -1,4 +1,4 @@
-"""Pictures with boxes on them, drawn so that boxes stay visible on any picture, small ones through a magnifier."""
+"""Pictures with boxes drawn on them. Boxes are visible on any background, and small ones are magnified."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,8 +18,8 @@ WHITE: Colour = (255, 255, 255)
 FRAME: Colour = (205, 209, 214)
 SMALL_PX = 40  # a focus shorter than this on the sheet is magnified
 INSET_SHARE = 0.36  # of the picture's shorter side
-INSET_CONTEXT = 2.4  # the magnifier shows this many times the box's longer side ...
-MIN_REACH_PX = 24  # ... and at least this much of the picture
+INSET_CONTEXT = 2.4  # the magnifier shows this multiple of the box's longer side ...
+MIN_REACH_PX = 24  # ... and at least this part of the picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -34,7 +34,7 @@ class Mark:
 
 @lru_cache
 def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with matplotlib and knows most alphabets."""
+    """DejaVu Sans, which comes with matplotlib and covers most alphabets."""
     from matplotlib import get_data_path
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
@@ -42,7 +42,7 @@ def font(size: int, *, bold: bool = False) -> ImageFont.FreeTypeFont:
 
 
 def marked(pixels: Pixels, marks: Sequence[Mark], side: int, focus: Mark | None = None) -> Image.Image:
-    """The picture ``[H, W, 3]``, its longer side ``side`` px, with its marks, and a magnifier where focus is small."""
+    """The picture ``[H, W, 3]`` with its marks, its longer side ``side`` px, and a magnifier if the focus is small."""
     height, width = pixels.shape[:2]
     scale = side / max(height, width)
     size = (round(width * scale), round(height * scale))
@@ -60,7 +60,7 @@ def marked(pixels: Pixels, marks: Sequence[Mark], side: int, focus: Mark | None 
 
 
 def _outlined(pixels: Pixels, marks: Sequence[Mark], window: NDArray[np.float32], size: tuple[int, int]) -> Image.Image:
-    """What lies in ``window`` ``[4]`` xyxy px, at ``size``, with the boxes but without the labels; bold ones on top."""
+    """The ``window`` ``[4]`` xyxy px of a picture, resized to ``size``, with boxes but no labels; bold ones on top."""
     picture = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS, box=tuple(window.tolist()))
     drawing = ImageDraw.Draw(picture)
     scale = size[0] / (window[2] - window[0])
@@ -70,7 +70,7 @@ def _outlined(pixels: Pixels, marks: Sequence[Mark], window: NDArray[np.float32]
 
 
 def _outline(drawing: ImageDraw.ImageDraw, box: NDArray[np.float32], mark: Mark) -> None:
-    """A coloured line; a bold one has a light rim, so that it shows on dark and on bright pictures alike."""
+    """Draw a coloured line. A bold one has a light rim, so that it is visible on dark and on bright pictures."""
     left, top, right, bottom = (round(value) for value in box.tolist())
     right, bottom = max(right, left + 2), max(bottom, top + 2)
     if mark.bold:
@@ -81,7 +81,7 @@ def _outline(drawing: ImageDraw.ImageDraw, box: NDArray[np.float32], mark: Mark)
 
 
 def _label(drawing: ImageDraw.ImageDraw, mark: Mark, size: tuple[int, int], taken: Sequence[Place]) -> Place:
-    """Write the mark's label above its box, or below, or further down until it hides no other; where it lies."""
+    """Write the mark's label above its box, or below it where it overlaps no other. Returns its place."""
     lettering, box = font(12), mark.box.tolist()
     width, height = drawing.textlength(mark.label, lettering) + 7, 16
     left = min(max(box[0] - 1, 0), size[0] - width)
@@ -105,7 +105,7 @@ def _overlap(first: Place, second: Place) -> bool:
 def _magnify(
     picture: Image.Image, pixels: Pixels, marks: Sequence[Mark], focus: Mark, on_sheet: Sequence[Mark]
 ) -> Place:
-    """Put the surroundings of the focus, enlarged, into the corner where they hide least; where they lie."""
+    """Paste the enlarged surroundings of the focus into the corner where they hide least. Returns their place."""
     height, width = pixels.shape[:2]
     side = round(min(picture.size) * INSET_SHARE)
     box_side = float((focus.box[2:] - focus.box[:2]).max())

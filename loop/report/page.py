@@ -1,4 +1,4 @@
-"""The HTML summary: one file with everything in it, which opens anywhere and loads nothing."""
+"""The HTML summary: one self-contained file."""
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ class Figure:
 
     png: bytes
     caption: str
-    width_px: int | None = None  # on the page; the page's own width where None
+    width_px: int | None = None  # on the page; None: the width of the page
 
     @property
     def base64(self) -> str:
@@ -28,9 +28,9 @@ class Figure:
 def html_summary(
     rounds: Sequence[RoundSummary], facts: Mapping[str, str], title: str, figures: Mapping[str, Sequence[Figure]]
 ) -> str:
-    """The page: what it comes to, the rounds, what was dropped and why, then ``figures`` by section heading.
+    """The page: conclusion, table of rounds, counts of what was dropped and why, and ``figures`` by section heading.
 
-    ``facts`` (fingerprint, seed, steps, ...) stand below the title.
+    ``facts`` (fingerprint, seed, steps, ...) are shown below the title.
     """
     environment = Environment(
         loader=PackageLoader("loop.report", "."),

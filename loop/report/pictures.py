@@ -1,4 +1,4 @@
-"""The pictures of a round, by their file names, and the captions that they have on the page."""
+"""The pictures of a round, by file name, and their captions on the page."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,14 +14,14 @@ from loop.report.summary import RoundSummary
 from loop.training.fit import sample_sheets
 
 CAPTIONS: Mapping[str, str] = {
-    "fit.png": "What the generator draws after its fit, beside the real pictures",
-    "contact_sheet.png": "Candidates: source, what was drawn, what the detector saw in it, the verdict",
-    "pr_curve.png": "Precision over recall at IoU 0.5, the loop against its control",
+    "fit.png": "Samples of the generator after its fit, beside the real pictures",
+    "contact_sheet.png": "Candidates: source, candidate, detections, verdict",
+    "pr_curve.png": "Precision over recall at IoU 0.5, loop and control",
 }
 
 
 def draw(loop: Loop, result: RoundResult, measured: Measured, samples: Sequence[Sample]) -> dict[str, bytes]:
-    """The round's pictures as PNG files: the curves, the contact sheet, the last sheet of the fit."""
+    """The round's pictures as PNG files: the curves, the contact sheet, and the last sheet of the fit."""
     pictures = {"pr_curve.png": pr_curve(measured.loop, measured.control)}
     if any(sample.uri for sample in samples):
         real = {image.id: image for image in loop.data.splits["train"]}
@@ -33,7 +33,7 @@ def draw(loop: Loop, result: RoundResult, measured: Measured, samples: Sequence[
 
 
 def fit_sheets(loop: Loop, result: RoundResult) -> list[UPath]:
-    """The sample sheets of the fit that the round began with, in the order of its steps; none without a fit."""
+    """The sample sheets of the fit in this round, in the order of its steps; none without a fit."""
     generator = result.state.generator
     if generator is None or not loop.config.fit.is_due(result.state.round):
         return []
@@ -41,7 +41,7 @@ def fit_sheets(loop: Loop, result: RoundResult) -> list[UPath]:
 
 
 def figures(loop: Loop, rounds: Sequence[RoundSummary]) -> dict[str, list[Figure]]:
-    """The pictures of all rounds as they stand on the page, by heading."""
+    """The pictures of all rounds for the page, by heading."""
     sections: dict[str, list[Figure]] = {}
     if rounds:
         sections["AP over rounds"] = [Figure(png=ap_curve(rounds), caption="", width_px=520)]

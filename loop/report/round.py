@@ -1,6 +1,6 @@
 """The report of a finished round: measure, summarise, draw, log, write.
 
-The round's ``round.json`` is written last: a round without it is reported again, and ends in the same figures.
+The round's ``round.json`` is written last. A round without it is reported again, with the same results.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from loop.tracking import Tracker
 
 
 def report_round(loop: Loop, result: RoundResult, tracker: Tracker) -> None:
-    """Measure a round against its control; leave figures and pictures in its folder and in MLflow."""
+    """Compare a round with its control, and write metrics and pictures to its folder and to MLflow."""
     number = result.state.round
     place = loop.folder.round(number)
     if (place / "round.json").exists():
@@ -35,7 +35,7 @@ def report_round(loop: Loop, result: RoundResult, tracker: Tracker) -> None:
 
 
 def _attached(loop: Loop, result: RoundResult, samples: Sequence[Sample]) -> dict[str, bytes]:
-    """Files that MLflow gets besides the pictures, by name."""
+    """Files for MLflow besides the pictures, by name."""
     sheets = {f"fit/{file.name}": file.read_bytes() for file in fit_sheets(loop, result)[:-1]}
     return {"manifest.json": manifest(samples), **sheets}
 

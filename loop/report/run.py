@@ -1,4 +1,4 @@
-"""The report of a whole run: the table at the end, ``summary.json``, ``summary.html``, and the manifest of the pool."""
+"""The report of a run: the table in the terminal, ``summary.json``, ``summary.html``, and the manifest."""
 
 import json
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from loop.tracking import Tracker
 
 
 def report_run(loop: Loop, tracker: Tracker) -> None:
-    """Gather the rounds' reports; leave the run's in its folder and in MLflow."""
+    """Collect the rounds' reports, and write the run's to its folder and to MLflow."""
     config, path = loop.config, loop.folder.path
     numbers = range(1, config.rounds + 1)
     rounds = [read_record(loop.folder.round(number) / "round.json", RoundSummary) for number in numbers]
@@ -31,7 +31,7 @@ def report_run(loop: Loop, tracker: Tracker) -> None:
         tracker.log_figures({f"control_{key}": value for key, value in facts["metrics"]["control"].items()})
     loop.reporter.say(rounds_table(rounds))
     ap, seconds = facts["metrics"]["control"]["AP"], sum(facts["control_seconds"].values())
-    loop.reporter.say(f"control: AP {points(ap)}, {seconds:.0f} s, trained once and kept for all runs")
+    loop.reporter.say(f"control: AP {points(ap)}, {seconds:.0f} s, trained once for all runs")
     loop.reporter.say(f"pictures and curves: {path / 'summary.html'}   compare runs: detloop ui {config.root}")
 
 
@@ -51,7 +51,7 @@ def _summarise(loop: Loop, rounds: Sequence[RoundSummary]) -> dict[str, Any]:
 
 
 def _last_metrics(loop: Loop, control: Arm) -> dict[str, dict[str, float]]:
-    """After the last round, COCO metrics of the arms ``loop`` and ``control``, and the figures of what was ``drawn``.
+    """Metrics after the last round: COCO metrics of ``loop`` and ``control``, and those of the candidates (``drawn``).
 
     Without rounds, those of the control alone.
     """

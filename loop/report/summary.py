@@ -1,4 +1,4 @@
-"""The figures of a run: one record a round, as a table for people and as ``summary.json`` for programs.
+"""The results of a run: one record per round, as a table for people and as ``summary.json`` for programs.
 
 AP and gains are fractions in [0, 1] wherever they are stored, and points (x100) wherever they are shown.
 """
@@ -14,32 +14,32 @@ from loop.context import RoundResult
 from loop.evaluation.counts import count_drawn, count_dropped
 from loop.evaluation.measure import Measured
 
-TABLE_WIDTH = 104  # characters; a table of a run is no wider, so that logs keep it whole
+TABLE_WIDTH = 104  # characters, so that logs do not wrap the table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundSummary:
-    """What one round came to. The fields are the keys of ``summary.json``."""
+    """The results of one round. The fields are the keys of ``summary.json``."""
 
     round: int  # from 1
     ap: float  # of the loop's detector on the real validation images
-    control_ap: float  # of the control: real images alone, as many optimiser steps
+    control_ap: float  # of the control: real images alone, the same number of optimiser steps
     gain: float  # ap - control_ap
     gain_ci95: tuple[float, float]  # 95 % bootstrap interval over the validation images
     mined: int  # instances on which the budget was spent
     candidates: int
-    kept: int  # candidates that became samples
+    kept: int  # candidates in the pool
     dropped: Mapping[str, int]  # the other candidates, by "filter: reason"
     dropped_boxes: Mapping[str, int]  # boxes rejected in candidates, kept or not, by "filter: reason"
-    restored_boxes: int  # of the rejected ones: drawn boxes that were undone in candidates that are kept
+    restored_boxes: int  # rejected boxes that were replaced by real pixels in kept candidates
     seconds: Mapping[str, float]  # by stage; generate, inspect, judge and keep run at the same time
     wall_s: float  # from the start of mining to the end of evaluation
     engine_s: float  # of the wall time: starting actors and workers, moving rows
-    asked: int  # mined instances that the candidates were to show, counted in each candidate
-    drawn: int  # those of them that were drawn; no candidate counts for more than it was to show
+    asked: int  # mined instances requested, over all candidates
+    drawn: int  # requested instances that were drawn, see ``count_drawn``
 
     def metrics(self) -> dict[str, float]:
-        """These figures by the names that they have in MLflow."""
+        """The results by their names in MLflow."""
         return {
             "gain": self.gain,
             "gain_low": self.gain_ci95[0],
@@ -60,7 +60,7 @@ class RoundSummary:
 
 
 def summarise(result: RoundResult, measured: Measured, samples: Sequence[Sample]) -> RoundSummary:
-    """What a round came to; ``samples`` are all that it judged."""
+    """The results of a round; ``samples`` are all that it judged."""
     requested, drawn = count_drawn(samples)
     dropped, dropped_boxes = count_dropped(samples)
     mined, pooled, arm = result.mined.cost, result.pooled.cost, result.arm
@@ -85,12 +85,12 @@ def summarise(result: RoundResult, measured: Measured, samples: Sequence[Sample]
 
 
 def arm_seconds(arm: Arm) -> dict[str, float]:
-    """The seconds of an arm's steps."""
+    """The seconds of an arm's stages."""
     return {"train": arm.trained.training_s, "evaluate": arm.evaluated.seconds["inspect"]}
 
 
 def round_metrics(result: RoundResult, measured: Measured, row: RoundSummary) -> dict[str, float]:
-    """A round's figures by their names in MLflow."""
+    """A round's metrics by their names in MLflow."""
     shares, mined, generator = result.mined.shares, result.mined.cost, result.state.generator
     figures = {**measured.loop.metrics, **{f"control_{key}": value for key, value in measured.control.metrics.items()}}
     for share in shares:
@@ -99,7 +99,7 @@ def round_metrics(result: RoundResult, measured: Measured, row: RoundSummary) ->
     figures["realised_p"] = result.arm.trained.realised_p
     figures["images_per_s/train"] = result.arm.trained.images_per_s
     figures["easy_share"] = sum(share.num_easy for share in shares) / max(len(result.mined.found), 1)
-    if mined.num_items:  # none with cross-fitting: the folds' detectors have seen the images before
+    if mined.num_items:  # zero with cross-fitting, where the folds' detections exist already
         figures["images_per_s/mine"] = mined.num_items / max(mined.seconds["inspect"], 1e-9)
     if generator:
         figures["fit/boxes_cut"] = generator.boxes_cut
@@ -125,12 +125,12 @@ def interval(one: RoundSummary) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, thousands apart."""
+    """Seconds with a thousands separator."""
     return f"{seconds:,.0f}"
 
 
 def conclusion(rounds: Sequence[RoundSummary]) -> str:
-    """What the last round's gain says, in one sentence, whether it is pleasant or not."""
+    """The verdict on the last round's gain, in one sentence."""
     last = rounds[-1]
     low, high = last.gain_ci95
     if low > 0:
@@ -144,7 +144,7 @@ def conclusion(rounds: Sequence[RoundSummary]) -> str:
 
 
 def rounds_table(rounds: Sequence[RoundSummary]) -> str:
-    """A row a round, for the terminal, with what the last one says below it. AP in points (x100)."""
+    """The table for the terminal, a row per round, with the conclusion below it. AP in points (x100)."""
     if not rounds:
         return "no rounds: the control alone"
     from rich import box
@@ -159,13 +159,13 @@ def rounds_table(rounds: Sequence[RoundSummary]) -> str:
     console = Console(file=StringIO(), width=TABLE_WIDTH, no_color=True, highlight=False, legacy_windows=False)
     with console.capture() as capture:
         console.print(table)
-    note = "AP in points (x100) on the real validation images; control: real images alone, as many steps."
+    note = "AP in points (x100) on the real validation images; control: real images alone, same steps."
     lines = [line.rstrip() for line in capture.get().splitlines()]
     return "\n".join([*filter(None, lines), "", note, conclusion(rounds)])
 
 
 def cells(one: RoundSummary) -> tuple[str, ...]:
-    """A round as the texts of its table row."""
+    """The cells of a round's row in the table."""
     return (
         str(one.round),
         points(one.ap),

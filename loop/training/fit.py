@@ -1,4 +1,4 @@
-"""Fits of components that learn, under Ray Train: on the real training images, once for all runs that would agree."""
+"""Fits of components that learn, under Ray Train: on the real training images, once for all runs with equal fits."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -16,9 +16,9 @@ from loop.hosting.launch import OnProgress, launch
 from loop.hosting.records import Outcome, Place, Progress
 from loop.hosting.resume import Memory
 
-NUM_SHEETS = 4  # of samples, evenly over a fit; the last at its end
-SHEETS = "sheets"  # folder of theirs, beside the checkpoint
-EPOCH_STEPS = 50  # steps whose losses are noted as one figure, and after which the state may be kept
+NUM_SHEETS = 4  # sample sheets, evenly spaced over a fit; the last one at its end
+SHEETS = "sheets"  # their folder, beside the checkpoint
+EPOCH_STEPS = 50  # steps over which losses are averaged, and after which the state may be saved
 
 DrawSheet = Callable[[Sequence[Preview], str], bytes]
 """Draws previews under a title, as a PNG."""
@@ -26,21 +26,21 @@ DrawSheet = Callable[[Sequence[Preview], str], bytes]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FitJob:
-    """One fit, whole: equal jobs give equal checkpoints on one kind of hardware."""
+    """A fit. Equal jobs give equal checkpoints on one kind of hardware."""
 
     learner: Learner
     data: FitData
-    start: Fitted | None = None  # what it goes on from; None: random or pretrained weights
-    checkpoint: Checkpoint  # to write
-    name: str  # unique: a fit of this name in ``storage`` is gone on with
-    storage: str  # folder or URI of what Ray Train keeps while it runs
+    start: Fitted | None = None  # continue from this fit; None: random or pretrained weights
+    checkpoint: Checkpoint  # output
+    name: str  # unique: an interrupted fit of this name in ``storage`` is resumed
+    storage: str  # folder or URI of Ray Train's files while the fit runs
 
     def fingerprint(self) -> str:
         """See ``fit_fingerprint``."""
         return fit_fingerprint(self.learner, self.data, self.start)
 
     def located(self, place: Callable[[str], str]) -> "FitJob":
-        """The same job with ``place`` applied to the URIs of what it writes and starts from."""
+        """The same job with ``place`` applied to the URIs that it reads and writes."""
         detector = self.data.detector and replace(self.data.detector, uri=Checkpoint(place(self.data.detector.uri)))
         return replace(
             self,
@@ -51,7 +51,7 @@ class FitJob:
         )
 
     def size(self) -> FitSize:
-        """The size of the fit. Raises ValueError for a component that does not learn."""
+        """The size of the fit. Raises ValueError if the component does not learn."""
         size = self.learner.fit_size()
         if size is None:
             raise ValueError(f"{self.learner.kind} does not learn: there is nothing to fit")
@@ -59,10 +59,10 @@ class FitJob:
 
 
 def fit_fingerprint(learner: Learner, data: FitData, start: Fitted | None) -> str:
-    """16 hex digits over all that decides the result of a fit of ``learner`` on ``data``, from ``start`` on.
+    """The hash of everything that affects a fit of ``learner`` on ``data`` from ``start``, 16 hex digits.
 
-    Images count by names, places, sizes and labels; their pixels are known by their places. A detector counts by its
-    config and its weights.
+    Of images it covers names, paths, sizes and labels; pixels are identified by their paths. Of a detector it covers
+    config and weights.
     """
     parts = [learner.fit_options(), replace(data, detector=None)]
     parts += [start.fingerprint] if start else []
@@ -78,8 +78,8 @@ class FitResult:
     steps: int
     losses: tuple[dict[str, float], ...]  # one entry every ``EPOCH_STEPS``: step, mean loss
     precision: str
-    launch_s: float  # until the first step, and after the last: processes, imports, model, checkpoint
-    training_s: float  # of the steps, and all that is done between them: sample sheets, keeping the state
+    launch_s: float  # before the first step and after the last: processes, imports, model, checkpoint
+    training_s: float  # of the steps, with sample sheets and saving the state in between
     images_per_s: float  # over training_s
     boxes_cut: int  # see ``Fitted``
 
@@ -87,11 +87,11 @@ class FitResult:
 def fit(
     job: FitJob, hosting: HostingConfig, on_progress: OnProgress | None = None, draw_sheet: DrawSheet | None = None
 ) -> FitResult:
-    """Fit ``job`` to its last step and write its checkpoint; ``draw_sheet`` draws the sample sheets, if any.
+    """Run the fit ``job`` and write its checkpoint. ``draw_sheet`` draws the sample sheets, if given.
 
-    A fit of the same name that was interrupted is gone on with (Ray only). Ray must have been started. Raises
-    ValueError or FileNotFoundError where the job cannot be done as it is, Ray's errors where workers are lost more
-    often than ``hosting.fit.max_failures``.
+    An interrupted fit of the same name is resumed (Ray only). Ray must have been started. Raises ValueError or
+    FileNotFoundError if the job is invalid, and Ray's errors if workers fail more often than
+    ``hosting.fit.max_failures``.
     """
     _check(job, hosting)
     start = time.perf_counter()
@@ -109,20 +109,22 @@ def fit(
 
 
 def _check(job: FitJob, hosting: HostingConfig) -> None:
-    """Say here what every worker would run into: Ray would start them again and again."""
+    """Raise errors here that every worker would raise: Ray would restart the workers."""
     if all(image.annotation.ignore.all() for image in job.data.images):
-        raise ValueError(f"nothing to fit on: {len(job.data.images)} training images, and no box that is not ignored")
+        raise ValueError(f"nothing to fit on: {len(job.data.images)} training images without a box that counts")
     size = job.size()
     if hosting.engine == "ray" and size.batch_size % (hosting.fit.num_workers * size.accumulate):
         sizes = f"the fit's batch size ({size.batch_size}), hosting.fit.num_workers ({hosting.fit.num_workers})"
         sizes += f" times fit.accumulate ({size.accumulate})" if size.accumulate > 1 else ""
-        raise ValueError(f"every worker takes the same part of a batch: {sizes}; make one a multiple of the other")
+        raise ValueError(
+            f"every worker takes the same part of a batch: {sizes}; make the first a multiple of the second"
+        )
 
 
 def run_fit(
     draw_sheet: DrawSheet | None, job: FitJob, place: Place, memory: Memory, progress: OnProgress, num_threads: int
 ) -> Outcome:
-    """The work of one worker; the first one writes the checkpoint and the sample sheets."""
+    """The work of one worker. The first worker writes the checkpoint and the sample sheets."""
     import torch
 
     from actors.precision import native_dtypes
@@ -167,17 +169,17 @@ def run_fit(
 
 
 def sample_sheets(checkpoint: Checkpoint) -> list[UPath]:
-    """The pictures that a fit has left beside its checkpoint, by steps."""
+    """The sample sheets of a fit, stored beside its checkpoint, by step."""
     return sorted((UPath(checkpoint).parent / SHEETS).glob("*.png"), key=lambda file: file.name)
 
 
 def _is_shown(done: int, num_steps: int) -> bool:
-    """Whether a further part of the fit has ended within its last epoch."""
+    """True if a sheet is due after ``done`` steps."""
     before = max(done - EPOCH_STEPS, 0)
     return done * NUM_SHEETS // num_steps > before * NUM_SHEETS // num_steps
 
 
 def _show(draw_sheet: DrawSheet, running: Fit, done: int, job: FitJob) -> None:
-    """Put a sample sheet beside the checkpoint."""
+    """Write a sample sheet beside the checkpoint."""
     sheet = draw_sheet(running.preview(), f"{job.learner.kind}, after {done} of {running.num_steps} steps")
     write_bytes(UPath(job.checkpoint).parent / SHEETS / f"{done:07d}.png", sheet)

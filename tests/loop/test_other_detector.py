@@ -66,7 +66,7 @@ def test_without_another_detector_nothing_changes(easy_config, tmp_path):
 
 def test_check_counts_the_other_training(easy_config, tmp_path):
     plan = describe(config(easy_config, tmp_path))
-    assert f"small.yaml at {OTHER_PX} px, trained as the control is, says what is easy" in plan
+    assert f"small.yaml at {OTHER_PX} px, trained as the control is, decides what is easy" in plan
     assert "trainings    3 of 24 steps" in plan
     assert "trainings    1 of 24 steps" in describe(config(easy_config, tmp_path, rounds=0))
 
@@ -74,5 +74,5 @@ def test_check_counts_the_other_training(easy_config, tmp_path):
 def test_trainings_that_start_from_weights_need_those_of_both(easy_config, tmp_path):
     detector = {**easy_config["detector"], "weights": "here.safetensors"}
     training = {**easy_config["training"], "start": "weights"}
-    with pytest.raises(ValueError, match=r"and those of a mining\.detector"):
+    with pytest.raises(ValueError, match=r"and mining\.detector\.weights"):
         config(easy_config, tmp_path, detector=detector, training=training)

@@ -24,7 +24,7 @@ def test_a_folder_of_another_schema_is_refused(tmp_path, schema):
     file = tmp_path / "a/config.json"
     written = {**json.loads(file.read_text()), "schema": schema}
     file.write_text(json.dumps({key: value for key, value in written.items() if value is not None}))
-    message = rf"a was written by another version of detloop \(schema {schema}; this one writes {SCHEMA}\): choose"
+    message = rf"a was written by another version of detloop \(schema {schema}; this one writes {SCHEMA}\); choose"
     with pytest.raises(ConfigError, match=message):
         RunFolder.claim(config(tmp_path))
     with pytest.raises(ConfigError, match=message):

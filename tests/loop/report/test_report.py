@@ -189,7 +189,7 @@ def test_that_less_than_a_tenth_was_kept_is_told_with_the_main_reasons(num_kept,
 
 
 def test_that_nothing_was_mined_is_told():
-    assert warnings([]) == ["nothing was mined, so there are no candidates, and the pool stays as it was"]
+    assert warnings([]) == ["nothing was mined, so there are no candidates, and the pool does not change"]
 
 
 def test_the_choice_shows_both_fates_and_every_reason_and_does_not_depend_on_order():

@@ -53,7 +53,13 @@ class Learner(Component):
 
     def fit_options(self) -> dict[str, Any]:
         """The part of the config that a fit depends on, as plain values."""
-        return self.model_dump(mode="json", exclude=_not_in_fit(self), exclude_defaults=True)
+        return _pruned(self.model_dump(mode="json", exclude=_not_in_fit(self), exclude_defaults=True))
+
+
+def _pruned(plain: dict[str, Any]) -> dict[str, Any]:
+    """Remove sections of which no key is left."""
+    kept = {key: _pruned(value) if isinstance(value, dict) else value for key, value in plain.items()}
+    return {key: value for key, value in kept.items() if value != {}}
 
 
 def _not_in_fit(config: Config) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def judge(
             default.
 
     Returns:
-        A row for each verdict: id, round, dropped ("filter: reason" where the candidate is dropped, else empty),
+        A row for each verdict: id, round, dropped ("filter: reason" if the candidate is dropped, else empty),
         filter, box (position in the candidate's annotation, -1 for the whole image), label, keep, score, threshold,
         reason, uri. A candidate without a verdict has one row, in which filter is missing.
 

@@ -69,8 +69,9 @@ class Result:
         """A row for each finished round, indexed by round.
 
         Columns: ap and control_ap (COCO AP on the real validation images, as fractions), gain (ap - control_ap) with
-        its 95 % interval gain_low and gain_high, mined (instances), asked and drawn (mined instances over all
-        candidates), candidates, kept, restored_boxes, wall_s, engine_s, and ``seconds_<stage>`` for each stage.
+        its 95 % interval gain_low and gain_high, mined (instances), asked and drawn (mined instances requested
+        and drawn over all candidates), candidates, kept, restored_boxes, wall_s, engine_s, and ``seconds_<stage>`` for
+        each stage.
         """
         import pandas as pd
 
@@ -96,7 +97,7 @@ class Result:
     def candidates(self) -> "pd.DataFrame":
         """A row for each candidate of the finished rounds, by round; the kept ones first.
 
-        Columns: round, id, kept, dropped (the reason, empty where kept), image (the real image it was made from),
+        Columns: round, id, kept, dropped (the reason, empty if kept), image (the real image it was made from),
         boxes (left after judgement), drawn_boxes, uri, width, height (px).
         """
         import pandas as pd

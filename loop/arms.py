@@ -55,8 +55,8 @@ class Trainings:
 
     def control(self, number: int) -> Arm:
         """The control of round ``number``. That of round 0 is also the detector that the loop starts from."""
-        goes_on = self.config.training.start == "previous" and number > 0
-        start = self.control(number - 1).checkpoint if goes_on else None
+        continues = self.config.training.start == "previous" and number > 0
+        start = self.control(number - 1).checkpoint if continues else None
         place = UPath(self.config.root) / "controls" / self.fingerprint(number)
         with exclusive(place):
             return self.arm(place, number, label=f"control {number}", start=start)

@@ -52,7 +52,7 @@ def describe(config: LoopConfig) -> str:
         f"rejected boxes: {config.rejected_boxes}",
         " ": f"train {training.steps} steps of {training.batch_size} images at {config.detector.image_size_px} px, "
         f"p = {config.mixing.p:g}; evaluate on {counts.images['val']} images",
-        **_asked(config),
+        **_mining_detector(config),
         **_cross_fit(config, counts, num_folds),
         **_fit(config, counts),
         "trainings": f"{num_trainings} of {training.steps} steps, {'controls and folds' if num_folds else 'controls'} "
@@ -92,7 +92,7 @@ def _listed(key: str, lines: Iterable[str]) -> dict[str, str]:
     return {key: text} if text else {}
 
 
-def _asked(config: LoopConfig) -> dict[str, str]:
+def _mining_detector(config: LoopConfig) -> dict[str, str]:
     other = config.mining.detector
     if other is None or not config.rounds:
         return {}
@@ -123,19 +123,19 @@ def _fit(config: LoopConfig, counts: Counts) -> dict[str, str]:
 
 def _needs(config: LoopConfig) -> dict[str, str]:
     """Files that a run of ``config`` needs, and their state."""
-    asked = _asked_for(config)
+    needed = _component_needs(config)
     if config.rounds and config.evaluation.inception is not None:
-        asked.append(Need(what="InceptionV3's weights", place=config.evaluation.inception, is_release=False))
-    needs = {f"{need.what}: {need.place}": _whereabouts(need) for need in asked}
+        needed.append(Need(what="InceptionV3's weights", place=config.evaluation.inception, is_release=False))
+    needs = {f"{need.what}: {need.place}": _whereabouts(need) for need in needed}
     return _listed("needs", [f"{need} ({whereabouts})" for need, whereabouts in needs.items()])
 
 
 def missing(config: LoopConfig) -> list[str]:
     """Weights that a run of ``config`` needs on this machine and that are missing."""
-    return [f"{need.what}: {need.place}" for need in _asked_for(config) if _whereabouts(need) == _MISSING]
+    return [f"{need.what}: {need.place}" for need in _component_needs(config) if _whereabouts(need) == _MISSING]
 
 
-def _asked_for(config: LoopConfig) -> list[Need]:
+def _component_needs(config: LoopConfig) -> list[Need]:
     """Files that the components of ``config`` need."""
     parts: list[Config] = [config.detector] if config.training.start == "weights" else []
     if config.rounds:

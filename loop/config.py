@@ -249,7 +249,7 @@ class LoopConfig(Config):
         detectors = (self.detector, self.mining.detector or self.detector)
         if self.training.start == "weights" and None in [detector.weights for detector in detectors]:
             raise ValueError(
-                "training.start: weights needs detector.weights, and mining.detector.weights where there is one"
+                "training.start: weights needs detector.weights, and mining.detector.weights if mining.detector is set"
             )
         if self.rejected_boxes == "restore" and not self.generator.has_canvas:
             raise ValueError(

@@ -45,7 +45,7 @@ class Mixture:
     num_real: int
     num_synthetic: int
     num_steps: int
-    batch_size: int  # images a step, over all workers
+    batch_size: int  # images per step, over all workers
     mixing: MixingConfig
     seed: int
     counts: NDArray[np.int64] = field(init=False, repr=False)  # [num_steps] synthetic images in each step

@@ -25,7 +25,7 @@ def run_round(loop: Loop, state: State) -> RoundResult:
     config, number = loop.config, state.round + 1
     place = loop.folder.round(number)
     mined = once(place / "mine.json", Mined, lambda: mine(loop, state))  # within the budget
-    generator = fit(loop, state, mined)  # where it learns, and a fit is due
+    generator = fit(loop, state, mined)  # if it learns and a fit is due
     sources = round_sources(loop, state, generator)
     candidates = stages.generate(missing_candidates(loop, state, mined), config, sources)  # lazy: nothing runs yet
     inspected = stages.inspect(candidates, config, sources)

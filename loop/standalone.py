@@ -63,15 +63,15 @@ def mine(config: LoopConfig, reporter: Reporter, current: Checkpoint | None = No
 
 def _seen(trainings: Trainings, current: Checkpoint | None) -> Mapping[str, Detections]:
     """The detections in each real training image, from the detector that a round would use."""
-    config, asked = trainings.config, trainings.for_mining()
+    config, for_mining = trainings.config, trainings.for_mining()
     if config.mining.cross_fit:
-        return detect_unseen(asked)[0]
+        return detect_unseen(for_mining)[0]
     if current is None or config.mining.detector:
-        current = asked.control(0).checkpoint
-    place = UPath(config.root) / "seen" / f"{_fingerprint(asked, current)}.npz"
+        current = for_mining.control(0).checkpoint
+    place = UPath(config.root) / "seen" / f"{_fingerprint(for_mining, current)}.npz"
     with exclusive(place):
         if not place.exists():
-            write_detections(place, _detect(asked, current))
+            write_detections(place, _detect(for_mining, current))
         return read_detections(place)
 
 

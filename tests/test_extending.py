@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
+
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 DETLOOP = Path(sys.executable).with_name("detloop")
 

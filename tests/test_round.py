@@ -439,7 +439,7 @@ def test_a_run_that_leaves_gpus_alone_says_so(easy_config, new_root, monkeypatch
     monkeypatch.setattr(driver, "_rounds", lambda *_: None)
     monkeypatch.setattr(driver, "nodes", lambda: [Node(cpus=8.0, gpus=1.0)])
     _, said = start(easy_config, new_root(), hosting={"engine": "ray", "train": {"num_gpus": 1}})
-    assert "warning: hosting: inspect will run on the CPU, and there are 1 GPU(s)" in said
+    assert "warning: hosting: inspect will run on the CPU, but there are 1 GPU(s)" in said
 
 
 def test_a_cluster_that_is_too_small_is_told_before_the_run(easy_config, new_root, monkeypatch):

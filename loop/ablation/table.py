@@ -35,7 +35,7 @@ class TrialResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArmSummary:
-    """A row of the table. The fields are the columns of the CSV; None where there are too few seeds."""
+    """A row of the table. The fields are the columns of the CSV; None if there are too few seeds."""
 
     arm: str
     seeds: int  # runs that have the metric

@@ -19,9 +19,7 @@ Features = NDArray[np.floating[Any]]
 
 NUM_NEIGHBOURS = 3  # k of the manifolds (arXiv 1904.06991, Sec. 2.1)
 MIN_PICTURES = NUM_NEIGHBOURS + 1  # of each kind
-COPY_QUANTILE = (
-    0.01  # of the distances between real pictures; a picture nearer than this to a real one looks like a copy
-)
+COPY_QUANTILE = 0.01  # of the distances between real pictures; a picture nearer to a real one looks like a copy
 MAX_DISTANCES = 10_000_000  # in memory at a time
 
 

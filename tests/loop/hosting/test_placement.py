@@ -116,5 +116,5 @@ def test_roles_that_leave_gpus_alone_are_named(changes, named):
     config = {"name": "x", "data": {"format": "world"}, "generator": {"kind": "copy_paste"}} | changes
     config = LoopConfig.model_validate(config)
     message = without_gpu(config, nodes((4, 0), (4, 2)))
-    assert message.startswith(f"hosting: {named} will run on the CPU, and there are 2 GPU(s)")
+    assert message.startswith(f"hosting: {named} will run on the CPU, but there are 2 GPU(s)")
     assert without_gpu(config, nodes((4, 0))) == ""

@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).parents[3]
 ENVIRONMENTS = ["checkout", "wheel"]
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 PROBE = """\
 import detloop

@@ -133,7 +133,7 @@ def test_two_workers_fit_the_layout_model_as_one_even_when_one_is_killed(job, tm
 
 @pytest.mark.parametrize("hosting", [INLINE, HostingConfig(fit={"num_workers": 2})], ids=["inline", "ray"])
 def test_a_fit_without_a_box_is_told_and_not_tried(hosting, job):
-    with pytest.raises(ValueError, match="nothing to fit on: 2 training images, and no box that is not ignored"):
+    with pytest.raises(ValueError, match="nothing to fit on: 2 training images without a box that counts"):
         fit(job(ignore=True), hosting)
 
 
@@ -171,7 +171,7 @@ def test_boxes_without_room_in_their_prompts_are_told_at_every_start(easy_config
     trainings = Trainings(config=config, data=data, reporter=Reporter(Console(file=said, width=300)))
     difficulties = tuple((Difficulty.HARD,) * len(image.annotation) for image in data.splits["train"])
     assert [trainings.fit(config.generator, difficulties, number=1, detector="").boxes_cut for _ in range(2)] == [8, 8]
-    assert said.getvalue().count("8 of 16 boxes have no room in their prompts, and the fit leaves them out") == 2
+    assert said.getvalue().count("8 of 16 boxes do not fit into their prompts, and the fit leaves them out") == 2
 
 
 def test_the_fingerprint_is_over_what_decides_the_weights(job):

@@ -232,7 +232,7 @@ def test_check_counts_the_folds(easy_config, tmp_path):
     plan = describe(config(easy_config, tmp_path, 4))
     assert "cross-fit    4 detectors, each trained on 6 images" in plan
     assert "16 more steps, once" in plan
-    assert "trainings    6 of 4 steps, controls and folds counted in" in plan
+    assert "trainings    6 of 4 steps, controls and folds included" in plan
     for given in (config(easy_config, tmp_path, 0), config(easy_config, tmp_path, 4, rounds=0)):
         assert "\ncross-fit" not in describe(given)
     with pytest.raises(ValueError, match="9 folds of 8 training images"):

@@ -16,6 +16,8 @@ from loop import cli, stages
 from loop.config_files import load
 from loop.state import Mined
 
+pytestmark = pytest.mark.slow
+
 QUICKSTART = Path(__file__).parents[1] / "configs/quickstart.yaml"
 NO_ENGINE = {"hosting.engine": "inline"}
 

@@ -24,6 +24,8 @@ from loop.evaluation.fidelity import (
 )
 from loop.progress import Reporter
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("bolt", "nut")
 LEFT, RIGHT = [10, 10, 50, 50], [200, 200, 240, 240]
 

@@ -26,6 +26,8 @@ from loop.training.base import trainer_of
 from loop.training.job import TrainJob
 from loop.training.train import train
 
+pytestmark = pytest.mark.slow
+
 OUTSIDE = Path(__file__).parent / "outside"
 OPTIONS = {"image_size_px": 64, "channels": 24}
 TRAINING = {"steps": 60, "epoch_steps": 20, "batch_size": 8, "overrides": {"rate": 0.02}}

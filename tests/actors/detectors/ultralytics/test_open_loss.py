@@ -13,6 +13,8 @@ from actors.detectors.ultralytics.component import UltralyticsConfig
 from actors.detectors.ultralytics.weights import import_ultralytics
 from actors.records import Annotation
 
+pytestmark = pytest.mark.slow
+
 MODELS = {"one_head": LAYERS, "two_heads": f"end2end: True\nreg_max: 1\n{LAYERS}", "detr": DETR_LAYERS}
 CLASSES, SIZE_PX, ETA = ("bolt", "crack", "dent"), 64, 0.01
 WHOLE = [-1, -1, SIZE_PX + 1, SIZE_PX + 1]

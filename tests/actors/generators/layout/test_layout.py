@@ -27,6 +27,8 @@ from actors.precision import autocast
 from actors.records import Annotation, Difficulty, LabeledImage, Lineage
 from actors.seeds import derive_seed
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 
 CLASSES = ("blue", "red")

@@ -27,6 +27,8 @@ from actors.generators.inpaint.painters.pipelines import load_pipeline
 from actors.precision import native_dtypes
 from actors.records import Annotation, Difficulty, LabeledImage, Lineage
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 
 PAINTERS = {"diffusers": (DiffusersConfig, DiffusersPainter), "gligen": (GligenConfig, GligenPainter)}

@@ -16,7 +16,7 @@ from actors.filters.base import FilterBase, OpenEmbed, State
 from actors.filters.chain import build_filters
 from actors.filters.chain import judge as judge_batch
 from actors.filters.rejected import RejectedBoxes
-from actors.plain import dumps, from_plain, to_plain
+from actors.plain import from_plain, to_plain
 from actors.records import Candidate, Detections, Inspected, Instance, LabeledImage, Lineage, Sample
 from actors.rows import Row
 from actors.seeds import derive_seed
@@ -24,7 +24,7 @@ from actors.storage import exclusive, read_detections, read_record, write_detect
 from loop import mining, stages
 from loop.adapters import open_detector_embed
 from loop.arms import Trainings
-from loop.config import LoopConfig
+from loop.config import LoopConfig, digest
 from loop.cross_fit import detect_unseen
 from loop.data.importing import Dataset, import_images
 from loop.driver import anchored, import_real, learnt_by_filters
@@ -84,7 +84,7 @@ def _detect(trainings: Trainings, checkpoint: Checkpoint) -> Mapping[str, Detect
 def _fingerprint(trainings: Trainings, checkpoint: Checkpoint) -> str:
     """The hash of the detector and the real training images, 16 hex digits. Pixels are identified by their paths."""
     parts = [trainings.config.fingerprint("detector"), hashlib.sha256(UPath(checkpoint).read_bytes()).hexdigest()]
-    return hashlib.sha256(dumps([*parts, trainings.data.splits["train"]])).hexdigest()[:16]
+    return digest(to_plain([*parts, trainings.data.splits["train"]]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

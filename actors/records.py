@@ -160,6 +160,7 @@ class Candidate:
     canvas: str  # id of the real image that was drawn into, empty for a whole new image
     lineage: Lineage
     refused: str = ""  # why the generator itself refuses the candidate, e.g. "generator: safety_checker"
+    examples: tuple[str, ...] = ()  # [n] id of the real image that a box's object was cut from, "" for none; () for all
 
     def __post_init__(self) -> None:
         _freeze(self)
@@ -167,6 +168,8 @@ class Candidate:
             raise ValueError(f"Candidate: painted is {self.painted.shape}, pixels are {self.pixels.shape}")
         if len(self.drawn) != len(self.annotation):
             raise ValueError(f"Candidate: {len(self.drawn)} drawn flags for {len(self.annotation)} boxes")
+        if self.examples and len(self.examples) != len(self.annotation):
+            raise ValueError(f"Candidate: {len(self.examples)} examples for {len(self.annotation)} boxes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -197,6 +200,7 @@ class Judged:
     """A candidate after all filters, as it will be kept: rejected boxes are restored."""
 
     pixels: NDArray[np.uint8]  # [H, W, 3] RGB: the candidate's, except in restored boxes
+    as_drawn: NDArray[np.uint8]  # [H, W, 3] RGB: the candidate's
     annotation: Annotation  # the remaining labels; empty if the image is dropped
     proposed: Annotation  # the labels before judgement
     drawn: NDArray[np.bool_]  # [proposed]: drawn by the generator, whether kept or not
@@ -205,6 +209,8 @@ class Judged:
     verdicts: tuple[Verdict, ...]
     dropped: str  # why the image is dropped, as "filter: reason"; empty if it is kept
     lineage: Lineage
+    canvas: str  # as in ``Candidate``
+    examples: tuple[str, ...]  # as in ``Candidate``
 
     def __post_init__(self) -> None:
         _freeze(self, ("proposed", "drawn", "restored"))
@@ -217,6 +223,7 @@ class Sample:
     id: str
     uri: str  # the lossless picture; relative to the round's folder in the record on disk; empty if none was drawn
     sha256: str  # of the picture's file
+    as_drawn: str  # the picture before boxes were restored, relative likewise; ``uri`` if none was
     width: int  # px
     height: int  # px
     annotation: Annotation  # the remaining labels
@@ -227,3 +234,5 @@ class Sample:
     verdicts: tuple[Verdict, ...]
     dropped: str  # empty if kept
     lineage: Lineage
+    canvas: str = ""  # as in ``Candidate``
+    examples: tuple[str, ...] = ()  # as in ``Candidate``

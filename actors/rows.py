@@ -27,6 +27,7 @@ BLANK = Candidate(
 )
 BLANK_JUDGED = Judged(
     pixels=BLANK.pixels,
+    as_drawn=BLANK.pixels,
     annotation=Annotation.empty(),
     proposed=Annotation.empty(),
     drawn=BLANK.drawn,
@@ -35,6 +36,8 @@ BLANK_JUDGED = Judged(
     verdicts=(),
     dropped="error",
     lineage=NO_LINEAGE,
+    canvas="",
+    examples=(),
 )
 
 
@@ -56,6 +59,7 @@ def candidate_columns(candidate: Candidate) -> Row:
         "painted": candidate.painted,
         "canvas": candidate.canvas,
         "refused": candidate.refused,
+        "examples": json.dumps(candidate.examples),
         **_annotation_columns("annotation", candidate.annotation),
     }
 
@@ -70,6 +74,7 @@ def read_candidate(row: Mapping[str, Any]) -> Candidate:
         canvas=row["canvas"],
         lineage=read_lineage(row),
         refused=row["refused"],
+        examples=tuple(json.loads(row["examples"])),
     )
 
 
@@ -89,13 +94,19 @@ def read_inspected(row: Mapping[str, Any]) -> Inspected:
 
 
 def judged_columns(judged: Judged) -> Row:
-    """The columns that judging adds; pixels and annotation replace those of the candidate."""
+    """The columns that judging adds; pixels and annotation replace those of the candidate.
+
+    A second picture, as it was drawn, is there only if a box was restored.
+    """
     return {
         "pixels": judged.pixels,
+        "as_drawn": judged.as_drawn if judged.restored.any() else BLANK.pixels,
         "drawn": judged.drawn,
         "restored": judged.restored,
         "verdicts": json.dumps(to_plain(judged.verdicts)),
         "dropped": judged.dropped,
+        "canvas": judged.canvas,
+        "examples": json.dumps(judged.examples),
         **_annotation_columns("annotation", judged.annotation),
         **_annotation_columns("proposed", judged.proposed),
         **detections_columns(judged.seen),
@@ -104,16 +115,20 @@ def judged_columns(judged: Judged) -> Row:
 
 def read_judged(row: Mapping[str, Any]) -> Judged:
     """The judged candidate of a row."""
+    restored = np.asarray(row["restored"], np.bool_)
     return Judged(
         pixels=row["pixels"],
+        as_drawn=row["as_drawn"] if restored.any() else row["pixels"],
         annotation=_read_annotation(row, "annotation"),
         proposed=_read_annotation(row, "proposed"),
         drawn=np.asarray(row["drawn"], np.bool_),
-        restored=np.asarray(row["restored"], np.bool_),
+        restored=restored,
         seen=read_detections(row),
         verdicts=tuple(from_plain(Verdict, verdict) for verdict in json.loads(row["verdicts"])),
         dropped=row["dropped"],
         lineage=read_lineage(row),
+        canvas=row["canvas"],
+        examples=tuple(json.loads(row["examples"])),
     )
 
 

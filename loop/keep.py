@@ -20,6 +20,10 @@ class Fate(StrEnum):
     DROPPED = "dropped"
 
 
+AS_DRAWN = "as_drawn"
+"""Name of the folder with the pictures as drawn of samples with restored boxes."""
+
+
 class TooManyFailuresError(ValueError):
     """Raised if more candidates fail than generation.max_failed_share allows."""
 
@@ -27,8 +31,8 @@ class TooManyFailuresError(ValueError):
 class Keep:
     """Writes a judged candidate: first its picture, then its record, which marks the sample as complete.
 
-    Kept and dropped samples have separate folders in the round's folder. A record names its picture relative to the
-    round's folder, so that a run can be moved.
+    Kept and dropped samples have separate folders in the round's folder. If boxes were restored, the picture as it was
+    drawn is kept in a third. A record names its pictures relative to the round's folder, so that a run can be moved.
     """
 
     def __init__(self, folder: str) -> None:
@@ -46,12 +50,14 @@ class Keep:
         return {"dropped": rows.BLANK_JUDGED.dropped}
 
     def _write(self, judged: Judged) -> None:
-        place = Fate.DROPPED if judged.dropped else Fate.KEPT
+        place, name = Fate.DROPPED if judged.dropped else Fate.KEPT, f"{judged.lineage.id}.png"
         picture = images.encode_png(judged.pixels)
+        as_drawn = f"{AS_DRAWN}/{name}" if judged.restored.any() else f"{place}/{name}"
         sample = Sample(
             id=judged.lineage.id,
-            uri=f"{place}/{judged.lineage.id}.png",
+            uri=f"{place}/{name}",
             sha256=hashlib.sha256(picture).hexdigest(),
+            as_drawn=as_drawn,
             width=judged.pixels.shape[1],
             height=judged.pixels.shape[0],
             annotation=judged.annotation,
@@ -62,7 +68,11 @@ class Keep:
             verdicts=judged.verdicts,
             dropped=judged.dropped,
             lineage=judged.lineage,
+            canvas=judged.canvas,
+            examples=judged.examples,
         )
+        if sample.as_drawn != sample.uri:
+            write_bytes(self.folder / sample.as_drawn, images.encode_png(judged.as_drawn))
         write_bytes(self.folder / sample.uri, picture)
         write_record(self.folder / place / f"{sample.id}.json", sample)
 
@@ -89,6 +99,7 @@ def _failed_sample(row: Row) -> Sample:
         id=lineage.id,
         uri="",
         sha256="",
+        as_drawn="",
         width=0,
         height=0,
         annotation=Annotation.empty(),

@@ -91,7 +91,7 @@ def judge(inspected: Stream, config: LoopConfig, sources: Sources) -> Stream:
     """The candidates with the verdicts of the filters, after the policy for rejected boxes is applied."""
     embed = partial(open_detector_embed, config.detector, sources.detector)
     opener = partial(Judge, config.filters, config.rejected_boxes, sources, embed)
-    ends = ("painted", "canvas", "refused")
+    ends = ("painted", "refused")
     return inspected.then(Stage(name="judge", open_component=opener, role=config.hosting.judge, forgets=ends))
 
 
@@ -99,7 +99,7 @@ def keep(judged: Stream, config: LoopConfig, folder: str) -> Stream:
     """The judged candidates, written as samples into the round's ``folder``. Rows keep ids and reasons only."""
     annotation = [f"{of}_{part}" for of in ("annotation", "proposed") for part in ("boxes", "labels", "ignore")]
     seen = ("seen_boxes", "seen_labels", "seen_scores")
-    ends = ("pixels", "drawn", "restored", "verdicts", *annotation, *seen)
+    ends = ("pixels", "as_drawn", "drawn", "restored", "verdicts", "canvas", "examples", *annotation, *seen)
     return judged.then(Stage(name="keep", open_component=partial(Keep, folder), role=config.hosting.keep, forgets=ends))
 
 

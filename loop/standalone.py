@@ -98,8 +98,8 @@ class Judgement:
 def judge_run(config: LoopConfig, reporter: Reporter) -> Judgement:
     """Judge the candidates of a run's finished rounds again with the filters of ``config``, which also names the run.
 
-    The samples are ordered by round and id. A box that the run restored is not judged, since its pixels are gone. A
-    candidate that could not be drawn is returned unchanged.
+    The samples are ordered by round and id, and judged as they were drawn. A candidate that could not be drawn is
+    returned unchanged.
 
     Raises ValueError if there is no such run, or if a candidate cannot be judged.
     """
@@ -143,6 +143,7 @@ def _own_sample(image: LabeledImage, seen: Detections) -> Sample:
         id=image.id,
         uri=image.uri,
         sha256="",
+        as_drawn=image.uri,
         width=image.width,
         height=image.height,
         annotation=image.annotation,
@@ -205,15 +206,16 @@ class Rejudge:
 
 def _inspected(sample: Sample) -> Inspected:
     """The candidate behind ``sample``. The mask of painted pixels is not stored on disk and is left empty."""
-    pixels = images.read(sample.uri)
+    pixels = images.read(sample.as_drawn)
     return Inspected(
         candidate=Candidate(
             pixels=pixels,
             annotation=sample.proposed,
-            drawn=sample.drawn & ~sample.restored,
+            drawn=sample.drawn,
             painted=np.full(pixels.shape[:2], -1, np.int16),
-            canvas=sample.lineage.image_id,
+            canvas=sample.canvas,
             lineage=sample.lineage,
+            examples=sample.examples,
             refused="" if sample.verdicts else sample.dropped,
         ),
         seen=sample.seen,

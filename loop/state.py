@@ -184,4 +184,7 @@ class RunFolder:
 
     def _read_sample(self, number: int, fate: Fate, sample_id: str) -> Sample:
         sample = read_record(self.round(number) / fate / f"{sample_id}.json", Sample)
-        return replace(sample, uri=str(self.round(number) / sample.uri)) if sample.uri else sample
+        if not sample.uri:
+            return sample
+        place = self.round(number)
+        return replace(sample, uri=str(place / sample.uri), as_drawn=str(place / sample.as_drawn))

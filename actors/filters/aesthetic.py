@@ -41,7 +41,7 @@ class AestheticConfig(FilterBase):
     """Quantile of the real images' scores to use as threshold. Null uses their mean, as in Gen2Det, which rejects
     about half of the images that are as good as the real ones."""
     max_images: int = Field(1000, ge=2)
-    """Maximum number of real training images to score, the first by id."""
+    """Maximum number of real training images to score, chosen at random."""
 
     @field_validator("head")
     @classmethod
@@ -62,7 +62,7 @@ class AestheticConfig(FilterBase):
         With ``head: fitted``, each real image is scored by a head fitted without it. Raises ValueError for too few
         training images (fewer than two for a fitted head) and FileNotFoundError for missing weights or a missing head.
         """
-        measured = real.train[: self.max_images]
+        measured = real.some(self.max_images)
         if len(measured) < (2 if self.head == FITTED else 1):
             raise ValueError(f"aesthetic: {len(measured)} real training images are too few to measure")
         clip = open_model(self.clip)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from actors.config import Component
 from actors.images import Pixels
 from actors.records import Inspected, LabeledImage, Verdict
+from actors.seeds import derive_seed
 
 State = Mapping[str, Any]
 """Measurements of the real images that a filter works with: plain JSON values, stored in the run's folder.
@@ -48,6 +49,11 @@ class RealImages:
         for split in ("train", "held_out"):
             images = sorted(getattr(self, split), key=lambda image: image.id)
             object.__setattr__(self, split, tuple(images))
+
+    def some(self, number: int) -> tuple[LabeledImage, ...]:
+        """At most ``number`` training images by id, chosen at random, but the same ones each time."""
+        chosen = sorted(self.train, key=lambda image: derive_seed("some", image.id))[:number]
+        return tuple(sorted(chosen, key=lambda image: image.id))
 
 
 class FilterBase(Component):

@@ -54,6 +54,7 @@ def _conclude(inspected: Inspected, verdicts: tuple[Verdict, ...], rejected_boxe
         dropped = NO_DRAWN_BOX_LEFT
     return Judged(
         pixels=candidate.pixels,
+        as_drawn=candidate.pixels,
         annotation=Annotation.empty() if dropped else candidate.annotation.take(left),
         proposed=candidate.annotation,
         drawn=candidate.drawn,
@@ -62,4 +63,6 @@ def _conclude(inspected: Inspected, verdicts: tuple[Verdict, ...], rejected_boxe
         verdicts=verdicts,
         dropped=dropped,
         lineage=candidate.lineage,
+        canvas=candidate.canvas,
+        examples=candidate.examples,
     )

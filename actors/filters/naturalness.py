@@ -31,23 +31,21 @@ class NaturalnessConfig(FilterBase):
     patch_px: int = Field(64, ge=16, multiple_of=2)
     """Side of the patches in px; the half-size scale uses half of it. Smaller images use their shorter side."""
     max_images: int = Field(200, ge=2)
-    """Maximum number of real training images to fit on, the first by id."""
+    """Maximum number of real training images to fit on, chosen at random."""
 
     @override
     def fit(self, real: RealImages) -> State:
         """Mean and covariance of the real training images' patches, and the threshold.
 
-        The threshold uses the scores of the images that the model was fitted on (no leave-one-out). Raises ValueError
-        without training images.
+        Each image is scored by a model fitted without it. Raises ValueError for fewer than two training images.
         """
-        measured = real.train[: self.max_images]
-        if not measured:
-            raise ValueError("naturalness: there are no real training images to fit on")
+        measured = real.some(self.max_images)
+        if len(measured) < 2:
+            raise ValueError(f"naturalness: {len(measured)} real training images are too few to fit on; it needs two")
         patches = [patch_features(read(image.uri), self.patch_px) for image in measured]
-        model = _Model.fitted(np.concatenate(patches))
-        scores = np.array([model.score(features) for features in patches])
+        scores = _left_out_scores(patches)
         threshold = scores.mean() if self.quantile is None else np.quantile(scores, self.quantile)
-        return {"threshold": float(threshold), **model.state()}
+        return {"threshold": float(threshold), **_Model.fitted(np.concatenate(patches)).state()}
 
     @override
     def build(self, state: State, open_embed: OpenEmbed | None = None) -> "Naturalness":
@@ -96,6 +94,14 @@ class _Model:
         return cls(mean, scale, _covariance((features - mean) / scale))
 
     @classmethod
+    def of_moments(cls, count: int, total: Floats, squares: Floats, centre: Floats) -> "_Model":
+        """The same from the sum ``[d]`` and the sum of outer products ``[d, d]`` of patches less ``centre`` ``[d]``."""
+        mean = total / count
+        spread = squares - count * np.outer(mean, mean)
+        scale = np.maximum(np.sqrt(np.maximum(np.diag(spread) / count, 0)), 1e-6)
+        return cls(centre + mean, scale, spread / np.outer(scale, scale) / max(count - 1, 1))
+
+    @classmethod
     def from_state(cls, state: State) -> "_Model":
         return cls(*(np.asarray(state[key], np.float64) for key in ("mean", "scale", "covariance")))
 
@@ -108,6 +114,19 @@ class _Model:
         shift = standard.mean(axis=0)
         pooled = (self.covariance + _covariance(standard)) / 2 + _RIDGE * np.eye(len(shift))
         return -float(np.sqrt(shift @ np.linalg.solve(pooled, shift)))
+
+
+def _left_out_scores(patches: Sequence[Floats]) -> Floats:
+    """The score ``[n]`` of each image's patches ``[k, d]`` by the model of all others."""
+    centre = np.concatenate(patches).mean(axis=0)
+    moments = [(len(shifted), shifted.sum(axis=0), shifted.T @ shifted) for shifted in (p - centre for p in patches)]
+    count, total, squares = (sum(part) for part in zip(*moments, strict=True))
+    return np.array(
+        [
+            _Model.of_moments(count - own[0], total - own[1], squares - own[2], centre).score(features)
+            for own, features in zip(moments, patches, strict=True)
+        ]
+    )
 
 
 def patch_features(pixels: Pixels, patch_px: int) -> Floats:

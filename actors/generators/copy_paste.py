@@ -146,7 +146,13 @@ class CopyPaste:
                 seams.append(pasted[1])
         drawn = np.arange(len(annotation)) >= len(target.annotation)
         candidate = Candidate(
-            pixels=canvas, annotation=annotation, drawn=drawn, painted=painted, canvas=target.id, lineage=lineage
+            pixels=canvas,
+            annotation=annotation,
+            drawn=drawn,
+            painted=painted,
+            canvas=target.id,
+            lineage=lineage,
+            examples=tuple(np.where(drawn, source.id, "").tolist()),
         )
         return _Attempt(
             candidate=candidate, num_missing=len(wanted) - len(seams), seam=float(np.mean(seams)) if seams else np.inf

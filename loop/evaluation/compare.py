@@ -6,7 +6,7 @@ of the candidates and may recognise them. The fold detectors of cross-fitted min
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 CROP_PX = 128  # longer side of resized crops
 KINDS = ("real", "held out", "drawn")
+MIN_UNSEEN = 30  # pictures for ``yolo_score_unseen``
 
 
 def compare_drawn(loop: Loop, number: int, samples: Sequence[Sample]) -> dict[str, float]:
@@ -42,7 +43,7 @@ def compare_drawn(loop: Loop, number: int, samples: Sequence[Sample]) -> dict[st
 def _fidelity(loop: Loop, number: int, samples: Sequence[Sample]) -> dict[str, float]:
     """Fidelity metrics as set by ``evaluation.fidelity``; none if it is off.
 
-    All candidates are compared, kept or dropped. Restored boxes are left out, since their pixels are real.
+    All candidates are compared as they were drawn, kept or dropped.
     """
     compared = loop.config.evaluation.fidelity
     if compared is None:
@@ -53,25 +54,45 @@ def _fidelity(loop: Loop, number: int, samples: Sequence[Sample]) -> dict[str, f
 
 
 def unseen_yolo_scores(loop: Loop, samples: Sequence[Sample], groups: Mapping[str, str]) -> dict[str, float]:
-    """``yolo_score_unseen``: YOLO scores from detectors that were not trained on the source image of a candidate.
+    """``yolo_score_unseen``: YOLO scores from detectors that were not trained on the real images behind a candidate.
 
-    These are the folds' detectors (``mining.cross_fit``). There is no score without folds, or with folds of another
-    detector. ``groups`` is as in ``yolo_scores``. Candidates with restored boxes are left out, since their pictures on
-    disk are no longer as drawn.
+    These are the folds' detectors (``mining.cross_fit``). They detect in the pictures as drawn, kept or dropped, whose
+    source image and canvas are in the fold. A box counts if its example is in the fold too. The generator itself was
+    fitted on all training images. There is no score without folds, with folds of another detector, or for fewer than
+    ``MIN_UNSEEN`` pictures; their number is ``yolo_score_unseen_pictures``. ``groups`` is as in ``yolo_scores``.
     """
     if not loop.config.mining.cross_fit or loop.config.mining.detector:
         return {}
-    shown = [sample for sample in samples if _is_as_drawn(sample)]
+    arms = fold_arms(loop.trainings)
+    shown = [[*filter(None, (of_fold(sample, arm.seen) for sample in samples))] for arm in arms]
+    number = sum(map(len, shown))
+    if number < MIN_UNSEEN:
+        return {"yolo_score_unseen_pictures": number}
     seen: dict[str, Detections] = {}
-    with loop.reporter.stage("inspect by folds", len(shown)) as progress:
-        for fold in fold_arms(loop.trainings):
-            pictures = [layout(sample) for sample in shown if sample.lineage.image_id in fold.seen]
-            found = stages.detect(
-                pictures, loop.config.detector, fold.checkpoint, loop.config.hosting, progress.advance
-            )
-            seen |= found[0]
-    scores = yolo_scores([replace(sample, seen=seen[sample.id]) for sample in shown], loop.data.classes, groups)
-    return {key.replace("yolo_score", "yolo_score_unseen"): score for key, score in scores.items()}
+    with loop.reporter.stage("inspect by folds", number) as progress:
+        for arm, ones in zip(arms, shown, strict=True):
+            pictures = [layout(sample) for sample in ones]
+            seen |= stages.detect(
+                pictures, loop.config.detector, arm.checkpoint, loop.config.hosting, progress.advance
+            )[0]
+    scored = [replace(sample, seen=seen[sample.id]) for ones in shown for sample in ones]
+    scores = yolo_scores(scored, loop.data.classes, groups)
+    unseen = {key.replace("yolo_score", "yolo_score_unseen"): score for key, score in scores.items()}
+    return {**unseen, "yolo_score_unseen_pictures": number}
+
+
+def of_fold(sample: Sample, fold: Collection[str]) -> Sample | None:
+    """The sample with boxes ignored whose examples are not in the ``fold`` of image ids.
+
+    None without a picture, without a drawn box that still counts, or if the source image or the canvas is not in it.
+    """
+    canvas = sample.canvas or sample.lineage.image_id
+    if not sample.uri or not {sample.lineage.image_id, canvas} <= set(fold):
+        return None
+    foreign = np.array([bool(one) and one not in fold for one in sample.examples], np.bool_)
+    ignore = sample.proposed.ignore | foreign if sample.examples else sample.proposed.ignore
+    kept = replace(sample, proposed=replace(sample.proposed, ignore=ignore))
+    return kept if (sample.drawn & ~ignore).any() else None
 
 
 def _measure(loop: Loop, number: int, samples: Sequence[Sample]) -> dict[str, float]:
@@ -117,20 +138,16 @@ def _rows(kind: str, pictures: Sequence[LabeledImage | Sample], *, crops: bool) 
     """Pictures as rows; with ``crops``, also the boxes to cut out."""
     for picture in pictures:
         boxes = _boxes(picture)
-        row = {"id": f"{kind}/{picture.id}", "kind": kind, "uri": picture.uri, "error": ""}
+        uri = picture.uri if isinstance(picture, LabeledImage) else picture.as_drawn
+        row = {"id": f"{kind}/{picture.id}", "kind": kind, "uri": uri, "error": ""}
         if crops and len(boxes):
             yield {**row, "boxes": json.dumps(boxes.tolist())}
-        elif not crops and _is_as_drawn(picture):
+        elif not crops and uri:
             yield row
 
 
 def _boxes(picture: LabeledImage | Sample) -> Boxes:
-    """The boxes to compare: all of a real image; of a candidate, those that were drawn and not restored."""
+    """The boxes to compare: all of a real image, the drawn ones of a candidate."""
     if isinstance(picture, LabeledImage):
         return picture.annotation.boxes[~picture.annotation.ignore]
-    return picture.proposed.boxes[picture.drawn & ~picture.restored & ~picture.proposed.ignore]
-
-
-def _is_as_drawn(picture: LabeledImage | Sample) -> bool:
-    """True if there is a picture and no box in it was restored."""
-    return isinstance(picture, LabeledImage) or (bool(picture.uri) and not picture.restored.any())
+    return picture.proposed.boxes[picture.drawn & ~picture.proposed.ignore]

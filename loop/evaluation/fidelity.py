@@ -66,11 +66,16 @@ def yolo_score(samples: Sequence[Sample], classes: Sequence[str], *, drawn_only:
 
 
 def layout(sample: Sample, *, drawn_only: bool = False) -> LabeledImage:
-    """The requested layout as ground truth; with ``drawn_only``, boxes that were not drawn are ignored."""
+    """The picture as drawn and the requested layout as its ground truth.
+
+    With ``drawn_only``, boxes that were not drawn are ignored.
+    """
     proposed = sample.proposed
     ignore = proposed.ignore | ~sample.drawn if drawn_only else proposed.ignore
     annotation = Annotation(boxes=proposed.boxes, labels=proposed.labels, ignore=ignore)
-    return LabeledImage(id=sample.id, uri=sample.uri, width=sample.width, height=sample.height, annotation=annotation)
+    return LabeledImage(
+        id=sample.id, uri=sample.as_drawn, width=sample.width, height=sample.height, annotation=annotation
+    )
 
 
 def frechet_distance(first: Features, second: Features) -> float:

@@ -60,6 +60,7 @@ def every_record(num_boxes):
     inspected = Inspected(candidate=candidate(num_boxes), seen=detections(num_boxes))
     judged = Judged(
         pixels=inspected.candidate.pixels,
+        as_drawn=inspected.candidate.pixels,
         annotation=annotation(0),
         proposed=annotation(num_boxes),
         drawn=inspected.candidate.drawn,
@@ -68,6 +69,8 @@ def every_record(num_boxes):
         verdicts=(verdict,),
         dropped="blank: blank",
         lineage=LINEAGE,
+        canvas="b.png",
+        examples=("c.png",) * num_boxes,
     )
     image = LabeledImage(id="a", uri="s3://b/a.png", width=5, height=3, annotation=annotation(num_boxes))
     found = Instance(image_id="a", index=1, label=2, difficulty=Difficulty.HARD, best_score=0.25, best_iou=1e-7)
@@ -75,6 +78,7 @@ def every_record(num_boxes):
         id=LINEAGE.id,
         uri="kept/x.png",
         sha256="ab",
+        as_drawn="as_drawn/x.png",
         width=5,
         height=3,
         annotation=annotation(num_boxes),
@@ -85,6 +89,8 @@ def every_record(num_boxes):
         verdicts=(verdict, replace(verdict, keep=True, reason="")),
         dropped="",
         lineage=LINEAGE,
+        canvas="b.png",
+        examples=("",) * num_boxes,
     )
     return [
         annotation(num_boxes),

@@ -32,6 +32,7 @@ def candidate(num_boxes, height=3):
         painted=np.full(pixels.shape[:2], -1, np.int16),
         canvas="b.png",
         lineage=LINEAGE,
+        examples=tuple(f"{number}.png" for number in range(num_boxes)),
     )
 
 
@@ -52,7 +53,8 @@ def judged(num_boxes, height=3):
     verdict = Verdict(filter="agreement", box=num_boxes - 1, keep=False, score=0.1, threshold=1 / 3, reason="no")
     whole = Verdict(filter="blank", box=WHOLE_IMAGE, keep=True, score=1e-300, threshold=0.0, reason="")
     return Judged(
-        pixels=255 - one.pixels,
+        pixels=255 - one.pixels if num_boxes else one.pixels,
+        as_drawn=one.pixels,
         annotation=one.annotation.take(~restored),
         proposed=one.annotation,
         drawn=one.drawn,
@@ -61,6 +63,8 @@ def judged(num_boxes, height=3):
         verdicts=(whole, verdict) if num_boxes else (),
         dropped="" if num_boxes else "chain: no_drawn_box_left",
         lineage=LINEAGE,
+        canvas=one.canvas,
+        examples=one.examples,
     )
 
 
@@ -107,11 +111,11 @@ def test_a_judged_row_gives_its_record_back(num_boxes):
     assert_equal(rows.read_judged(judged_row(num_boxes)), judged(num_boxes))
 
 
-def test_a_judged_row_holds_pixels_once_as_they_are_kept():
-    one = judged_row(2)
-    pictures = [name for name, value in one.items() if isinstance(value, np.ndarray) and value.ndim == 3]
-    assert pictures == ["pixels"]
-    assert np.array_equal(one["pixels"], judged(2).pixels)
+def test_a_judged_row_holds_pixels_once_unless_a_box_was_restored():
+    one, restored = judged_row(0), judged_row(2)
+    assert (one["pixels"].shape, one["as_drawn"].shape) == ((3, 5, 3), (1, 1, 3))
+    assert np.array_equal(restored["pixels"], judged(2).pixels)
+    assert np.array_equal(restored["as_drawn"], candidate(2).pixels)
 
 
 @pytest.mark.parametrize("counts", [(0, 0), (2, 2), (0, 3, 1), (4, 0)])
@@ -146,7 +150,7 @@ def assert_equal(found, expected):
 def assert_same(inspected, num_boxes, height):
     expected, seen = candidate(num_boxes, height), detections(num_boxes)
     found = inspected.candidate
-    assert found.lineage == LINEAGE
+    assert (found.lineage, found.canvas, found.examples) == (LINEAGE, "b.png", expected.examples)
     pairs = [
         (found.pixels, expected.pixels),
         (found.drawn, expected.drawn),

@@ -66,7 +66,7 @@ def _data_set(data: str, run: Mapping[str, Any], rows: Rows, arms: Sequence[str]
         heading(data, run["config"]),
         _table(rows, arms, LAYOUT_ARMS if data == "layout" else ARMS),
         _sentences(rows),
-        *_factors(data, run, rows),
+        *_factors(data, rows),
         command(MARKS, data + folder_of(data), SEEDS.get(data, "")),
     ]
 
@@ -96,19 +96,13 @@ def _sentences(rows: Rows) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def _factors(data: str, run: Mapping[str, Any], rows: Rows) -> list[str]:
-    """A table of the measured factors, if both strategies have them and their pictures are stored as drawn."""
+def _factors(data: str, rows: Rows) -> list[str]:
+    """A table of the measured factors, if both strategies have them."""
     lines = [line for factor in FACTORS if (line := _factor(rows, factor))]
-    if not lines or any(_restores(run, arm) for arm in ("easy", "hard")):
+    if not lines:
         return []
     columns = ["factor", "hard means", "`easy`", "`origin`", "`hard`", "`hard` vs `easy`", "verdict"]
     return [f"**{TITLES.get(data, data)}: measured in the pictures**", FACTORS_NOTE, table(columns, 2, lines)]
-
-
-def _restores(run: Mapping[str, Any], arm: str) -> bool:
-    """Rejected boxes of this arm got their real pixels back, so that its stored pictures are not what was drawn."""
-    sets = run["arms"].get(arm, {})
-    return bool(sets.get("rejected_boxes", run["config"]["rejected_boxes"]) == "restore")
 
 
 def _factor(rows: Sequence[Mapping[str, Any]], factor: str) -> list[str]:

@@ -15,8 +15,7 @@ each box, wherever no other box overlaps:
   edge. High means blurred, which is hard.
 
 Occlusion and tilt cannot be measured: a drawn picture does not say which object covers which. The pictures are read
-from the run's folder. Where rejected boxes get their real pixels back (``rejected_boxes: restore``), these are not the
-pictures as drawn, and the figures do not describe the generator.
+from the run's folder as they were drawn, before rejected boxes got their real pixels back.
 """
 
 import argparse
@@ -127,7 +126,7 @@ def _key(sample: Sample) -> Key:
 
 def _drawn(sample: Sample) -> Drawn:
     boxes = sample.proposed.boxes[sample.drawn & ~sample.proposed.ignore]
-    return Drawn(image_id=sample.lineage.image_id, boxes=boxes, values=measure(read(sample.uri), boxes))
+    return Drawn(image_id=sample.lineage.image_id, boxes=boxes, values=measure(read(sample.as_drawn), boxes))
 
 
 def means(drawn: Mapping[Key, Drawn]) -> dict[str, float]:
@@ -176,7 +175,7 @@ def sheet(easy: UPath, hard: UPath) -> bytes:
     previews = []
     for name in sorted(first)[:: max(len(first) // SHEET_ROWS, 1)][:SHEET_ROWS]:
         image, attribute = real[name]
-        pictures = {str(asked): read(one[first[name]].uri) for asked, one in zip(Difficulty, drawn, strict=True)}
+        pictures = {str(asked): read(one[first[name]].as_drawn) for asked, one in zip(Difficulty, drawn, strict=True)}
         previews.append(
             Preview(real=read(image.uri), annotation=image.annotation, difficulties=attribute, drawn=pictures)
         )

@@ -13,14 +13,15 @@ from rich.console import Console
 from upath import UPath
 
 from actors.attributes import attributes
-from actors.records import Annotation, Detections, LabeledImage
+from actors.records import Annotation, Detections, LabeledImage, Lineage, Sample
 from loop import cross_fit, stages
 from loop.arms import Trainings
 from loop.check import describe
 from loop.config import LoopConfig, MiningConfig
 from loop.cross_fit import detect_unseen, fold_arms, folds
 from loop.driver import import_real, run
-from loop.evaluation.compare import unseen_yolo_scores
+from loop.evaluation import compare
+from loop.evaluation.compare import MIN_UNSEEN, of_fold, unseen_yolo_scores
 from loop.progress import Reporter
 from loop.state import RunFolder
 
@@ -116,13 +117,51 @@ def test_the_yolo_score_is_also_taken_by_detectors_that_have_not_seen_the_source
         return found, None
 
     loop = SimpleNamespace(config=given, data=import_real(given), trainings=trainings(given), reporter=reporter())
+    number = json.loads((folder / "rounds/001/metrics.json").read_text())["drawn"]["yolo_score_unseen_pictures"]
+    assert 0 < number < MIN_UNSEEN
     monkeypatch.setattr(stages, "detect", finds_everything)
+    monkeypatch.setattr(compare, "MIN_UNSEEN", number)
     scores = unseen_yolo_scores(loop, samples, dict.fromkeys(sources, "origin"))
     assert scores["yolo_score_unseen"] == scores["yolo_score_unseen_drawn_AP50"] == 1.0
-    recorded = json.loads((folder / "rounds/001/metrics.json").read_text())["drawn"]
-    assert scores.keys() == {key for key in recorded if "unseen" in key}
+    assert scores["yolo_score_unseen_pictures"] == number
     other = given.model_copy(update={"mining": given.mining.model_copy(update={"detector": given.detector})})
     assert unseen_yolo_scores(SimpleNamespace(config=other), samples, {}) == {}
+
+
+BOXES = np.array([[0, 0, 9, 9], [20, 20, 29, 29], [40, 40, 49, 49]], np.float32)
+
+
+def drawn(canvas, examples):
+    """A candidate of ``source.png`` with a real box and two drawn ones."""
+    boxes = Annotation(boxes=BOXES, labels=np.zeros(3, np.int64), ignore=np.zeros(3, np.bool_))
+    return Sample(
+        id="s",
+        uri="kept/s.png",
+        sha256="",
+        as_drawn="as_drawn/s.png",
+        width=60,
+        height=60,
+        annotation=boxes,
+        proposed=boxes,
+        drawn=np.array([False, True, True]),
+        restored=np.zeros(3, np.bool_),
+        seen=Detections.empty(),
+        verdicts=(),
+        dropped="",
+        lineage=Lineage(round=1, image_id="source.png", box_indices=(0,), generator="g", seed=1),
+        canvas=canvas,
+        examples=examples,
+    )
+
+
+def test_a_fold_counts_boxes_whose_canvas_and_example_its_detector_has_not_seen():
+    fold = {"source.png", "beside.png"}
+    own = of_fold(drawn("source.png", ("", "beside.png", "elsewhere.png")), fold)
+    assert own.proposed.ignore.tolist() == [False, False, True]
+    assert of_fold(drawn("", ()), fold).proposed.ignore.tolist() == [False, False, False]  # a whole new image
+    assert of_fold(drawn("elsewhere.png", ("", "beside.png", "beside.png")), fold) is None
+    assert of_fold(drawn("source.png", ("", "elsewhere.png", "elsewhere.png")), fold) is None
+    assert of_fold(drawn("source.png", ()), {"beside.png"}) is None
 
 
 @pytest.mark.slow

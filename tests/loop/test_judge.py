@@ -92,6 +92,14 @@ def test_restored_the_picture_on_disk_is_the_source_outside_kept_boxes(folder):
     assert np.array_equal(pixels[9:15, 9:15], SOURCE[9:15, 9:15])
 
 
+def test_the_picture_as_drawn_is_kept_where_a_box_was_restored(folder):
+    sample, _ = written(folder, "restore", found=ADDED)
+    assert sample.as_drawn == f"as_drawn/{sample.id}.png"
+    assert np.array_equal(read(str(folder / "round" / sample.as_drawn)), row(ADDED)["pixels"])
+    sample, _ = written(folder, "ignore", found=ADDED)
+    assert (sample.as_drawn, sample.canvas) == (sample.uri, "canvas.png")
+
+
 def test_gen2det_sec_3_2_ignored_the_picture_on_disk_is_the_candidate(folder):
     sample, pixels = written(folder, "ignore", found=ADDED)
     assert np.array_equal(pixels, row(ADDED)["pixels"])

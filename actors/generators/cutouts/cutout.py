@@ -29,6 +29,7 @@ class Cutout:
     margin_px: float  # width of the surroundings
     at_border: Mask  # [3, 3], left, top, right, bottom at their positions: sides cut off by the image's border
     opacity: float = 1.0  # weight of the object over the pixels below it
+    source: str = ""  # id of its image
 
     @property
     def width(self) -> int:

@@ -5,6 +5,7 @@ varies it and blends it in.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -58,7 +59,7 @@ class Instances:
 
     def _cut(self, image_id: str, index: int) -> Cutout:
         image = self.images[image_id]
-        return cut(self.read(image.uri), image.annotation.boxes[index], self.shape)
+        return replace(cut(self.read(image.uri), image.annotation.boxes[index], self.shape), source=image_id)
 
     def _ground(self, image_id: str, index: int) -> Ground | None:
         image, chance = self.images[image_id], np.random.default_rng(derive_seed("ground", image_id, index))

@@ -205,7 +205,13 @@ class Inpaint:
             canvas=draft.lineage.image_id,
             lineage=draft.lineage,
             refused=refused,
+            examples=self._examples(draft),
         )
+
+    def _examples(self, draft: _Draft) -> tuple[str, ...]:
+        """The image of each box's example; none if the painter does not start from examples."""
+        used = {site.index: site.example.source for site in draft.sites} if self.painter.varies else {}
+        return tuple(used.get(index, "") for index in range(len(draft.annotation)))
 
 
 def _painted(annotation: Annotation, num_own: int, sites: Sequence[_Site]) -> tuple[Annotation, list[_Site]]:

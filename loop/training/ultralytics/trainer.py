@@ -158,8 +158,8 @@ class Training(DetectionTrainer):  # type: ignore[misc] # with "Trainer" in its 
         return MixedMosaics(images(self.job.real), synthetic, self.job.training.epoch_steps * mixture.batch_size)
 
     def get_class_counts(self) -> NDArray[np.float32]:
-        """Boxes of each class ``[classes]`` in real images and pool."""
-        annotations = [record.annotation for record in self.job.records()]
+        """Boxes of each class ``[classes]`` in the real images: the same with and without a pool."""
+        annotations = [record.annotation for record in self.job.real]
         labels = np.concatenate([annotation.labels[~annotation.ignore] for annotation in annotations])
         return np.bincount(labels, minlength=len(self.job.classes)).astype(np.float32)
 

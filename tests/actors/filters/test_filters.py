@@ -187,11 +187,33 @@ def test_pairs_that_leak_already_are_reported(real):
 def test_gen2det_threshold_is_the_mean_score_of_the_real_images(real):
     config = NaturalnessConfig(patch_px=32)
     state = config.fit(RealImages(train=real))
-    filter_ = Naturalness(config, state)
-    scores = [verdict.score for (verdict,) in filter_.judge([inspected(read(image.uri)) for image in real])]
+    scores = [left_out_score(config, real, place) for place in range(len(real))]
     assert state["threshold"] == pytest.approx(np.mean(scores), rel=1e-9)
     strict = NaturalnessConfig(patch_px=32, quantile=0.1).fit(RealImages(train=real))
     assert strict["threshold"] == pytest.approx(np.quantile(scores, 0.1), rel=1e-9)
+
+
+def left_out_score(config, real, place):
+    """The score of an image by a filter that is fitted on all others."""
+    others = [*real[:place], *real[place + 1 :]]
+    filter_ = Naturalness(config, config.fit(RealImages(train=others)))
+    ((verdict,),) = filter_.judge([inspected(read(real[place].uri))])
+    return verdict.score
+
+
+def test_about_half_of_unseen_images_of_the_same_kind_are_natural(real):
+    config = NaturalnessConfig(patch_px=32)
+    filter_ = Naturalness(config, config.fit(RealImages(train=real)))
+    verdicts = filter_.judge([inspected(texture(seed)) for seed in range(100, 160)])
+    assert 0.3 < np.mean([verdict.keep for (verdict,) in verdicts]) < 0.7
+
+
+def test_some_images_are_the_same_ones_in_any_order_and_not_the_first(real):
+    chosen = [image.id for image in RealImages(train=real).some(4)]
+    assert chosen == [image.id for image in RealImages(train=real[::-1]).some(4)] == sorted(chosen)
+    assert len(chosen) == 4
+    assert chosen != ["00.png", "01.png", "02.png", "03.png"]
+    assert RealImages(train=real).some(99) == tuple(real)
 
 
 @pytest.mark.parametrize("value", [0, 255])
@@ -200,9 +222,9 @@ def test_constant_and_tiny_pictures_have_finite_features(value):
     assert patch_features(np.full((9, 12, 3), value, np.uint8), 32).shape == (1, 36)
 
 
-def test_naturalness_without_images_says_so():
-    with pytest.raises(ValueError, match="no real training images"):
-        NaturalnessConfig().fit(RealImages(train=[]))
+def test_naturalness_of_fewer_than_two_images_is_refused(real):
+    with pytest.raises(ValueError, match="1 real training images are too few"):
+        NaturalnessConfig().fit(RealImages(train=real[:1]))
 
 
 # chain ----------------------------------------------------------------------------------------------------------

@@ -54,6 +54,7 @@ def sample(folder: Path, source: str, seed: int, dropped: str = "") -> Sample:
         id=lineage.id,
         uri=uri,
         sha256=hashlib.sha256(Path(uri).read_bytes()).hexdigest(),
+        as_drawn=uri,
         width=61,
         height=47,
         annotation=ONE,

@@ -42,6 +42,7 @@ def sample(name, found, *, labels=(0, 1), drawn=(True, True), ignore=(False, Fal
         id=name,
         uri=uri,
         sha256="",
+        as_drawn=uri,
         width=300,
         height=300,
         annotation=Annotation.empty(),

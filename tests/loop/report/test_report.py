@@ -62,6 +62,7 @@ def sample(
         id=lineage.id,
         uri=uri,
         sha256="",
+        as_drawn=uri,
         width=size[0],
         height=size[1],
         annotation=proposed,

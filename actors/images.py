@@ -11,7 +11,7 @@ Pixels = NDArray[np.uint8]
 
 open_picture = Image.open  # ultralytics later replaces Image.open by a version that tries to install packages
 
-MAX_PIXELS = 30_000_000  # a small file can decode to gigabytes; refuse it before decoding
+MAX_PIXELS = 89_478_485  # a small file can decode to gigabytes: refused where Pillow would begin to warn
 
 
 def decode(data: bytes, name: str) -> Pixels:

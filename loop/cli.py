@@ -155,7 +155,8 @@ def ui(
 def validate(configs: Configs, overrides: Overrides) -> None:
     """Import the data of a config, decode every image, and report what is dropped and why.
 
-    Exit status: 0 when every image can be used; 1 when one cannot; 2 when the config or the data set cannot be used.
+    Exit status: 0 when every image and box is used as it is; 1 when one is left out or changed; 2 when the config or
+    the data set cannot be used.
     """
     from loop.config_files import load
     from loop.data.validate import validate_images
@@ -165,7 +166,7 @@ def validate(configs: Configs, overrides: Overrides) -> None:
     typer.echo(str(data.report))
     broken = [finding for images in data.splits.values() for finding in validate_images(images)]
     typer.echo("\n".join([f"Undecodable pictures: {len(broken)}", *(f"  {one.file}: {one.detail}" for one in broken)]))
-    raise typer.Exit(1 if broken or any(one.what == "image" for one in data.report.dropped) else 0)
+    raise typer.Exit(1 if broken or data.report.findings else 0)
 
 
 def main() -> None:

@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from actors.config import Config
 
+FEW_FAULTS = 3
+"""Up to this many faulty boxes never stop an import: they can be looked at one by one."""
+
 
 class WorldConfig(Config):
     """The embedded data set: rendered inspection scenes, for runs without data of your own."""
@@ -39,6 +42,11 @@ class DataConfig(Config):
     """Fraction of the training images to hold out if the data set has no validation split."""
     subset: int | None = Field(None, ge=1)
     """Use only this many training images, sampled with the run's seed: the low-data setting."""
+    follow_links: bool = False
+    """Read files behind symbolic links that lead out of the folder, as in caches of Hugging Face and DVC."""
+    max_faulty_frac: float = Field(0.05, ge=0.0, le=1.0)
+    """Stop the import if more than this fraction of a split's boxes are faulty: they may be in another notation. Up to
+    three boxes never stop it."""
     world: WorldConfig = WorldConfig()
 
     @model_validator(mode="after")
@@ -48,3 +56,7 @@ class DataConfig(Config):
         if self.root is not None and self.format == "world":
             raise ValueError("format: world is rendered and takes no root; for a folder give format: auto")
         return self
+
+    def accepts_faults(self, num_faulty: int, num_boxes: int) -> bool:
+        """True if so few of the boxes are faulty that the import goes on without them."""
+        return num_faulty <= max(FEW_FAULTS, self.max_faulty_frac * num_boxes)

@@ -13,6 +13,33 @@ What = Literal["image", "box"]
 
 EXAMPLES = 5  # findings per reason that the text report lists
 
+ADVICE: Mapping[str, str] = {
+    "not a number": "correct the box",
+    "unknown class": "correct the box, or add its class to the list of classes",
+    "unknown image": "correct its image id, or delete the box",
+    "negative size": "correct the order of its corners",
+    "zero area": "draw the box anew, or delete it",
+    "outside the image": "draw the box anew, or delete it",
+    "exact duplicate": "one copy is used",
+    "faulty boxes": "left out, since their objects would be trained as background; correct or delete the boxes",
+    "no box left": "left out, since it is not known to be empty; correct or delete the boxes",
+    "missing image": "add the file, or correct its name",
+    "missing annotation": "label the image, or add an empty annotation",
+    "ambiguous file name": "give paths that lie below the root, or rename the files",
+    "unreadable file": "save the image anew, or remove it",
+    "unreadable annotation": "export the annotation again, or repair it",
+    "malformed entry": "export the annotations again",
+    "too many pixels": "make the image smaller, or cut it into tiles",
+    "listed twice": "delete one of the entries",
+    "synthetic image held out": "only training data may be synthetic",
+    "size mismatch": "make the annotated size that of the image",
+    "boxes moved into the image": "look at some of them, or annotate upright images of their final size",
+    "orientation": "look at some of them, or save the images upright",
+    "clipped at the image border": "nothing, if objects are cut by the border",
+    "segmentation not usable": "correct it, or delete it",
+}
+"""What can be done about a finding, by its reason."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
@@ -146,7 +173,8 @@ def _listing(title: str, findings: Sequence[Finding]) -> list[str]:
     """The findings by reason, most frequent first, each with a few examples."""
     lines = []
     for kind, number in _tally(findings).items():
-        lines.append(f"{title}: {number} x {kind}")
+        advice = ADVICE.get(kind.partition(": ")[2], "")
+        lines.append(f"{title}: {number} x {kind}" + (f" ({advice})" if advice else ""))
         alike = [one for one in findings if f"{one.what}: {one.reason}" == kind]
         lines += [f"    {one.file}" + (f": {one.detail}" if one.detail else "") for one in alike[:EXAMPLES]]
         if number > EXAMPLES:

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from loop.data.boxes import Sound
 from loop.data.formats.base import RawBox
 from loop.data.ledger import Ledger
-
-Sound = tuple[RawBox, NDArray[np.float32]]  # a valid box and its corners [4] in px of the image
 
 _LONGEST = 6  # characters of a run length of 30 bits
 _FARTHEST_PX = 1e6  # limit on the coordinates of a polygon's corner

@@ -85,8 +85,8 @@ def test_what_is_no_picture_is_refused(data):
 
 
 def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch):
-    data = encoded(Image.new("1", (8000, 5000)))
-    assert len(data) < 10_000
+    data = encoded(Image.new("1", (12_000, 8000)))
+    assert len(data) < 20_000
     monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("it was decoded"))
-    with pytest.raises(ValueError, match=r"bomb: 8000x5000 px is more than"):
+    with pytest.raises(ValueError, match=r"bomb: 12000x8000 px is more than"):
         images.decode(data, "bomb")

@@ -7,7 +7,7 @@ from upath import UPath
 
 from loop.data.config import DataConfig
 from loop.data.formats import coco, voc, yolo
-from loop.data.formats.base import OutImage, RawDataset
+from loop.data.formats.base import Notation, OutImage, RawDataset
 from loop.data.ledger import Ledger
 
 
@@ -15,6 +15,7 @@ class Format(Protocol):
     """The interface of a format's module."""
 
     LOOKED_FOR: str
+    NOTATION: Notation
 
     def find(self, root: UPath) -> object:
         """A truthy value if ``root`` holds data of this format."""

@@ -4,10 +4,10 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath, PureWindowsPath
-from typing import TypeVar
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Literal, TypeVar
 
 from upath import UPath
 
@@ -19,6 +19,9 @@ from loop.data.provenance import Provenance
 
 Found = TypeVar("Found")
 
+Notation = Literal["x, y, width, height", "x1, y1, x2, y2", "centre x, centre y, width, height"]
+"""The four numbers of a box in a file."""
+
 Corners = tuple[float, float, float, float]
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
@@ -27,7 +30,9 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "test": ("test", "testing"),
 }
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+PICTURE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pnm"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +48,16 @@ class RawBox:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawImage:
-    """An image as an annotation file describes it. Its file is the first of ``places`` that exists."""
+    """An image as an annotation file describes it.
+
+    Its file is the first of ``places`` that exists, else the only picture below the root with the file name of
+    ``name``.
+    """
 
     source: str  # the annotation file, relative to the root
     places: tuple[str, ...]  # relative to the root
     boxes: tuple[RawBox, ...]
+    name: str = ""  # as the annotation file gives it, of any machine; empty: only the places count
     size: tuple[float, float] | None = None  # width and height in px, as the annotation file gives them
     relative: bool = False  # corners are fractions of the image's sides
     provenance: Provenance | None = None
@@ -74,17 +84,19 @@ class OutImage:
 def choose_splits(found: Mapping[str, Found], config: DataConfig, ledger: Ledger) -> dict[str, tuple[str, Found]]:
     """The splits of a data set, as ``{"train": (its own name, its entry in found), ...}``.
 
-    A name in the config takes precedence over the usual names, which may have a year (``train2017``). If there is only
-    one split, of another name, it becomes train. Unused splits are mentioned in a remark. Raises ValueError if a split
-    is ambiguous or train is missing.
+    A name in the config takes precedence over the usual names, which may have a year (``train2017``) or stand at the
+    end of a longer name (``lvis_v1_train``). If there is only one split, it becomes train, whatever its name. Unused
+    splits are mentioned in a remark. Raises ValueError if a split is ambiguous or train is missing.
     """
     chosen: dict[str, tuple[str, Found]] = {}
     for split, aliases in ALIASES.items():
         name = _named(found, split, getattr(config, split)) or _usual(found, split, aliases)
         if name is not None:
             chosen[split] = (name, found[name])
-    if "train" not in chosen and len(found) == 1 and not chosen:
-        chosen["train"] = next(iter(found.items()))
+    if "train" not in chosen and len(found) == 1:
+        name, entry = next(iter(found.items()))
+        ledger.remarks.append(f"{name} is the only split: it is taken for training, and validation images are held out")
+        chosen = {"train": (name, entry)}
     if "train" not in chosen:
         raise ValueError(f"{config.root}: no training split among {sorted(found)}; name it as data.train")
     unused = sorted(found.keys() - {name for name, _ in chosen.values()})
@@ -100,34 +112,42 @@ def _named(found: Mapping[str, Found], split: str, name: str | None) -> str | No
 
 
 def _usual(found: Mapping[str, Found], split: str, aliases: tuple[str, ...]) -> str | None:
-    pattern = re.compile(rf"({'|'.join(aliases)})([-_]?\d+)?", re.IGNORECASE)
+    pattern = re.compile(rf"(.*[^a-z0-9])?({'|'.join(aliases)})([-_]?\d+)?(\.json)?", re.IGNORECASE)
     names = [name for name in found if pattern.fullmatch(name)]
     if len(names) > 1:
-        raise ValueError(f"several splits could be {split}: {sorted(names)}; name one as data.{split}")
+        raise ValueError(f"several splits could be {split}: {sorted(names)}; name one (--set data.{split}={names[0]})")
     return names[0] if names else None
 
 
-def check_name(name: str, origin: str) -> str:
-    """``name`` with forward slashes; ``origin`` names its file in errors.
+def safe_name(name: str) -> str | None:
+    """``name`` with forward slashes; None if it may leave its folder.
 
-    Raises ValueError if ``name`` may leave its folder: for absolute paths, ``..`` and NUL characters, by the rules of
-    both POSIX and Windows.
+    It may if it is absolute, or has ``..`` or a NUL character, by the rules of POSIX or Windows.
     """
     windows = PureWindowsPath(name)
     absolute = PurePosixPath(name).is_absolute() or windows.root or windows.drive
-    if not name or absolute or ".." in windows.parts or "\0" in name:
+    return None if not name or absolute or ".." in windows.parts or "\0" in name else windows.as_posix()
+
+
+def check_name(name: str, origin: str) -> str:
+    """``safe_name`` of ``name``. Raises ValueError, naming its file ``origin``, if it may leave its folder."""
+    safe = safe_name(name)
+    if safe is None:
         raise ValueError(f"{origin}: file name {name!r} leaves the image folder; names must be relative, without '..'")
-    return windows.as_posix()
+    return safe
 
 
-def inside(root: UPath, relative: str, origin: str) -> UPath:
-    """``root / relative``. Raises ValueError if a symbolic link leads out of ``root``."""
+def inside(root: UPath, relative: str, origin: str, *, follow_links: bool) -> UPath:
+    """``root / relative``. Raises ValueError if a symbolic link leads out of ``root`` and links are not followed."""
     path = root / relative
-    if is_local(root):
+    if is_local(root) and not follow_links:
         real_root = os.path.realpath(root.path)
         real = os.path.realpath(path.path)
         if os.path.commonpath([real, real_root]) != real_root:
-            raise ValueError(f"{origin}: {relative} is a link to {real}, outside {root}; copy the file into it")
+            raise ValueError(
+                f"{origin}: {relative} is a link to {real}, outside {root}; if that is meant, set data.follow_links: "
+                "true (--set data.follow_links=true), else copy the file into the folder"
+            )
     return path
 
 
@@ -136,10 +156,53 @@ def below(root: UPath, path: UPath) -> str:
     return path.relative_to(root).as_posix()
 
 
-def pictures(root: UPath, folder: str) -> list[str]:
-    """The image files in and below ``root / folder``, relative to ``root``, sorted, without hidden files."""
-    found = (below(root, path) for path in (root / folder).rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
-    return sorted(name for name in found if not PurePosixPath(name).name.startswith("."))
+def hidden(relative: str) -> bool:
+    """True for a path with a hidden file or folder, such as ``.ipynb_checkpoints/`` or macOS's ``._name``."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(relative).parts)
+
+
+def is_picture(relative: str) -> bool:
+    """True for the path of an image file that is not hidden."""
+    return PurePosixPath(relative).suffix.lower() in PICTURE_SUFFIXES and not hidden(relative)
+
+
+def pictures(root: UPath, folder: str, *, follow_links: bool) -> list[str]:
+    """The image files in and below ``root / folder``, relative to ``root``, sorted, without hidden ones.
+
+    Linked folders are entered if ``follow_links``; else one that leads out of ``root`` raises ValueError.
+    """
+    if not follow_links:
+        for link in _linked_folders(root, folder):
+            inside(root, link, folder, follow_links=False)
+    return sorted(filter(is_picture, walk(root, folder, follow_links=follow_links)))
+
+
+def walk(root: UPath, folder: str, *, follow_links: bool) -> Iterator[str]:
+    """All files in and below ``root / folder``, relative to ``root``. A folder that is linked twice is entered once."""
+    if not is_local(root):
+        yield from (below(root, path) for path in (root / folder).rglob("*"))
+        return
+    seen: set[str] = set()
+    for at, folders, files in os.walk((root / folder).path, followlinks=follow_links):
+        folders[:] = [] if os.path.realpath(at) in seen else sorted(name for name in folders if not hidden(name))
+        seen.add(os.path.realpath(at))
+        start = PurePosixPath(Path(at).relative_to(root.path).as_posix())
+        yield from ((start / name).as_posix() for name in files)
+
+
+def _linked_folders(root: UPath, folder: str) -> list[str]:
+    if not is_local(root):
+        return []
+    paths = [Path(at, name) for at, folders, _ in os.walk((root / folder).path) for name in folders]
+    links = [path.relative_to(root.path).as_posix() for path in paths if path.is_symlink()]
+    return [link for link in links if not hidden(link)]
+
+
+def content(path: UPath) -> bytes:
+    """The bytes of a file. Raises FileNotFoundError, and ValueError for a pipe, a device or a folder."""
+    if is_local(path) and path.exists() and not path.is_file():
+        raise ValueError(f"{path}: not a regular file; remove it")
+    return path.read_bytes()
 
 
 def number(value: object) -> float:
@@ -155,7 +218,7 @@ def number(value: object) -> float:
 def read_json(path: UPath) -> object:
     """The content of a JSON file in any Unicode encoding. Raises ValueError, naming the file, if it is not JSON."""
     try:
-        content: object = json.loads(path.read_bytes())
+        tree: object = json.loads(content(path))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as JSON ({error}); export it again or repair it") from None
-    return content
+    return tree

@@ -22,6 +22,7 @@ from upath import UPath
 
 from loop.data.config import DataConfig
 from loop.data.formats.base import (
+    Notation,
     OutImage,
     RawBox,
     RawDataset,
@@ -36,6 +37,7 @@ from loop.data.ledger import Ledger
 from loop.data.provenance import from_fields, to_fields
 
 LOOKED_FOR = "annotations/*.json, <split>/_annotations.coco.json or *.json"
+NOTATION: Notation = "x, y, width, height"
 
 _OTHER_TASKS = ("captions", "person_keypoints", "image_info", "panoptic", "stuff")
 _AFFIXES = re.compile(r"^_?(instances|annotations?)[_-]|[._-](instances|annotations?|coco)$")

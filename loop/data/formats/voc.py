@@ -30,6 +30,7 @@ from loop.data.config import DataConfig
 from loop.data.formats.base import (
     PICTURE_SUFFIXES,
     Corners,
+    Notation,
     OutImage,
     RawBox,
     RawDataset,
@@ -37,6 +38,7 @@ from loop.data.formats.base import (
     below,
     check_name,
     choose_splits,
+    content,
     inside,
     number,
     pictures,
@@ -45,6 +47,7 @@ from loop.data.ledger import Ledger
 from loop.data.provenance import Provenance, from_fields, to_fields
 
 LOOKED_FOR = "Annotations/*.xml (with ImageSets/Main/*.txt), <split>/*.xml or *.xml"
+NOTATION: Notation = "x1, y1, x2, y2"
 CLASS_FILE = "classes.txt"
 
 _MIN_SIDE_PX = 1.01
@@ -82,7 +85,8 @@ def read(root: UPath, config: DataConfig, ledger: Ledger) -> RawDataset:
     if both is not None and "train" not in found:
         found["train"] = both
     splits = {
-        split: tuple(_images(root, place, ledger)) for split, (_, place) in choose_splits(found, config, ledger).items()
+        split: tuple(_images(root, place, config, ledger))
+        for split, (_, place) in choose_splits(found, config, ledger).items()
     }
     named = {box.label for images in splits.values() for image in images for box in image.boxes if box.label}
     return RawDataset(classes=_class_file(root) or tuple(sorted(named)), splits=splits)
@@ -150,15 +154,15 @@ def _class_file(root: UPath) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_text_lines(file))) if file.is_file() else ()
 
 
-def _images(root: UPath, split: Split, ledger: Ledger) -> Iterator[RawImage]:
+def _images(root: UPath, split: Split, config: DataConfig, ledger: Ledger) -> Iterator[RawImage]:
     named = defaultdict(list)
-    for picture in pictures(root, split.pictures):
+    for picture in pictures(root, split.pictures, follow_links=config.follow_links):
         named[_stem(picture, split.pictures)].append(picture)
     for stem in _stems(root, split, named):
         source = PurePosixPath(split.annotations, f"{stem}.xml").as_posix()
-        path = inside(root, source, source)
+        path = inside(root, source, source, follow_links=config.follow_links)
         try:
-            element = parse(path.read_bytes())
+            element = parse(content(path))
         except FileNotFoundError:
             ledger.drop(source, "image", "missing annotation", "no XML file for this image")
             continue

@@ -22,6 +22,7 @@ from loop.data.config import DataConfig
 from loop.data.formats.base import (
     ALIASES,
     Corners,
+    Notation,
     OutImage,
     RawBox,
     RawDataset,
@@ -37,6 +38,7 @@ from loop.data.ledger import Ledger
 from loop.data.provenance import from_fields, to_fields
 
 LOOKED_FOR = "data.yaml, dataset.yaml, or another *.yaml with 'names' and 'train'"
+NOTATION: Notation = "centre x, centre y, width, height"
 SIDECAR = "provenance.jsonl"
 
 _NOT_LABELS = frozenset({"classes.txt", "labels.txt"})  # written beside the labels by labelling tools
@@ -64,8 +66,8 @@ def read(root: UPath, config: DataConfig, ledger: Ledger) -> RawDataset:
     sidecar = _read_sidecar(root)
     splits = {}
     for split, (name, value) in choose_splits(named, config, ledger).items():
-        listed = _listed(root, base, value, f"{file}, {name}", ledger)
-        splits[split] = tuple(_images(root, listed, classes, sidecar, ledger))
+        listed = _listed(root, base, value, f"{file}, {name}", config, ledger)
+        splits[split] = tuple(_images(root, listed, classes, sidecar, config, ledger))
     return RawDataset(classes=classes, splits=splits)
 
 
@@ -130,30 +132,30 @@ def _base(root: UPath, path: object, file: UPath, ledger: Ledger) -> str:
     return "."
 
 
-def _listed(root: UPath, base: str, value: object, origin: str, ledger: Ledger) -> list[str]:
+def _listed(root: UPath, base: str, value: object, origin: str, config: DataConfig, ledger: Ledger) -> list[str]:
     """The images of a split, relative to ``root``, in the given order."""
     entries = value if isinstance(value, list) else [value]
     listed: list[str] = []
     for entry in entries:
-        folder = _place(root, base, str(entry), origin)
+        folder = _place(root, base, str(entry), origin, config)
         if folder.endswith(".txt"):
             listed += _list_file(root, base, folder)
         else:
-            listed += pictures(root, folder)
+            listed += pictures(root, folder, follow_links=config.follow_links)
             _drop_orphans(root, folder, listed, ledger)
     if not listed:
         raise FileNotFoundError(f"{origin}: no pictures in {value!r} below {root}")
     return listed
 
 
-def _place(root: UPath, base: str, entry: str, origin: str) -> str:
+def _place(root: UPath, base: str, entry: str, origin: str, config: DataConfig) -> str:
     """A split's folder or list file, relative to ``root``. A leading ``../``, as Roboflow writes it, means the root."""
     relative = entry.removeprefix(str(root).rstrip("/") + "/")
     while relative.startswith(("../", "./")):
         relative = relative.removeprefix("../").removeprefix("./")
     for start in (base, "."):
         place = (PurePosixPath(start) / check_name(relative, origin)).as_posix()
-        if inside(root, place, origin).exists():
+        if inside(root, place, origin, follow_links=config.follow_links).exists():
             return place
     raise FileNotFoundError(f"{origin}: {entry!r} is not there; looked in {root / base} and {root}")
 
@@ -192,13 +194,18 @@ def _label_path(picture: str) -> str:
 
 
 def _images(
-    root: UPath, listed: Sequence[str], classes: Sequence[str], sidecar: Mapping[str, dict[str, Any]], ledger: Ledger
+    root: UPath,
+    listed: Sequence[str],
+    classes: Sequence[str],
+    sidecar: Mapping[str, dict[str, Any]],
+    config: DataConfig,
+    ledger: Ledger,
 ) -> Iterator[RawImage]:
     num_unlabelled = 0
     for picture in listed:
         label = _label_path(picture)
         try:
-            text = inside(root, label, picture).read_text(encoding="utf-8-sig")
+            text = inside(root, label, picture, follow_links=config.follow_links).read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             ledger.drop(label, "image", "unreadable annotation", f"not UTF-8 text: {error}")
             continue

@@ -5,13 +5,17 @@ import math
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from upath import UPath
 
 from actors.images import decode
+from actors.images import read as read_picture
+from loop.data.boxes import UNREADABLE
 from loop.data.config import DataConfig
 from loop.data.importing import Dataset, import_data
+from loop.data.ledger import ADVICE
 from loop.data.validate import PictureError, probe, validate_images
 
 GOOD = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 1, 5, 5]}
@@ -101,13 +105,104 @@ def drops(data: Dataset) -> list[tuple[str, str, str]]:
         ({"image_id": [0]}, "unknown image"),
     ],
 )
-def test_bad_coco_boxes_are_counted_drops(tmp_path, change, reason):
-    data = read(coco_set(tmp_path, annotations=[GOOD | {"id": 2} | change]))
-    assert drops(data) == [("annotations/train.json", "box", reason)]
-    assert data.report.splits["train"].boxes == 1
-    assert f"1 x box: {reason}" in str(data.report)
-    assert data.report.to_dict()["dropped"] == {f"box: {reason}": 1}
+def test_bad_coco_boxes_are_counted_and_never_leave_an_object_unlabelled(tmp_path, change, reason):
+    bad = {"image_id": 1, "id": 3} | change
+    root = coco_set(tmp_path, [{"id": 1, "file_name": "b.png"}], [GOOD | {"id": 2, "image_id": 1}, GOOD | bad])
+    noise(root / "images/train/b.png")
+    data = read(root)
+    lost = [("images/train/b.png", "image", "faulty boxes")] if reason in UNREADABLE else []
+    assert drops(data) == [("annotations/train.json", "box", reason), *lost]
+    assert data.report.splits["train"].boxes == 2 - len(lost)
+    assert f"1 x box: {reason} ({ADVICE[reason]})" in str(data.report)
+    assert data.report.to_dict()["dropped"][f"box: {reason}"] == 1
     json.dumps(data.report.to_dict())
+
+
+@pytest.mark.parametrize("corners", [[1, 1, 0, 5], [64, 1, 5, 5]])
+def test_an_image_that_lost_all_its_boxes_is_no_empty_one(tmp_path, corners):
+    root = coco_set(tmp_path, [{"id": 1, "file_name": "b.png"}], [GOOD | {"image_id": 1, "bbox": corners}])
+    noise(root / "images/train/b.png")
+    data = read(root)
+    assert [image.id for image in data.splits["train"]] == ["train/good.png"]
+    assert drops(data)[1:] == [("images/train/b.png", "image", "no box left")]
+
+
+@pytest.mark.parametrize(
+    ("copies", "masks"), [([{}], ("",)), ([{"segmentation": [[1, 1, 5, 1, 5, 5]]}], None), ([{}, {}], ("",))]
+)
+def test_of_equal_boxes_one_is_used_and_the_others_are_counted(tmp_path, copies, masks):
+    data = read(coco_set(tmp_path, annotations=[GOOD | {"id": 2 + i} | copy for i, copy in enumerate(copies)]))
+    (image,) = data.splits["train"]
+    assert len(image.annotation) == 1
+    assert bool(image.masks) == (masks is None)  # the copy with a mask is kept
+    assert drops(data) == [("annotations/train.json", "box", "exact duplicate")] * len(copies)
+
+
+def test_equal_boxes_of_other_classes_are_no_copies(tmp_path):
+    categories = [{"id": 1, "name": "thing"}, {"id": 2, "name": "part"}]
+    data = read(coco_set(tmp_path, annotations=[GOOD | {"category_id": 2}], changes={"categories": categories}))
+    assert len(data.splits["train"][0].annotation) == 2
+    assert drops(data) == []
+
+
+def many(boxes: list, number: int = 24) -> tuple[list, list]:
+    """Images of 64x48 px, ``m0.png`` and so on, with one of the boxes each."""
+    images = [{"id": 10 + i, "file_name": f"m{i}.png"} for i in range(number)]
+    return images, [{**GOOD, "id": 10 + i, "image_id": 10 + i, **boxes[i % len(boxes)]} for i in range(number)]
+
+
+CORNERS = [(3, 4, 20, 22), (40, 5, 60, 25), (30, 22, 50, 44), (5, 25, 25, 45), (35, 2, 62, 30)]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ([list(box) for box in CORNERS], r"Are they x1, y1, x2, y2 in px instead"),
+        (
+            [[x0 / 64, y0 / 48, (x1 - x0) / 64, (y1 - y0) / 48] for x0, y0, x1, y1 in CORNERS],
+            "Are they x, y, width, height in shares from 0 to 1",
+        ),
+        (
+            [[x0 / 64 * 1000, y0 / 48 * 1000, x1 / 64 * 1000, y1 / 48 * 1000] for x0, y0, x1, y1 in CORNERS],
+            "Are they x1, y1, x2, y2 in thousandths",
+        ),
+        ([[(a + c) / 2, (b + d) / 2, c - a, d - b] for a, b, c, d in CORNERS], "Are they centre x, centre y"),
+        ([[40, 30, 3000, 2500]], "are they of these images, in this size"),
+        ([[1, 1, 5, 5]] * 9 + [[1, 1, -5, 5]], r"4 x negative size\. They should be x, y, width, height in px"),
+    ],
+)
+def test_many_faulty_boxes_stop_the_import_with_a_question(tmp_path, boxes, message):
+    number = 40 if "negative" in message else 24
+    root = coco_set(tmp_path, *many([{"bbox": box} for box in boxes], number))
+    for index in range(number):
+        noise(root / f"images/train/m{index}.png")
+    with pytest.raises(ValueError, match=message) as error:
+        read(root)
+    assert "train.json, annotation 1" in str(error.value)
+    assert "data.max_faulty_frac (now 0.05" in str(error.value)
+    if "negative" in message:
+        assert len(read(root, max_faulty_frac=0.1).splits["train"]) == 37
+
+
+def test_boxes_of_classes_that_are_not_listed_stop_the_import_with_a_question(tmp_path):
+    root = coco_set(tmp_path, *many([{}, {"category_id": 7}]))
+    for index in range(24):
+        noise(root / f"images/train/m{index}.png")
+    with pytest.raises(ValueError, match=r"12 x unknown class\. Is the list of classes complete"):
+        read(root)
+
+
+def test_yolo_boxes_in_pixels_stop_the_import_with_a_question(tmp_path):
+    boxes = [(a + i, b, c, d) for i in range(3) for a, b, c, d in CORNERS]
+    lines = "".join(f"0 {(a + c) / 2} {(b + d) / 2} {c - a} {d - b}\n" for a, b, c, d in boxes)
+    with pytest.raises(ValueError, match="Are they centre x, centre y, width, height in px instead"):
+        read(yolo_set(tmp_path, lines.encode()))
+
+
+def test_voc_boxes_with_width_and_height_stop_the_import_with_a_question(tmp_path):
+    files = {f"f{i}": voc_xml((40, 30, 10 + i, 9 + i)) for i in range(6)}
+    with pytest.raises(ValueError, match="Are they x, y, width, height in px instead"):
+        read(voc_set(tmp_path, **files))
 
 
 def test_boxes_that_stick_out_are_cut_and_counted(tmp_path):
@@ -156,7 +251,7 @@ def made(what: str, folder: Path) -> bytes:
         path = folder / f"whole.{what.split()[1]}"
         noise(path)
         return path.read_bytes()[:-200]
-    side = 8000 if what == "bomb" else 40_000  # 64 megapixels; PIL itself refuses the 1600
+    side = 10_000 if what == "bomb" else 40_000  # 100 megapixels; PIL itself refuses the 1600
     header = b"IHDR" + side.to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
     chunk = (13).to_bytes(4, "big") + header + zlib.crc32(header).to_bytes(4, "big")
     return b"\x89PNG\r\n\x1a\n" + chunk + b"\x00\x00\x00\x00IDAT" + b"\x00" * 4 + b"\x00\x00\x00\x00IEND"
@@ -172,12 +267,69 @@ def test_broken_pixels_behind_a_sound_header_and_end_are_found_by_validation(tmp
     assert [finding.file for finding in validate_images(images)] == [images[1].uri]
 
 
-def test_sizes_that_lie_are_noted_and_the_picture_is_believed(tmp_path):
-    coco_set(tmp_path, images=[{"id": 1, "file_name": "b.png", "width": 640, "height": 480}])
-    noise(tmp_path / "images/train/b.png", 20, 10)
+FRAMES = {"annotated": ((128, 96), [70, 50, 40, 40]), "image": ((32, 24), [40, 30, 20, 10])}
+"""An annotated size for a picture of 64x48 px, and a box that fits one of the two frames only."""
+
+
+@pytest.mark.parametrize(("frame", "box"), [("annotated", [35, 25, 55, 45]), ("image", [40, 30, 60, 40])])
+def test_boxes_of_a_resized_picture_are_scaled_where_the_boxes_tell(tmp_path, frame, box):
+    (width, height), corners = FRAMES[frame]
+    image = {"id": 1, "file_name": "b.png", "width": width, "height": height}
+    root = coco_set(tmp_path, [image], [GOOD | {"image_id": 1, "bbox": corners, "id": 2}])
+    noise(root / "images/train/b.png")
+    data = read(root)
+    assert data.splits["train"][1].annotation.boxes.tolist() == [box]
+    reason = "boxes moved into the image" if frame == "annotated" else "size mismatch"
+    assert [(note.file, note.reason) for note in data.report.noted] == [("images/train/b.png", reason)]
+
+
+@pytest.mark.parametrize("size", [(128, 96), (100, 48), (48, 64)])
+def test_an_image_whose_size_disagrees_is_left_out_where_nothing_tells_how_to_move_its_boxes(tmp_path, size):
+    image = {"id": 1, "file_name": "b.png", "width": size[0], "height": size[1]}
+    root = coco_set(tmp_path, [image], [GOOD | {"image_id": 1, "id": 2}])
+    noise(root / "images/train/b.png")
+    assert drops(read(root)) == [("images/train/b.png", "image", "size mismatch")]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+def test_boxes_of_the_stored_picture_are_turned_with_it(tmp_path, orientation, suffix):
+    """A red square in the lower right corner of 64x48 stored px; its box is on it after the import."""
+    pixels = np.full((48, 64, 3), 90, np.uint8)
+    pixels[30:46, 44:62] = 255, 0, 0
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    images, annotations = [], []
+    for index, lying in enumerate((orientation, 6)):  # 6 tells by its size that the set is of stored pictures
+        exif[0x0112] = lying
+        images.append({"id": index + 1, "file_name": f"{index}.{suffix}", "width": 64, "height": 48})
+        annotations.append(GOOD | {"id": index + 2, "image_id": index + 1, "bbox": [44, 30, 18, 16]})
+        coco_set(tmp_path)
+        options = {"quality": 100} if suffix in {"jpg", "webp"} else {}
+        Image.fromarray(pixels).save(tmp_path / f"images/train/{index}.{suffix}", exif=exif, **options)
+    coco_set(tmp_path, images, annotations)
     data = read(tmp_path)
-    assert (data.splits["train"][1].width, data.splits["train"][1].height) == (20, 10)
-    assert [note.reason for note in data.report.noted] == ["size mismatch"]
+    for image in data.splits["train"][1:]:
+        x0, y0, x1, y1 = image.annotation.boxes[0].astype(int)
+        upright = read_picture(image.uri).astype(int)
+        assert upright.shape[:2] == (image.height, image.width)
+        inner = upright[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2]
+        assert (inner[..., 0] - inner[..., 1] > 100).all()
+        assert (x1 - x0) * (y1 - y0) == 18 * 16
+    assert len(data.splits["train"]) == 3
+
+
+def test_a_png_may_have_its_orientation_behind_its_pixels(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png", exif=exif)
+    data = (tmp_path / "a.png").read_bytes()
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    last = data.index(b"IEND") - 4
+    (tmp_path / "late.png").write_bytes(data[:start] + data[end:last] + data[start:end] + data[last:])
+    header = probe(UPath(tmp_path / "late.png"))
+    assert (header.width, header.height, header.orientation) == (48, 64, 6)
 
 
 @pytest.mark.parametrize(
@@ -256,14 +408,15 @@ def test_coco_files_that_contradict_themselves_are_refused(tmp_path, change, mes
 
 
 def test_repeated_annotation_ids_lose_no_box(tmp_path):
-    data = read(coco_set(tmp_path, annotations=[GOOD]))
+    data = read(coco_set(tmp_path, annotations=[GOOD | {"bbox": [2, 2, 5, 5]}]))
     assert data.report.splits["train"].boxes == 2
     assert any("1 annotation ids are used again" in remark for remark in data.report.remarks)
 
 
 def test_categories_of_one_name_are_joined(tmp_path):
     twice = [{"id": 1, "name": "thing"}, {"id": 2, "name": "thing"}]
-    data = read(coco_set(tmp_path, annotations=[GOOD | {"category_id": 2}], changes={"categories": twice}))
+    second = GOOD | {"category_id": 2, "bbox": [2, 2, 5, 5]}
+    data = read(coco_set(tmp_path, annotations=[second], changes={"categories": twice}))
     assert data.classes == ("thing",)
     assert any("2 categories are called 'thing'" in remark for remark in data.report.remarks)
 
@@ -307,7 +460,11 @@ def test_xml_that_is_broken_or_defines_entities_drops_its_image(tmp_path, xml):
     ],
 )
 def test_bad_voc_boxes_are_counted_drops(tmp_path, xml, reason):
-    assert drops(read(voc_set(tmp_path, bad=xml))) == [("Annotations/bad.xml", "box", reason)]
+    image = "faulty boxes" if reason in UNREADABLE else "no box left"
+    assert drops(read(voc_set(tmp_path, bad=xml))) == [
+        ("Annotations/bad.xml", "box", reason),
+        ("JPEGImages/bad.png", "image", image),
+    ]
 
 
 def test_voc_images_and_annotations_without_their_other_half_are_counted(tmp_path):
@@ -336,7 +493,11 @@ def test_voc_images_and_annotations_without_their_other_half_are_counted(tmp_pat
     ],
 )
 def test_bad_yolo_boxes_are_counted_drops(tmp_path, label, reason):
-    assert drops(read(yolo_set(tmp_path, label))) == [("labels/train/bad.txt", "box", reason)]
+    image = "faulty boxes" if reason in UNREADABLE else "no box left"
+    assert drops(read(yolo_set(tmp_path, label))) == [
+        ("labels/train/bad.txt", "box", reason),
+        ("images/train/bad.png", "image", image),
+    ]
 
 
 def test_label_files_that_are_no_text_drop_their_image(tmp_path):

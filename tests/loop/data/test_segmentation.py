@@ -134,9 +134,9 @@ def test_masks_stay_with_their_boxes_through_drops_records_and_exports(tmp_path)
     annotations = [
         box(segmentation=[TRIANGLE]),
         box((0, 0, 0, 5), segmentation=[TRIANGLE]),  # dropped
-        box(),
+        box((0, 0, WIDTH, 29)),
         box(segmentation=sized(runs_of(BLOB)), iscrowd=1),
-        box(segmentation=[]),
+        box((0, 0, 39, HEIGHT), segmentation=[]),
     ]
     data = read(write(tmp_path / "in", annotations))
     first, second = data.splits["train"]
@@ -155,7 +155,7 @@ def test_masks_stay_with_their_boxes_through_drops_records_and_exports(tmp_path)
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_broken_segmentation_is_noted_with_its_place_and_its_box_stays(tmp_path, name):
-    data = read(write(tmp_path, [box(segmentation=FAULTS[name][0]), box(segmentation=[TRIANGLE])]))
+    data = read(write(tmp_path, [box(segmentation=FAULTS[name][0]), box((0, 0, 39, HEIGHT), segmentation=[TRIANGLE])]))
     (image, _) = data.splits["train"]
     assert len(image.annotation) == 2
     assert image.masks == ("", compressed([TRIANGLE], WHOLE, WIDTH, HEIGHT))

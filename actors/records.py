@@ -96,10 +96,15 @@ class LabeledImage:
     # Instance masks of the boxes, as ``counts`` of COCO's compressed run-length encoding of [height, width] px; empty
     # for a box without one. () if no box has one.
     masks: tuple[str, ...] = field(default=(), metadata={"omit_default": True})
+    # Areas of the objects in px^2, as COCO's ``area``, by which metrics tell small from large; () if they are those of
+    # the boxes.
+    areas: tuple[float, ...] = field(default=(), metadata={"omit_default": True})
 
     def __post_init__(self) -> None:
-        if self.masks and len(self.masks) != len(self.annotation):
-            raise ValueError(f"LabeledImage: {len(self.masks)} masks for {len(self.annotation)} boxes")
+        for name in ("masks", "areas"):
+            values = getattr(self, name)
+            if values and len(values) != len(self.annotation):
+                raise ValueError(f"LabeledImage: {len(values)} {name} for {len(self.annotation)} boxes")
 
 
 class Difficulty(StrEnum):

@@ -1,24 +1,28 @@
 """The two arms of a comparison: the loop's detector and its control, which is trained on the real images alone.
 
 The control trains with p = 0, the same number of optimiser steps and the same seed. It does not depend on generated
-images, so it is trained once per schedule and stored by fingerprint below the root, for all runs.
+images, so it is trained once per schedule and stored by fingerprint below the root, for all runs. With
+``evaluation.seeds`` each arm consists of several trainings, which differ in their seed alone.
 """
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 
 from upath import UPath
 
 from actors.checkpoint import Checkpoint
 from actors.fitting import DetectorCheckpoint, FitData, Fitted, Learner
-from actors.plain import dumps
+from actors.plain import Plain, dumps
 from actors.records import Detections, Difficulty, Sample
 from actors.seeds import derive_seed
 from actors.storage import exclusive, read_detections, write_detections
 from loop import stages
 from loop.config import LoopConfig, MixingConfig, digest
 from loop.data.importing import Dataset
+from loop.hosting.platform import training_platform
 from loop.hosting.records import Progress
 from loop.progress import Reporter
 from loop.state import Cost, once
@@ -53,13 +57,47 @@ class Trainings:
         other = self.config.mining.detector
         return replace(self, config=self.config.model_copy(update={"detector": other})) if other else self
 
-    def control(self, number: int) -> Arm:
-        """The control of round ``number``. That of round 0 is also the detector that the loop starts from."""
+    def arms(
+        self,
+        place: UPath,
+        number: int,
+        *,
+        mixing: MixingConfig,
+        pool: tuple[Sample, ...],
+        starts: tuple[Checkpoint, ...],
+    ) -> tuple[Arm, ...]:
+        """The detectors of round ``number``, one for each training seed: the first in ``place``, the others below it.
+
+        With ``training.start: previous`` each continues from the one of ``starts`` with its own seed.
+        """
+        continues = self.config.training.start == "previous"
+        return tuple(
+            self.arm(
+                place / f"seed_{seed + 1}" if seed else place,
+                number,
+                seed=seed,
+                label=self._label("round", number, seed),
+                mixing=mixing,
+                pool=pool,
+                start=start if continues else None,
+            )
+            for seed, start in enumerate(starts)
+        )
+
+    def controls(self, number: int) -> tuple[Arm, ...]:
+        """The controls of round ``number``, one for each training seed."""
+        return tuple(self.control(number, seed) for seed in range(self.config.evaluation.seeds))
+
+    def control(self, number: int, seed: int = 0) -> Arm:
+        """The control of round ``number`` with a training seed, counted from 0, of the run.
+
+        The first one of round 0 is also the detector that the loop starts from.
+        """
         continues = self.config.training.start == "previous" and number > 0
-        start = self.control(number - 1).checkpoint if continues else None
-        place = UPath(self.config.root) / "controls" / self.fingerprint(number)
+        start = self.control(number - 1, seed).checkpoint if continues else None
+        place = UPath(self.config.root) / "controls" / self.fingerprint(number, seed)
         with exclusive(place):
-            return self.arm(place, number, label=f"control {number}", start=start)
+            return self.arm(place, number, seed=seed, label=self._label("control", number, seed), start=start)
 
     def arm(
         self,
@@ -67,12 +105,13 @@ class Trainings:
         number: int,
         *,
         label: str,
+        seed: int = 0,
         mixing: MixingConfig = REAL_ONLY,
         pool: tuple[Sample, ...] = (),
         start: Checkpoint | None = None,
     ) -> Arm:
         """The detector trained into the folder ``place``. Finished steps are not repeated."""
-        job = self.mix(place, number, mixing=mixing, pool=pool, start=start)
+        job = self.mix(place, number, seed=seed, mixing=mixing, pool=pool, start=start)
         return self.evaluate(job, self.train(job, label), label)
 
     def mix(
@@ -80,6 +119,7 @@ class Trainings:
         place: UPath,
         number: int,
         *,
+        seed: int = 0,
         mixing: MixingConfig = REAL_ONLY,
         pool: tuple[Sample, ...] = (),
         start: Checkpoint | None = None,
@@ -93,7 +133,7 @@ class Trainings:
             classes=self.data.classes,
             real=self.data.splits["train"],
             pool=pool,
-            seed=self._seed(number),
+            seed=self._seed(number, seed),
             start=start,
             checkpoint=Checkpoint(str(place / "detector.safetensors")),
             storage=str(place / "train"),
@@ -186,8 +226,13 @@ class Trainings:
         """``number`` if trainings continue from round to round; 0 if they are the same in every round."""
         return number if self.config.training.start == "previous" else 0
 
-    def _seed(self, number: int) -> int:
-        return derive_seed(self.config.seed, "train", self._rounds_apart(number))
+    def _seed(self, number: int, seed: int) -> int:
+        """The seed of a training. The first of a run does not depend on the number of training seeds."""
+        return derive_seed(self.config.seed, "train", self._rounds_apart(number), *([seed] if seed else []))
+
+    def _label(self, what: str, number: int, seed: int) -> str:
+        num_seeds = self.config.evaluation.seeds
+        return f"{what} {number}" + (f", seed {seed + 1} of {num_seeds}" if num_seeds > 1 else "")
 
     @property
     def _num_workers(self) -> int:
@@ -195,12 +240,36 @@ class Trainings:
         hosting = self.config.hosting
         return 1 if hosting.engine == "inline" else hosting.train.num_workers
 
-    def fingerprint(self, number: int) -> str:
-        """The hash of everything that affects a training on real images and its evaluation, 16 hex digits."""
+    def fingerprint(self, number: int, seed: int = 0) -> str:
+        """The hash of everything that affects a training on real images and its evaluation, 16 hex digits.
+
+        It includes the number format and the libraries of the workers, but not the model of their processor or GPU.
+        """
+        libraries = self.config.detector.libraries
+        platform = training_platform(self.config.hosting, libraries).key()
         training = self.config.training.model_dump(mode="json", exclude={"background_ignore"}, exclude_defaults=True)
-        detector = self.config.detector.model_dump(mode="json", exclude_defaults=True)
-        schedule = [self._seed(number), self._rounds_apart(number), self._num_workers]
-        return digest([training, detector, *schedule, list(self.data.classes), _digest(self.data)])
+        detector = with_contents(self.config.detector.model_dump(mode="json", exclude_defaults=True))
+        schedule = [self._seed(number, seed), self._rounds_apart(number), self._num_workers]
+        return digest([training, detector, platform, *schedule, list(self.data.classes), _digest(self.data)])
+
+
+def with_contents(options: Plain) -> Plain:
+    """Plain options in which every name of a local file is replaced by the hash of its content."""
+    if isinstance(options, dict):
+        return {key: with_contents(value) for key, value in options.items()}
+    if isinstance(options, list):
+        return [with_contents(value) for value in options]
+    if isinstance(options, str) and (file := Path(options)).is_file():
+        state = file.stat()
+        return _content(file.absolute(), state.st_size, state.st_mtime_ns)
+    return options
+
+
+@cache
+def _content(path: Path, _size: int, _mtime_ns: int) -> str:
+    """SHA-256 of a file, which is read again if it has changed."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(data: Dataset) -> str:

@@ -40,7 +40,8 @@ def describe(config: LoopConfig) -> str:
     num_folds = mining.cross_fit if config.rounds else 0
     check_num_folds(num_folds, counts.images["train"])
     num_others = num_folds or int(mining.detector is not None and config.rounds > 0)
-    num_trainings = config.rounds + (config.rounds + 1 if training.start == "previous" else 1) + num_others
+    num_arms = config.rounds + (config.rounds + 1 if training.start == "previous" else 1)
+    num_trainings = config.evaluation.seeds * num_arms + num_others
     disk_mb = config.rounds * num_candidates * counts.pixels * BYTES_A_PIXEL / 1e6
     folder = RunFolder(UPath(config.root) / config.name)
     state = f"{folder.num_finished()} of {config.rounds} rounds finished" if folder.path.exists() else "new"

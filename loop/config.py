@@ -124,6 +124,10 @@ class TrainingConfig(Config):
 class EvaluationConfig(Config):
     """Comparison of detectors on the real validation images, and of generated images with real ones."""
 
+    seeds: int = Field(1, ge=1, le=100)
+    """Training seeds: both arms are trained this many times on the same pool, metrics are means, and the interval of
+    the gain becomes narrower. The first training is that of the run without this key; its detector is the current one
+    of the next round. An ablation takes its own seeds instead."""
     bootstrap_draws: int = Field(1000, ge=100)
     """Bootstrap resamplings of the validation images for the 95 % interval of the gain."""
     fidelity: Literal["images", "crops"] | None = None

@@ -27,5 +27,5 @@ class RoundResult:
     state: State
     mined: Mined
     pooled: Pooled
-    arm: Arm
-    control: Arm
+    arms: tuple[Arm, ...]  # the loop's detectors, one for each training seed
+    controls: tuple[Arm, ...]  # likewise

@@ -81,7 +81,8 @@ def anchored(config: LoopConfig) -> LoopConfig:
 
 
 def _rounds(loop: Loop, tracker: Tracker) -> None:
-    state = State(round=0, detector=loop.trainings.control(0).checkpoint, generator=None, pool=())
+    detectors = tuple(arm.checkpoint for arm in loop.trainings.controls(0))
+    state = State(round=0, detectors=detectors, generator=None, pool=())
     for _ in range(loop.config.rounds):
         result = run_round(loop, state)
         report_round(loop, result, tracker)

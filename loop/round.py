@@ -33,13 +33,10 @@ def run_round(loop: Loop, state: State) -> RoundResult:
     kept = stages.keep(judged, config, str(place))
     pooled = once(place / "pool.json", Pooled, lambda: run_stream(loop, state, kept))  # runs the stream
     pool = (*state.pool, *loop.folder.samples(number, Fate.KEPT))
-    start = state.detector if config.training.start == "previous" else None
-    job = loop.trainings.mix(place, number, mixing=config.mixing, pool=pool, start=start)
-    trained = loop.trainings.train(job, f"round {number}")
-    arm = loop.trainings.evaluate(job, trained, f"round {number}")
-    control = loop.trainings.control(number)
-    after = state.next(detector=arm.checkpoint, generator=generator, pool=pool)
-    return RoundResult(state=after, mined=mined, pooled=pooled, arm=arm, control=control)
+    arms = loop.trainings.arms(place, number, mixing=config.mixing, pool=pool, starts=state.detectors)
+    controls = loop.trainings.controls(number)
+    after = state.next(detectors=tuple(arm.checkpoint for arm in arms), generator=generator, pool=pool)
+    return RoundResult(state=after, mined=mined, pooled=pooled, arms=arms, controls=controls)
 
 
 def mine(loop: Loop, state: State) -> Mined:

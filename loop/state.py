@@ -64,13 +64,18 @@ class State:
     """The state that a round starts from."""
 
     round: int  # rounds finished
-    detector: Checkpoint  # the current detector
+    detectors: tuple[Checkpoint, ...]  # the last trainings, one for each training seed
     generator: Fitted | None  # the fitted generator; None before the first round, or if it does not learn
     pool: tuple[Sample, ...]  # kept samples of all rounds so far, by round and id
 
-    def next(self, *, detector: Checkpoint, generator: Fitted | None, pool: tuple[Sample, ...]) -> "State":
+    @property
+    def detector(self) -> Checkpoint:
+        """The current detector: the training with the run's own seed."""
+        return self.detectors[0]
+
+    def next(self, *, detectors: tuple[Checkpoint, ...], generator: Fitted | None, pool: tuple[Sample, ...]) -> "State":
         """The state after one more round."""
-        return State(round=self.round + 1, detector=detector, generator=generator, pool=pool)
+        return State(round=self.round + 1, detectors=detectors, generator=generator, pool=pool)
 
 
 def check_schema(folder: UPath, written: Mapping[str, Any]) -> None:

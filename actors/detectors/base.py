@@ -55,6 +55,8 @@ class DetectorBase(Component):
 
     trainer: ClassVar[str]
     """Dotted name of the module that trains the family; it is imported by the loop."""
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Distributions besides torch whose versions affect a training: one with other versions is not reused."""
     starter: ClassVar[Starter | None] = None
     """The part of ``detloop init`` that depends on the family; None where it cannot write such a config."""
 

@@ -23,6 +23,7 @@ from actors.images import Pixels, read
 from actors.records import WHOLE_IMAGE, Candidate, Inspected, LabeledImage, Verdict
 
 NUM_BITS = 64
+MAX_CELLS = 2_000_000  # of a table of distances: 16 MB of differing bits
 
 
 class DuplicateConfig(FilterBase):
@@ -40,8 +41,7 @@ class DuplicateConfig(FilterBase):
         A leak is a fault of the data set. Generated images close to that held-out image are still rejected.
         """
         state = {"train": _entries(real.train), "held_out": _entries(real.held_out)}
-        apart = _distances(_hashes(state["train"])[:, None], _hashes(state["held_out"])[None, :])
-        leaks = np.argwhere(apart <= self.max_distance)
+        leaks = _near(_hashes(state["train"]), _hashes(state["held_out"]), self.max_distance)
         pairs = [(state["train"][i]["id"], state["held_out"][j]["id"]) for i, j in leaks]
         return {
             **state,
@@ -129,6 +129,16 @@ def _hashes(entries: Sequence[dict[str, str]]) -> NDArray[np.uint64]:
 def _distances(first: NDArray[np.uint64], second: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint8]:
     """Numbers of differing bits, broadcast."""
     return np.asarray(np.bitwise_count(first ^ second))
+
+
+def _near(first: NDArray[np.uint64], second: NDArray[np.uint64], max_distance: int) -> list[tuple[int, int]]:
+    """The positions of all pairs that differ in at most ``max_distance`` bits, sorted."""
+    num_rows = max(MAX_CELLS // max(len(second), 1), 1)
+    return [
+        (start + int(i), int(j))
+        for start in range(0, len(first), num_rows)
+        for i, j in np.argwhere(_distances(first[start : start + num_rows, None], second) <= max_distance)
+    ]
 
 
 def _resized(real: Pixels, like: Pixels) -> Pixels:

@@ -28,7 +28,7 @@ from loop.config import SCHEMA, ConfigError, LoopConfig
 from loop.config_files import nest, overlay, read_tree, validate
 
 Overrides = dict[str, Any]  # by dotted key
-NOT_FOR_ARMS = {"name", "root", "seed", "tracking"}
+NOT_FOR_ARMS = {"name", "root", "seed", "evaluation.seeds", "tracking"}
 
 
 class AblationConfig(Config):
@@ -55,7 +55,7 @@ class AblationConfig(Config):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"each seed may occur once: {list(self.seeds)}")
         keys = {key for overrides in (*self.arms.values(), self.axes) for key in overrides}
-        taken = sorted(key for key in keys if key.split(".")[0] in NOT_FOR_ARMS)
+        taken = sorted(key for key in keys if {key, key.split(".")[0]} & NOT_FOR_ARMS)
         if taken:
             raise ValueError(f"an arm cannot set {', '.join(taken)}: the ablation sets it")
         slugs = [slug(row) for row in self.rows()]
@@ -151,6 +151,7 @@ def _trial(ablation: AblationConfig, base: LoopConfig, arm: str, config: LoopCon
         "name": f"{ablation.name}-{slug(arm)}-s{seed}",
         "root": base.root,
         "seed": seed,
+        "evaluation": config.evaluation.model_copy(update={"seeds": 1}),  # the trial is one of several seeds
         "hosting": config.hosting.model_copy(update={"share_candidates": True}),
         "tracking": config.tracking.model_copy(update=tracking),
     }

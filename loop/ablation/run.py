@@ -25,13 +25,14 @@ from rich.console import Console
 from typing_extensions import override
 from upath import UPath
 
-from actors.plain import differences
+from actors.plain import differences, from_plain
 from actors.storage import exclusive, read_record, write_bytes, write_record
 from loop.ablation.config import Ablation, Trial
 from loop.ablation.table import AblationTable, TrialResult, csv_table, figures, json_rows, markdown, picture
 from loop.config import ConfigError, HostingConfig, LoopConfig
 from loop.driver import run
 from loop.hosting.engine import started_ray
+from loop.hosting.records import Platform
 from loop.progress import Reporter
 from loop.report.summary import points
 from loop.state import check_schema, once
@@ -243,7 +244,13 @@ def run_trial(config: dict[str, Any]) -> dict[str, float]:
 def _result(arm: str, config: LoopConfig, folder: UPath) -> TrialResult:
     summary = json.loads((folder / "summary.json").read_bytes())
     metrics = summary["metrics"]["loop" if config.rounds else "control"]
-    return TrialResult(arm=arm, seed=config.seed, steps=config.training.steps, metrics=metrics)
+    return TrialResult(
+        arm=arm,
+        seed=config.seed,
+        steps=config.training.steps,
+        metrics=metrics,
+        trained_on=from_plain(tuple[Platform, ...], summary["trained_on"]),
+    )
 
 
 @contextmanager

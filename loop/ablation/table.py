@@ -7,13 +7,15 @@ shown.
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from io import StringIO
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from actors.plain import to_plain
+from loop.hosting.platform import unlike
+from loop.hosting.records import Platform
 from loop.report.curves import CONTROL, INK, LOOP, blank_figure, png_bytes
 from loop.report.summary import points
 
@@ -31,6 +33,7 @@ class TrialResult:
     seed: int
     steps: int  # of the optimiser, in each training
     metrics: Mapping[str, float]  # of the last round's detector; of the control in a run without rounds
+    trained_on: tuple[Platform, ...] = field(default=(), metadata={"omit_default": True})  # the different ones
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,8 +112,13 @@ def markdown(table: AblationTable) -> str:
         f"{table.metric} in points (x100) on the real validation images; differences are paired by seed, "
         "the interval is Student's t over the pairs."
     )
-    failed = [f"- {trial}: {reason}" for trial, reason in table.failed.items()]
-    return "\n\n".join([text, note, *(["Failed:\n\n" + "\n".join(failed)] if failed else [])]) + "\n"
+    apart = unlike([one for result in table.results for one in result.trained_on])
+    parts = [text, note]
+    if apart:
+        parts.append(f"Warning: the runs were not trained alike, which adds to their differences ({'; '.join(apart)}).")
+    if failed := [f"- {trial}: {reason}" for trial, reason in table.failed.items()]:
+        parts.append("Failed:\n\n" + "\n".join(failed))
+    return "\n\n".join(parts) + "\n"
 
 
 def _cells(row: ArmSummary) -> tuple[str, ...]:

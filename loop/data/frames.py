@@ -125,7 +125,8 @@ def _moved_box(box: RawBox, given: Size, own: Size, orientation: int) -> RawBox:
     corners = _turned((x0, y0), given, orientation) + _turned((x1, y1), given, orientation)
     shape = given if orientation < 5 else given[::-1]
     xs, ys = (sorted(value * own[i] / shape[i] for value in corners[i::2]) for i in (0, 1))
-    return replace(box, corners=(xs[0], ys[0], xs[1], ys[1]), segmentation=None)
+    area = box.area * (own[0] * own[1]) / (given[0] * given[1])
+    return replace(box, corners=(xs[0], ys[0], xs[1], ys[1]), segmentation=None, area=area)
 
 
 def _turned(point: tuple[float, float], size: Size, orientation: int) -> tuple[float, float]:

@@ -31,9 +31,9 @@ class Dataset:
     synthetic: Mapping[str, Provenance] = field(default_factory=dict)  # by image id; only in an imported export
 
     def identity(self) -> dict[str, str]:
-        """The classes, and for each split the number of images and a hash of their names, sizes, labels and masks.
+        """The classes, and for each split the number of images and a hash of their names, sizes and labels.
 
-        It does not depend on the location of the images, nor on their pixels.
+        Labels include masks and areas. The hash does not depend on the location of the images, nor on their pixels.
         """
         return {"classes": ", ".join(self.classes)} | {
             split: f"{len(images)} images {_hash(images)}" for split, images in self.splits.items()
@@ -42,7 +42,11 @@ class Dataset:
 
 def _hash(images: Sequence[LabeledImage]) -> str:
     """12 hex digits."""
-    known = [[one.id, one.width, one.height, one.annotation, *([one.masks] if one.masks else [])] for one in images]
+    known = [
+        [one.id, one.width, one.height, one.annotation, *([one.masks] if one.masks else [])]
+        + ([one.areas] if one.areas else [])
+        for one in images
+    ]
     return hashlib.sha256(dumps(known)).hexdigest()[:12]
 
 

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 import numpy as np
 from upath import UPath
 
+from actors import boxes as geometry
 from actors.records import Annotation, LabeledImage
 from actors.storage import is_local
 from loop.data.boxes import Sound, usable_boxes
@@ -134,7 +135,15 @@ def _image(root: UPath, one: Located, image_id: str, classes: Sequence[str], led
         height=one.size[1],
         annotation=_annotation(kept, index),
         masks=masks_of(kept, one.raw.source, one.size, ledger),
+        areas=_areas(kept),
     )
+
+
+def _areas(kept: Sequence[Sound]) -> tuple[float, ...]:
+    """``LabeledImage.areas``: those in the file, and the box's own where it has none."""
+    of_boxes = [float(geometry.areas(corners[None])[0]) for _, corners in kept]
+    given = [box.area if box.area > 0 else area for (box, _), area in zip(kept, of_boxes, strict=True)]
+    return () if np.allclose(given, of_boxes, rtol=1e-4) else tuple(given)
 
 
 def _annotation(kept: Sequence[Sound], index: Mapping[str, int]) -> Annotation:

@@ -1,42 +1,75 @@
-"""Paired bootstrap of the gain over the validation images.
+"""The gain of the loop over its control, and its interval.
 
-Both arms are measured on the same resampled images, so that the difficulty of an image cancels out. Percentile
-interval: Efron and Tibshirani, An Introduction to the Bootstrap (1993), ch. 13.
+The interval covers two choices. That of the validation images: both arms are measured on the same resampled images, so
+that the difficulty of an image cancels out (percentile bootstrap: Efron and Tibshirani, An Introduction to the
+Bootstrap, 1993, ch. 13). And that of the training seeds: the spread between trainings with different seeds, see
+``loop.evaluation.luck``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loop.evaluation.coco import RECALLS, ClassMatches, Evaluation
+from loop.evaluation.luck import PRIOR, Spread, moderated
 
 EPSILON = np.spacing(1)  # pycocotools adds it to the denominator of precision
 
 
+CONFIDENCE = 0.95
+MAX_CELLS = 4_000_000  # of an array: resamplings are computed in blocks of at most 32 MB
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gain:
-    """AP of the loop minus AP of the control, as a fraction, with its 95 % percentile interval."""
+    """AP of the loop minus AP of the control, as a fraction, with its 95 % interval."""
 
-    value: float
+    value: float  # both APs are means over the training seeds
     low: float
     high: float
+    training_sd: float  # estimated spread of AP between trainings with different seeds
 
 
-def gain(loop: Evaluation, control: Evaluation, draws: int, seed: int) -> Gain:
-    """The gain in AP, with an interval from ``draws`` resamplings of the images, the same for both arms.
+def gain(
+    loop: Sequence[Evaluation], control: Sequence[Evaluation], draws: int, seed: int, prior: Spread = PRIOR
+) -> Gain:
+    """The gain in AP of the trainings of the loop over those of the control, one for each training seed.
+
+    The interval is that of the sum of two independent errors: the bootstrap distribution of the mean difference over
+    ``draws`` resamplings of the images, and Student's t with the moderated spread between seeds. The part of the spread
+    that depends on the images is in both, so the interval is rather too wide than too narrow.
 
     A class without ground truth in a resampling is excluded from its mean, as in COCO. A resampling without any ground
-    truth is excluded from the interval. The interval covers the choice of validation images, not that of training
-    seeds. Raises ValueError if the arms were measured on different images.
+    truth is excluded. Raises ValueError if the trainings were measured on different images.
     """
-    if loop.image_ids != control.image_ids:
+    image_ids = loop[0].image_ids
+    if any(one.image_ids != image_ids for one in (*loop, *control)):
         raise ValueError("loop and control were evaluated on different images; evaluate both on the same ones")
-    num_images = len(loop.image_ids)
+    num_images = len(image_ids)
     times = np.random.default_rng(seed).multinomial(num_images, [1 / num_images] * num_images, size=draws)
-    differences = average_precision(loop, times) - average_precision(control, times)
-    low, high = np.nanpercentile(differences, [2.5, 97.5])
-    return Gain(value=loop.metrics["AP"] - control.metrics["AP"], low=float(low), high=float(high))
+    resampled = [np.mean([average_precision(one, times) for one in arm], axis=0) for arm in (loop, control)]
+    scores = [[one.metrics["AP"] for one in arm] for arm in (loop, control)]
+    spread = moderated(scores, prior)
+    differences = resampled[0] - resampled[1]
+    scale = spread.sd * sum(1 / len(arm) for arm in scores) ** 0.5
+    low, high = sum_interval(differences[~np.isnan(differences)], scale, spread.dof)
+    value = float(np.mean(scores[0]) - np.mean(scores[1]))
+    return Gain(value=value, low=low, high=high, training_sd=spread.sd)
+
+
+def sum_interval(values: NDArray[np.float64], scale: float, dof: float) -> tuple[float, float]:
+    """95 % interval of a value drawn from ``values`` ``[n]`` plus ``scale`` times Student's t."""
+    from scipy.optimize import brentq
+    from scipy.stats import t
+
+    def quantile(share: float) -> float:
+        middle = scale * t.ppf(share, dof)
+        ends = (values.min() + middle - scale, values.max() + middle + scale)
+        return float(brentq(lambda x: t.cdf((x - values) / scale, dof).mean() - share, *ends))
+
+    return quantile((1 - CONFIDENCE) / 2), quantile((1 + CONFIDENCE) / 2)
 
 
 def average_precision(evaluation: Evaluation, times: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -44,6 +77,14 @@ def average_precision(evaluation: Evaluation, times: NDArray[np.int64]) -> NDArr
 
     NaN for a draw without ground truth. The order of detections with equal scores in one image may differ.
     """
+    num_columns = max(times.shape[1], *(int(one.hit.sum(axis=1).max(initial=0)) for one in evaluation.matches), 1)
+    num_rows = max(MAX_CELLS // num_columns, 2)  # numpy sums the columns of a single row in another order
+    blocks = np.array_split(times, max(len(times) // num_rows, 1))
+    return np.concatenate([_of_draws(evaluation, block) for block in blocks])
+
+
+def _of_draws(evaluation: Evaluation, times: NDArray[np.int64]) -> NDArray[np.float64]:
+    """See ``average_precision``."""
     weights = times.astype(np.float64)
     classes = np.stack([_of_class(matches, weights) for matches in evaluation.matches])  # [classes, draws]
     present = ~np.isnan(classes)

@@ -1,6 +1,7 @@
 """COCO metrics of a detector on real images (pycocotools; metrics of Lin et al., arXiv 1405.0312).
 
-All metrics are fractions in [0, 1]. The key of a size, class or subset without ground truth is left out.
+All metrics are fractions in [0, 1]. The key of a size, class or subset without ground truth is left out. Sizes go by
+``LabeledImage.areas``, the areas of objects where the annotation has them, else of their boxes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ Flags = Mapping[str, NDArray[np.bool_]]
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
 SIZES = ("all", "small", "medium", "large")  # below 32^2 px, below 96^2 px, above: the order of pycocotools
+MAX_DETECTIONS = (1, 10, 100)  # per image and class, for average recall: the default of pycocotools
 BEYOND_ALL_SIZES = 1e12  # px^2; pycocotools' widest range ends at 1e10
 
 
@@ -45,10 +47,27 @@ class ClassMatches:
 class Evaluation:
     """The metrics of a detector on real images."""
 
-    metrics: dict[str, float]  # AP, AP50, AP75, AP_small, AP_medium, AP_large, AP_hard, AP/<class>
+    metrics: dict[str, float]  # pycocotools' AP, AP50, AP75, AP_small, ..., AR1, ..., AR_large; AP_hard, AP/<class>
     curves: dict[str, NDArray[np.float64]]  # class -> [101] precision at RECALLS, at IoU 0.5
     image_ids: tuple[str, ...]
     matches: tuple[ClassMatches, ...]  # of the classes with ground truth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Repeated:
+    """The evaluations of trainings that differ in their seed alone; the first is that of the run's own seed."""
+
+    each: tuple[Evaluation, ...]
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The means of the metrics."""
+        return {key: float(np.mean([one.metrics[key] for one in self.each])) for key in self.each[0].metrics}
+
+    @property
+    def curves(self) -> dict[str, NDArray[np.float64]]:
+        """The means of the curves."""
+        return {name: np.mean([one.curves[name] for one in self.each], axis=0) for name in self.each[0].curves}
 
 
 def evaluate(
@@ -69,7 +88,7 @@ def evaluate(
     _check(truth, seen, len(classes), hard)
     with redirect_stdout(StringIO()):
         run = _run(truth, seen, classes, None)
-        metrics = _metrics(run.eval["precision"], classes)
+        metrics = _metrics(run.eval["precision"], run.eval["recall"], classes)
         if hard is not None:
             of_hard = _mean(_run(truth, seen, classes, hard).eval["precision"][..., 0, -1])
             metrics |= {} if of_hard is None else {"AP_hard": of_hard}
@@ -110,8 +129,10 @@ def _truth_table(truth: Sequence[LabeledImage], classes: Sequence[str], hard: Fl
     rows: list[dict[str, Any]] = []
     for position, image in enumerate(truth):
         annotation = image.annotation
-        for row, ignore in zip(_rows(position, annotation.boxes, annotation.labels), annotation.ignore, strict=True):
-            rows.append({**row, "iscrowd": int(ignore)})
+        of_boxes = _rows(position, annotation.boxes, annotation.labels)
+        areas = image.areas or [row["area"] for row in of_boxes]
+        for row, ignore, area in zip(of_boxes, annotation.ignore.tolist(), areas, strict=True):
+            rows.append({**row, "iscrowd": int(ignore), "area": area})
     if hard is not None:
         # pycocotools uses the area of ground truth only for the size range: a box outside of all ranges is ignored.
         for row, flag in zip(rows, np.concatenate([hard[image.id] for image in truth]), strict=True):
@@ -151,14 +172,19 @@ def _table(num_images: int, classes: Sequence[str], rows: Sequence[dict[str, Any
     return table
 
 
-def _metrics(precision: NDArray[np.float64], classes: Sequence[str]) -> dict[str, float]:
-    """The metrics from precision ``[iou, recall, class, size, max detections]``, which is -1 without ground truth."""
-    best = precision[..., -1]
+def _metrics(precision: NDArray[np.float64], recall: NDArray[np.float64], classes: Sequence[str]) -> dict[str, float]:
+    """The metrics from precision ``[iou, recall, class, size, max detections]`` and recall ``[iou, class, size, max]``.
+
+    Both are -1 without ground truth.
+    """
+    best, reached = precision[..., -1], recall[..., -1]
     figures = {
         "AP": _mean(best[..., 0]),
         "AP50": _mean(best[0, ..., 0]),
         "AP75": _mean(best[5, ..., 0]),
         **{f"AP_{size}": _mean(best[..., number]) for number, size in enumerate(SIZES) if number},
+        **{f"AR{most}": _mean(recall[:, :, 0, number]) for number, most in enumerate(MAX_DETECTIONS)},
+        **{f"AR_{size}": _mean(reached[..., number]) for number, size in enumerate(SIZES) if number},
         **{f"AP/{name}": _mean(best[:, :, label, 0]) for label, name in enumerate(classes)},
     }
     return {key: value for key, value in figures.items() if value is not None}

@@ -12,7 +12,7 @@ from actors.seeds import derive_seed
 from loop.config import MiningConfig
 from loop.context import Loop, RoundResult
 from loop.evaluation.bootstrap import Gain, gain
-from loop.evaluation.coco import Evaluation, evaluate
+from loop.evaluation.coco import Repeated, evaluate
 from loop.evaluation.compare import compare_drawn
 
 
@@ -20,8 +20,8 @@ from loop.evaluation.compare import compare_drawn
 class Measured:
     """The metrics of a round."""
 
-    loop: Evaluation  # on the validation images
-    control: Evaluation  # likewise
+    loop: Repeated  # on the validation images
+    control: Repeated  # likewise
     gain: Gain  # in AP, loop minus control
     drawn: Mapping[str, float]  # of the candidates: YOLO scores and fidelity, by name
 
@@ -29,14 +29,16 @@ class Measured:
 def measure(loop: Loop, result: RoundResult, samples: Sequence[Sample]) -> Measured:
     """Evaluate both arms on the validation images, and compare ``samples``, all of the round, with the real images."""
     truth, classes, number = loop.data.splits["val"], loop.data.classes, result.state.round
-    hard = _hard_for_any([result.arm.seen, result.control.seen], truth, loop.config.mining)
-    trained = evaluate(truth, result.arm.seen, classes, hard)
-    control = evaluate(truth, result.control.seen, classes, hard)
+    hard = _hard_for_any([arm.seen for arm in (*result.arms, *result.controls)], truth, loop.config.mining)
+    trained, control = (
+        Repeated(each=tuple(evaluate(truth, arm.seen, classes, hard) for arm in arms))
+        for arms in (result.arms, result.controls)
+    )
     draws, seed = loop.config.evaluation.bootstrap_draws, derive_seed(loop.config.seed, "bootstrap", number)
     return Measured(
         loop=trained,
         control=control,
-        gain=gain(trained, control, draws, seed),
+        gain=gain(trained.each, control.each, draws, seed),
         drawn=compare_drawn(loop, number, samples),
     )
 

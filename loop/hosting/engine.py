@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any, TypeVar
 
-from loop.config import HostingConfig
+from loop.config import HostingConfig, RoleConfig, TrainRoleConfig
 from loop.hosting.launch import nodes
 from loop.hosting.placement import gangs, unplaced
 
@@ -119,13 +119,19 @@ def _before_ray_is_imported() -> None:
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # every worker would compile torch anew, for seconds
 
 
-def in_an_actor(function: Callable[[], Result], hosting: HostingConfig) -> Result:
-    """The result of ``function``, computed where actors run: the driver itself never touches a pixel."""
+def in_an_actor(
+    function: Callable[[], Result], hosting: HostingConfig, role: RoleConfig | TrainRoleConfig | None = None
+) -> Result:
+    """The result of ``function``, computed where actors of ``role`` run (default: those that judge).
+
+    The driver itself never touches a pixel.
+    """
     if hosting.engine == "inline":
         return function()
     import ray
 
-    needs = {"num_cpus": hosting.judge.num_cpus, "num_gpus": hosting.judge.num_gpus}
+    role = role or hosting.judge
+    needs = {"num_cpus": role.num_cpus, "num_gpus": role.num_gpus}
     options = {**needs, "scheduling_strategy": "DEFAULT"}  # not within a trial's own CPUs
     result: Result = ray.get(ray.remote(_call).options(**options).remote(function))
     return result

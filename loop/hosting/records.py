@@ -14,6 +14,20 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """The hardware and the libraries of a training, which affect its result."""
+
+    device: str  # "cpu" or "cuda"
+    model: str  # of the processor or GPU
+    precision: str  # the fastest native number format, see ``actors.precision``
+    libraries: dict[str, str]  # versions by distribution
+
+    def key(self) -> list[object]:
+        """The part on which only equal trainings are shared: all but ``model``, which may differ from node to node."""
+        return [self.device, self.precision, self.libraries]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """The result of the first worker."""
 
@@ -21,6 +35,7 @@ class Outcome:
     seconds: float  # in the training loop, this attempt
     images: int  # shown in the training loop, this attempt, all workers
     precision: str  # of the forward pass: float32, bfloat16 or float16
+    platform: Platform
     weights: dict[str, int]  # counts of tensors loaded from the start checkpoint, and of those not loaded by reason
     boxes_cut: int = 0  # in a fit: boxes of the real images that do not fit into a prompt and are left out
 

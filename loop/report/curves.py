@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loop.evaluation.coco import RECALLS, Evaluation
+from loop.evaluation.coco import RECALLS, Repeated
 from loop.report.summary import RoundSummary
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ MAX_COLUMNS = 4
 DPI = 150
 
 
-def pr_curve(loop: Evaluation, control: Evaluation) -> bytes:
+def pr_curve(loop: Repeated, control: Repeated) -> bytes:
     """Precision over recall at IoU 0.5 of loop and control: a panel for the mean and one for each class."""
     panels = [("mean over classes", tuple(loop.curves))] if len(loop.curves) > 1 else []
     panels += [(name, (name,)) for name in loop.curves]

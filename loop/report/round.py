@@ -11,6 +11,7 @@ from actors.records import Sample
 from actors.storage import write_bytes, write_record
 from loop.context import Loop, RoundResult
 from loop.evaluation.measure import Measured, measure
+from loop.hosting.platform import unlike
 from loop.report.manifest import manifest
 from loop.report.pictures import draw, fit_sheets
 from loop.report.summary import RoundSummary, points, round_metrics, summarise
@@ -30,8 +31,19 @@ def report_round(loop: Loop, result: RoundResult, tracker: Tracker) -> None:
     pictures = draw(loop, result, measured, samples)
     tracker.log_round(number, round_metrics(result, measured, row), pictures | _attached(loop, result, samples))
     _write(place, measured, row, pictures)
+    _warn_of_platforms(loop, result)
     score = f", YOLO score {points(measured.drawn['yolo_score'])}" if "yolo_score" in measured.drawn else ""
     loop.reporter.say(f"round {number}: AP {points(row.ap)}, control {points(row.control_ap)}{score} (points)\n")
+
+
+def _warn_of_platforms(loop: Loop, result: RoundResult) -> None:
+    """Tell in what the trainings of the round's two arms differ besides their data."""
+    if found := unlike([arm.trained.platform for arm in (*result.arms, *result.controls)]):
+        stored = " ".join(str(UPath(arm.checkpoint).parent) for arm in result.controls)
+        loop.reporter.warn(
+            f"loop and control were not trained alike, which adds to their difference ({'; '.join(found)}); without "
+            f"these folders, the next start trains the control anew: {stored}"
+        )
 
 
 def _attached(loop: Loop, result: RoundResult, samples: Sequence[Sample]) -> dict[str, bytes]:

@@ -4,16 +4,19 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from actors.plain import to_plain
 from actors.storage import read_record, write_bytes
 from loop.arms import Arm
 from loop.context import Loop
 from loop.cross_fit import fold_arms
-from loop.evaluation.coco import evaluate
+from loop.evaluation.coco import Repeated, evaluate
+from loop.hosting.records import Platform
 from loop.report.manifest import manifest
 from loop.report.page import html_summary
 from loop.report.pictures import figures
 from loop.report.summary import RoundSummary, arm_seconds, points, rounds_table, summary
 from loop.tracking import Tracker
+from loop.training.job import TrainResult
 
 
 def report_run(loop: Loop, tracker: Tracker) -> None:
@@ -37,27 +40,38 @@ def report_run(loop: Loop, tracker: Tracker) -> None:
 
 def _summarise(loop: Loop, rounds: Sequence[RoundSummary]) -> dict[str, Any]:
     """The content of ``summary.json``."""
-    config, control = loop.config, loop.trainings.control(0)
+    config, controls = loop.config, loop.trainings.controls(0)
     facts = summary(
         rounds, name=config.name, fingerprint=config.fingerprint(), seed=config.seed, steps=config.training.steps
     )
-    facts["control_seconds"] = arm_seconds(control)
+    facts["control_seconds"] = arm_seconds(controls)
     if config.mining.cross_fit and config.rounds:
-        facts["cross_fit_seconds"] = [arm_seconds(fold) for fold in fold_arms(loop.trainings.for_mining())]
+        facts["cross_fit_seconds"] = [arm_seconds([fold]) for fold in fold_arms(loop.trainings.for_mining())]
     elif config.mining.detector and config.rounds:
-        facts["mining_detector_seconds"] = arm_seconds(loop.trainings.for_mining().control(0))
-    facts["metrics"] = _last_metrics(loop, control)
+        facts["mining_detector_seconds"] = arm_seconds([loop.trainings.for_mining().control(0)])
+    facts["trained_on"] = [to_plain(one) for one in _platforms(loop)]
+    facts["metrics"] = _last_metrics(loop, controls)
     return facts
 
 
-def _last_metrics(loop: Loop, control: Arm) -> dict[str, dict[str, float]]:
+def _platforms(loop: Loop) -> list[Platform]:
+    """The different platforms of the last round's trainings."""
+    number = loop.config.rounds
+    found = [arm.trained.platform for arm in loop.trainings.controls(number)]
+    if number:
+        found.append(read_record(loop.folder.round(number) / "train.json", TrainResult).platform)
+    return [one for place, one in enumerate(found) if one not in found[:place]]
+
+
+def _last_metrics(loop: Loop, controls: Sequence[Arm]) -> dict[str, dict[str, float]]:
     """Metrics after the last round: COCO metrics of ``loop`` and ``control``, and those of the candidates (``drawn``).
 
     Without rounds, those of the control alone.
     """
     if loop.config.rounds:
         return read_record(loop.folder.round(loop.config.rounds) / "metrics.json", dict[str, dict[str, float]])
-    return {"control": evaluate(loop.data.splits["val"], control.seen, loop.data.classes).metrics}
+    truth, classes = loop.data.splits["val"], loop.data.classes
+    return {"control": Repeated(each=tuple(evaluate(truth, arm.seen, classes) for arm in controls)).metrics}
 
 
 def _page(loop: Loop, rounds: Sequence[RoundSummary]) -> str:

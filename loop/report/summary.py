@@ -4,16 +4,24 @@ AP and gains are fractions in [0, 1] wherever they are stored, and points (x100)
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import StringIO
+from textwrap import wrap
 from typing import Any
 
+from actors.plain import to_plain
 from actors.records import Sample
 from loop.arms import Arm
 from loop.context import RoundResult
 from loop.evaluation.counts import count_drawn, count_dropped
 from loop.evaluation.measure import Measured
 
+NO_ROUNDS = "no rounds: the control alone"
+VERDICTS = {
+    1: "a gain: the interval lies above zero.",
+    0: "undecided: the interval includes zero.",
+    -1: "a loss: the interval lies below zero.",
+}
 TABLE_WIDTH = 104  # characters, so that logs do not wrap the table
 
 
@@ -22,10 +30,14 @@ class RoundSummary:
     """The results of one round. The fields are the keys of ``summary.json``."""
 
     round: int  # from 1
-    ap: float  # of the loop's detector on the real validation images
+    ap: float  # of the loop's detector on the real validation images, mean over the training seeds
     control_ap: float  # of the control: real images alone, the same number of optimiser steps
     gain: float  # ap - control_ap
-    gain_ci95: tuple[float, float]  # 95 % bootstrap interval over the validation images
+    gain_ci95: tuple[float, float]  # 95 % interval: choice of validation images, and of training seeds
+    seeds: int  # trainings of each arm
+    training_sd: float  # estimated standard deviation of AP from training seed to training seed
+    ap_by_seed: tuple[float, ...]
+    control_ap_by_seed: tuple[float, ...]
     mined: int  # instances on which the budget was spent
     candidates: int
     kept: int  # candidates in the pool
@@ -38,6 +50,12 @@ class RoundSummary:
     asked: int  # mined instances requested, over all candidates
     drawn: int  # requested instances that were drawn, see ``count_drawn``
 
+    @property
+    def verdict(self) -> int:
+        """1: a gain, -1: a loss, 0: undecided, by the side of zero on which the interval lies."""
+        low, high = self.gain_ci95
+        return int(low > 0) - int(high < 0)
+
     def metrics(self) -> dict[str, float]:
         """The results by their names in MLflow."""
         return {
@@ -45,6 +63,9 @@ class RoundSummary:
             "gain_low": self.gain_ci95[0],
             "gain_high": self.gain_ci95[1],
             "control_AP": self.control_ap,
+            "verdict": self.verdict,
+            "seeds": self.seeds,
+            "training_sd": self.training_sd,
             "mined": self.mined,
             "candidates": self.candidates,
             "kept": self.kept,
@@ -63,30 +84,41 @@ def summarise(result: RoundResult, measured: Measured, samples: Sequence[Sample]
     """The results of a round; ``samples`` are all that it judged."""
     requested, drawn = count_drawn(samples)
     dropped, dropped_boxes = count_dropped(samples)
-    mined, pooled, arm = result.mined.cost, result.pooled.cost, result.arm
+    mined, pooled, arms = result.mined.cost, result.pooled.cost, result.arms
+    launch_s = sum(arm.trained.launch_s for arm in arms)
     return RoundSummary(
         round=result.state.round,
         ap=measured.loop.metrics["AP"],
         control_ap=measured.control.metrics["AP"],
         gain=measured.gain.value,
         gain_ci95=(measured.gain.low, measured.gain.high),
+        seeds=len(arms),
+        training_sd=measured.gain.training_sd,
+        ap_by_seed=tuple(one.metrics["AP"] for one in measured.loop.each),
+        control_ap_by_seed=tuple(one.metrics["AP"] for one in measured.control.each),
         mined=len(result.mined.instances),
         candidates=len(result.pooled.kept) + len(result.pooled.dropped),
         kept=len(result.pooled.kept),
         dropped=dropped,
         dropped_boxes=dropped_boxes,
         restored_boxes=sum(int(sample.restored.sum()) for sample in samples),
-        seconds={"mine": mined.seconds["inspect"], **pooled.seconds, **arm_seconds(arm)},
-        wall_s=mined.wall_s + pooled.wall_s + arm.trained.launch_s + arm.trained.training_s + arm.evaluated.wall_s,
-        engine_s=mined.engine_s + pooled.engine_s + arm.trained.launch_s + arm.evaluated.engine_s,
+        seconds={"mine": mined.seconds["inspect"], **pooled.seconds, **arm_seconds(arms)},
+        wall_s=mined.wall_s
+        + pooled.wall_s
+        + launch_s
+        + sum(arm.trained.training_s + arm.evaluated.wall_s for arm in arms),
+        engine_s=mined.engine_s + pooled.engine_s + launch_s + sum(arm.evaluated.engine_s for arm in arms),
         asked=requested,
         drawn=drawn,
     )
 
 
-def arm_seconds(arm: Arm) -> dict[str, float]:
-    """The seconds of an arm's stages."""
-    return {"train": arm.trained.training_s, "evaluate": arm.evaluated.seconds["inspect"]}
+def arm_seconds(arms: Sequence[Arm]) -> dict[str, float]:
+    """The seconds of the stages of an arm, over all its trainings."""
+    return {
+        "train": sum(arm.trained.training_s for arm in arms),
+        "evaluate": sum(arm.evaluated.seconds["inspect"] for arm in arms),
+    }
 
 
 def round_metrics(result: RoundResult, measured: Measured, row: RoundSummary) -> dict[str, float]:
@@ -96,8 +128,8 @@ def round_metrics(result: RoundResult, measured: Measured, row: RoundSummary) ->
     for share in shares:
         figures |= {f"mined/{share.name}/easy": share.num_easy, f"mined/{share.name}/hard": share.num_hard}
     figures |= row.metrics()
-    figures["realised_p"] = result.arm.trained.realised_p
-    figures["images_per_s/train"] = result.arm.trained.images_per_s
+    figures["realised_p"] = result.arms[0].trained.realised_p
+    figures["images_per_s/train"] = result.arms[0].trained.images_per_s
     figures["easy_share"] = sum(share.num_easy for share in shares) / max(len(result.mined.found), 1)
     if mined.num_items:  # zero with cross-fitting, where the folds' detections exist already
         figures["images_per_s/mine"] = mined.num_items / max(mined.seconds["inspect"], 1e-9)
@@ -108,8 +140,16 @@ def round_metrics(result: RoundResult, measured: Measured, row: RoundSummary) ->
 
 def summary(rounds: Sequence[RoundSummary], *, name: str, fingerprint: str, seed: int, steps: int) -> dict[str, Any]:
     """The content of ``summary.json``; ``steps`` are the optimiser steps of each arm in a round."""
-    plain = [{**asdict(one), "gain_ci95": list(one.gain_ci95)} for one in rounds]
-    return {"name": name, "fingerprint": fingerprint, "seed": seed, "steps": steps, "rounds": plain}
+    verdict = conclusion(rounds) if rounds else NO_ROUNDS
+    plain = [to_plain(one) for one in rounds]
+    return {
+        "name": name,
+        "fingerprint": fingerprint,
+        "seed": seed,
+        "steps": steps,
+        "conclusion": verdict,
+        "rounds": plain,
+    }
 
 
 def points(fraction: float, *, sign: bool = False) -> str:
@@ -130,23 +170,31 @@ def duration(seconds: float) -> str:
 
 
 def conclusion(rounds: Sequence[RoundSummary]) -> str:
-    """The verdict on the last round's gain, in one sentence."""
+    """The verdict on the last round's gain, and what its interval covers."""
     last = rounds[-1]
-    low, high = last.gain_ci95
-    if low > 0:
-        verdict = "a gain: the interval lies above zero."
-    elif high < 0:
-        verdict = "a loss: the interval lies below zero."
-    else:
-        verdict = "not a clear difference: the interval includes zero."
+    verdict = VERDICTS[last.verdict]
     gain = f"{points(last.gain, sign=True)} points AP against the control, 95 % interval {interval(last)}"
-    return f"After round {last.round}: {gain}; {verdict}"
+    return f"After round {last.round}: {gain}; {verdict} {_covered(last)}"
+
+
+def _covered(one: RoundSummary) -> str:
+    """What the interval covers, and where the spread between training seeds comes from."""
+    spread = f"standard deviation {points(one.training_sd)}"
+    if one.seeds == 1:
+        return (
+            "One training seed: the interval covers the validation images, and the luck of training as measured on "
+            f"other data ({spread}). evaluation.seeds: 3 would measure it on these."
+        )
+    return (
+        f"{one.seeds} training seeds: the interval covers the validation images and the luck of training ({spread}, "
+        "from these trainings and other data)."
+    )
 
 
 def rounds_table(rounds: Sequence[RoundSummary]) -> str:
     """The table for the terminal, a row per round, with the conclusion below it. AP in points (x100)."""
     if not rounds:
-        return "no rounds: the control alone"
+        return NO_ROUNDS
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -161,7 +209,8 @@ def rounds_table(rounds: Sequence[RoundSummary]) -> str:
         console.print(table)
     note = "AP in points (x100) on the real validation images; control: real images alone, same steps."
     lines = [line.rstrip() for line in capture.get().splitlines()]
-    return "\n".join([*filter(None, lines), "", note, conclusion(rounds)])
+    verdict = wrap(conclusion(rounds), TABLE_WIDTH, break_long_words=False, break_on_hyphens=False)
+    return "\n".join([*filter(None, lines), "", note, *verdict])
 
 
 def cells(one: RoundSummary) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from actors.plain import to_plain
 from actors.storage import write_bytes
 from loop.config import HostingConfig, digest
 from loop.hosting.launch import OnProgress, launch
+from loop.hosting.platform import this_platform
 from loop.hosting.records import Outcome, Place, Progress
 from loop.hosting.resume import Memory
 
@@ -127,8 +128,6 @@ def run_fit(
     """The work of one worker. The first worker writes the checkpoint and the sample sheets."""
     import torch
 
-    from actors.precision import native_dtypes
-
     torch.set_num_threads(num_threads)
     device = "cpu" if place.device == "cpu" else f"cuda:{place.device}"
     worker = Worker(device=device, rank=place.rank, num_workers=place.num_workers)
@@ -156,13 +155,15 @@ def run_fit(
         if done < running.num_steps:
             memory.keep(lambda: {"fit": running.state(), "losses": list(losses)})
     seconds = time.perf_counter() - began
+    platform = this_platform(torch.device(device).type, ())
     if place.rank == 0:
         running.save(job.checkpoint)
     return Outcome(
         losses=tuple(losses),
         seconds=seconds,
         images=(running.num_steps - first) * running.batch_size,
-        precision=str(native_dtypes(torch.device(device))[0]).removeprefix("torch."),
+        precision=platform.precision,
+        platform=platform,
         weights={},
         boxes_cut=running.boxes_cut,
     )

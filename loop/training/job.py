@@ -9,6 +9,7 @@ from actors.detectors.base import DetectorBase
 from actors.plain import dumps
 from actors.records import LabeledImage, Sample
 from loop.config import MixingConfig, TrainingConfig
+from loop.hosting.records import Platform
 from loop.mixing import Mixture
 
 
@@ -71,6 +72,7 @@ class TrainResult:
     num_synthetic_shown: int
     losses: tuple[dict[str, float], ...]
     precision: str
+    platform: Platform
     weights: dict[str, int]
     launch_s: float  # until the training loop began, and after it ended: processes, imports, model, checkpoint
     training_s: float  # in the training loop

@@ -35,6 +35,7 @@ def train(job: TrainJob, hosting: HostingConfig, on_progress: OnProgress | None 
         num_synthetic_shown=mixture.num_synthetic_draws,
         losses=outcome.losses,
         precision=outcome.precision,
+        platform=outcome.platform,
         weights=outcome.weights,
         launch_s=time.perf_counter() - start - outcome.seconds,
         training_s=outcome.seconds,

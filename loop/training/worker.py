@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from actors.seeds import derive_seed
 from loop.hosting.launch import OnProgress
+from loop.hosting.platform import this_platform
 from loop.hosting.records import Outcome, Place
 from loop.hosting.resume import Memory
 from loop.training.base import trainer_of
@@ -30,6 +31,7 @@ def run_training(job: TrainJob, place: Place, memory: Memory, progress: OnProgre
         seconds=trained.seconds,
         images=trained.images,
         precision=trained.precision,
+        platform=this_platform("cpu" if place.device == "cpu" else "cuda", job.detector.libraries),
         weights=weights,
     )
 

@@ -10,12 +10,15 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from upath import UPath
 
+from actors.detectors.ultralytics.component import UltralyticsConfig
 from actors.records import Difficulty
 from loop import arms
 from loop.arms import Trainings
 from loop.config import LoopConfig, MixingConfig
 from loop.cross_fit import Fold
 from loop.driver import import_real
+from loop.hosting.platform import this_platform, unlike
+from loop.hosting.records import Platform
 from loop.progress import Reporter
 
 
@@ -30,6 +33,20 @@ def trainings(easy_config, tmp_path):
     return make
 
 
+PLATFORM = Platform(device="cpu", model="A", precision="float32", libraries={"torch": "2.9", "ultralytics": "8.3"})
+
+
+@pytest.fixture(autouse=True)
+def platform(monkeypatch):
+    """Sets the platform that workers have; it needs no Ray."""
+
+    def of_workers(one):
+        monkeypatch.setattr(arms, "training_platform", lambda *_: one)
+
+    of_workers(PLATFORM)
+    return of_workers
+
+
 def places(trainings):
     """Where its control and the detector of a fold are kept."""
     held_out = trainings.data.splits["train"][:2]
@@ -38,7 +55,7 @@ def places(trainings):
 
 @pytest.mark.parametrize(
     "hosting",
-    [{"engine": "ray"}, {"engine": "ray", "train": {"num_workers": 1, "num_gpus": 1}, "fit": {"num_workers": 4}}],
+    [{"engine": "ray"}, {"engine": "ray", "train": {"num_workers": 1, "num_cpus": 3}, "fit": {"num_workers": 4}}],
 )
 def test_one_worker_trains_the_control_and_the_folds_of_this_process(hosting, trainings):
     here = trainings(hosting={"engine": "inline", "train": {"num_workers": 2}})
@@ -50,6 +67,71 @@ def test_controls_and_folds_of_more_workers_are_others(trainings):
     hostings = [{"engine": "ray", "train": {"num_workers": number}} for number in (1, 2, 4)]
     of_workers = [places(trainings(hosting=hosting)) for hosting in hostings]
     assert len({place for found in of_workers for place in found}) == 6
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"device": "cuda"},
+        {"precision": "bfloat16"},
+        {"libraries": {**PLATFORM.libraries, "torch": "2.10"}},
+        {"libraries": {**PLATFORM.libraries, "ultralytics": "8.4"}},
+    ],
+)
+def test_controls_and_folds_of_another_platform_are_others(other, trainings, platform):
+    here = trainings()
+    known = places(here)
+    platform(replace(PLATFORM, **other))
+    assert not set(known) & set(places(here))
+
+
+def test_the_model_of_the_processor_is_told_but_shares_controls(trainings, platform):
+    known = places(trainings())
+    other = replace(PLATFORM, model="B", precision="bfloat16")
+    platform(replace(PLATFORM, model="B"))
+    assert places(trainings()) == known
+    assert unlike([PLATFORM, other, PLATFORM]) == ["processor: A and B", "number format: float32 and bfloat16"]
+    assert unlike([PLATFORM, PLATFORM]) == []
+
+
+def test_a_custom_family_names_the_libraries_that_count():
+    found = this_platform("cpu", ["numpy"])
+    assert found.libraries.keys() == {"torch", "numpy"}
+    assert found.precision in {"float32", "bfloat16"}
+    assert found.model
+    assert UltralyticsConfig.libraries == ("ultralytics",)
+
+
+def test_a_control_is_known_by_the_content_of_weights_and_not_by_their_path(trainings, easy_config, tmp_path):
+    def known(name, content):
+        (tmp_path / name).write_bytes(content)
+        sections = {key: easy_config[key] for key in ("detector", "training")}
+        sections["detector"] = {**sections["detector"], "weights": str(tmp_path / name)}
+        sections["training"] = {**sections["training"], "start": "weights"}
+        return trainings(**sections).fingerprint(0)
+
+    first = known("a.safetensors", b"one")
+    assert known("b.safetensors", b"one") == first
+    assert known("a.safetensors", b"other") != first
+
+
+def test_the_first_training_seed_is_that_of_a_run_with_one(trainings):
+    one, three = trainings(), trainings(evaluation={"seeds": 3})
+    assert three.fingerprint(0) == one.fingerprint(0)
+    assert len({three.fingerprint(0, seed) for seed in range(3)}) == 3
+    assert three.mix(UPath("a"), 1).seed == one.mix(UPath("a"), 1).seed != three.mix(UPath("a"), 1, seed=1).seed
+
+
+def test_each_seed_of_a_round_continues_from_its_own_detector(trainings, easy_config, monkeypatch):
+    training = {**easy_config["training"], "start": "previous"}
+    of_run = trainings(evaluation={"seeds": 2}, training=training)
+    asked = []
+    monkeypatch.setattr(Trainings, "arm", lambda _, place, number, **more: asked.append((place, number, more)))
+    of_run.arms(UPath("rounds/002"), 2, mixing=MixingConfig(), pool=(), starts=("first", "second"))
+    assert [(str(place), more["seed"], more["start"]) for place, _, more in asked] == [
+        ("rounds/002", 0, "first"),
+        ("rounds/002/seed_2", 1, "second"),
+    ]
 
 
 def test_a_training_says_before_it_starts_that_synthetic_images_are_few(trainings, tmp_path, monkeypatch):

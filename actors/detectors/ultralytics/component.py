@@ -19,6 +19,7 @@ class UltralyticsConfig(UltralyticsSettings):
     """Any detection model of ultralytics, by its YAML or by a weight file."""
 
     trainer: ClassVar = "loop.training.ultralytics.train"
+    libraries: ClassVar = ("ultralytics",)
     starter: ClassVar = Starter(
         section="""\
   kind: ultralytics ## this package is AGPL-3.0: see Licences in the README

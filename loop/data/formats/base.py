@@ -43,6 +43,7 @@ class RawBox:
     label: str | None  # class name; None if the file's class is unknown
     ignore: bool = False
     segmentation: object = None  # COCO's, unchecked; None without one
+    area: float = math.nan  # of the object in px^2, as COCO's; NaN where no number was given
     where: str  # its name in a report, e.g. "line 3"
 
 

@@ -210,8 +210,9 @@ def _box(fields: Mapping[str, Any], categories: Mapping[int, str]) -> RawBox:
     return RawBox(
         corners=(x, y, x + width, y + height),
         label=categories.get(category) if isinstance(category, int) else None,
-        ignore=fields.get("iscrowd") == 1,
+        ignore=fields.get("iscrowd") == 1 or fields.get("ignore") == 1,
         segmentation=fields.get("segmentation"),
+        area=number(fields.get("area")),
         where=f"annotation {fields.get('id')}, category {category!r:.50}, bbox {box!r:.100}",
     )
 
@@ -229,14 +230,16 @@ def _image_fields(one: OutImage, image_id: int) -> dict[str, Any]:
 def _box_fields(one: OutImage, image_id: int) -> Iterator[dict[str, Any]]:
     annotation, size = one.image.annotation, [one.image.height, one.image.width]
     masks = one.image.masks or ("",) * len(annotation)
-    for corners, label, ignore, mask in zip(annotation.boxes, annotation.labels, annotation.ignore, masks, strict=True):
+    areas = one.image.areas or (None,) * len(annotation)
+    boxes = zip(annotation.boxes, annotation.labels, annotation.ignore, masks, areas, strict=True)
+    for corners, label, ignore, mask, area in boxes:
         x0, y0, x1, y1 = map(float, corners)
         box = [round(value, 3) for value in (x0, y0, x1 - x0, y1 - y0)]
         yield {
             "image_id": image_id,
             "category_id": int(label) + 1,
             "bbox": box,
-            "area": round(box[2] * box[3], 3),
+            "area": round(box[2] * box[3] if area is None else area, 3),
             "iscrowd": int(ignore),
             **({"segmentation": {"size": size, "counts": mask}} if mask else {}),
         }

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from actors.filters import duplicate
 from actors.filters.agreement import Agreement, AgreementConfig
 from actors.filters.base import RealImages
 from actors.filters.blank import Blank, BlankConfig
@@ -337,3 +338,13 @@ def test_real_held_out_images_are_neither_blank_nor_duplicates(real_data, name):
     judged = judge(filters, [inspected(read(image.uri)) for image in held_out])
     dropped = [entry.dropped for entry in judged if entry.dropped]
     assert len(dropped) <= 1, dropped  # BCCD's 00037 (val) shows the same field as 00038 (train)
+
+
+def test_leaks_are_found_in_blocks_as_in_one_table(monkeypatch):
+    hashes = np.random.default_rng(0).integers(0, 2**16, 60).astype(np.uint64)
+    train, held_out = hashes[:45], hashes[40:]
+    table = [(i, j) for i, one in enumerate(train) for j, two in enumerate(held_out) if (one ^ two).bit_count() <= 4]
+    assert len(table) > 20
+    for cells in (1, 70, 10**6):
+        monkeypatch.setattr(duplicate, "MAX_CELLS", cells)
+        assert duplicate._near(train, held_out, 4) == table

@@ -33,6 +33,10 @@ def round_summary(number=1, gain=0.012, low=-0.004, high=0.031, **other) -> Roun
         "control_ap": 0.312,
         "gain": gain,
         "gain_ci95": (low, high),
+        "seeds": 1,
+        "training_sd": 0.0131,
+        "ap_by_seed": (0.312 + gain,),
+        "control_ap_by_seed": (0.312,),
         "mined": 40,
         "candidates": 80,
         "kept": 50,
@@ -122,10 +126,23 @@ def test_the_table_shows_points_and_the_summary_fractions():
 
 @pytest.mark.parametrize(
     ("gain", "low", "high", "said"),
-    [(0.03, 0.01, 0.05, "a gain"), (0.01, -0.01, 0.03, "not a clear difference"), (-0.03, -0.05, -0.01, "a loss")],
+    [(0.03, 0.01, 0.05, "a gain"), (0.01, -0.01, 0.03, "undecided"), (-0.03, -0.05, -0.01, "a loss")],
 )
 def test_the_conclusion_follows_the_interval(gain, low, high, said):
     assert f"; {said}: " in conclusion([round_summary(gain=gain, low=low, high=high)])
+
+
+def test_the_verdict_tells_the_seeds_and_what_the_interval_covers():
+    one = conclusion([round_summary()])
+    assert "One training seed" in one
+    assert "luck of training as measured on other data (standard deviation 1.3)" in one
+    three = conclusion([round_summary(seeds=3, training_sd=0.011)])
+    assert "3 training seeds: the interval covers the validation images and the luck of training" in three
+    assert "standard deviation 1.1" in three
+    rounds = [round_summary()]
+    assert summary(rounds, name="a", fingerprint="f", seed=0, steps=6)["conclusion"] == one
+    assert one in " ".join(rounds_table(rounds).split())
+    assert one in html_summary(rounds, {}, "name", {})
 
 
 def test_a_gain_that_rounds_to_nothing_has_no_sign():
@@ -141,6 +158,8 @@ def test_a_round_has_its_names_in_mlflow():
     assert metrics["dropped/chain/no_drawn_box_left"] == 18
     assert metrics["dropped_boxes/agreement/not_detected"] == 33
     assert (metrics["gain_low"], metrics["gain_high"]) == (-0.004, 0.031)
+    assert (metrics["verdict"], metrics["seeds"], metrics["training_sd"]) == (0, 1, 0.0131)
+    assert [round_summary(low=low, high=0.01 + low).metrics()["verdict"] for low in (0.01, -0.02)] == [1, -1]
     assert (metrics["seconds/train"], metrics["seconds/engine"]) == (300, 25)
     assert (metrics["asked"], metrics["drawn"]) == (90, 90)
 
@@ -327,5 +346,5 @@ def test_the_page_is_whole_and_loads_nothing():
     page.feed(html_summary([round_summary(restored_boxes=21, drawn=70)], {}, "name", {}))
     assert page.text[page.text.index("boxes restored, of these") + 1] == "21"
     assert page.text[page.text.index("instances, not drawn") + 1] == "20 of 90"
-    assert "not a clear difference" in text
+    assert "undecided: the interval includes zero" in text
     assert "Nothing" not in text

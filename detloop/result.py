@@ -22,7 +22,7 @@ Place = str | PathLike[str] | UPath
 """A file or folder: a path, or an fsspec URI (s3://, gs://)."""
 
 ROUND_COLUMNS = (
-    *("round", "ap", "control_ap", "gain", "gain_low", "gain_high"),
+    *("round", "ap", "control_ap", "gain", "gain_low", "gain_high", "seeds", "training_sd"),
     *("mined", "asked", "drawn", "candidates", "kept", "restored_boxes", "wall_s", "engine_s"),
 )
 CANDIDATE_COLUMNS = ("round", "id", "kept", "dropped", "image", "boxes", "drawn_boxes", "uri", "width", "height")
@@ -69,7 +69,8 @@ class Result:
         """A row for each finished round, indexed by round.
 
         Columns: ap and control_ap (COCO AP on the real validation images, as fractions), gain (ap - control_ap) with
-        its 95 % interval gain_low and gain_high, mined (instances), asked and drawn (mined instances requested
+        its 95 % interval gain_low and gain_high, seeds (trainings of each arm), training_sd (estimated standard
+        deviation of AP between training seeds), mined (instances), asked and drawn (mined instances requested
         and drawn over all candidates), candidates, kept, restored_boxes, wall_s, engine_s, and ``seconds_<stage>`` for
         each stage.
         """

@@ -91,6 +91,7 @@ def test_a_run_gives_its_table_and_metrics(result):
     row = result.rounds.loc[1]
     assert (row.ap, row.control_ap, row.gain) == (stored["ap"], stored["control_ap"], stored["gain"])
     assert [row.gain_low, row.gain_high] == stored["gain_ci95"]
+    assert (row.seeds, row.training_sd) == (1, stored["training_sd"])
     assert (row.mined, row.candidates, row.kept) == (stored["mined"], stored["candidates"], stored["kept"])
     assert row.seconds_train == stored["seconds"]["train"]
     assert result.metrics == known["metrics"]

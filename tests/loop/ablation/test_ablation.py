@@ -29,6 +29,7 @@ from loop.ablation.table import AblationTable, TrialResult, csv_table, json_rows
 from loop.cache import Remembered
 from loop.config import SCHEMA, ConfigError, LoopConfig
 from loop.driver import run
+from loop.hosting.records import Platform
 from loop.progress import Reporter
 from loop.tracking import flatten
 
@@ -87,6 +88,7 @@ def test_axes_are_crossed_with_the_arms(asked):
         ({"axes": {"mixing.p": [0.5, 2]}}, r"arm 'mixing.p=2', cannot be used:\n  mixing.p: .* seen: 2"),
         ({"arms": {"one": {"seed": 3}}}, "an arm cannot set seed"),
         ({"arms": {"one": {"tracking.uri": "x"}}}, "an arm cannot set tracking.uri"),
+        ({"axes": {"evaluation.seeds": [1, 3]}}, "an arm cannot set evaluation.seeds"),
         ({"arms": {"a b": {}, "a, b": {}}}, "names of arms must differ in more than punctuation"),
         ({"seeds": [1, 1], "arms": {"one": {}}}, "each seed may occur once"),
         ({"seeds": [0]}, "give arms, or axes, or both"),
@@ -96,6 +98,13 @@ def test_axes_are_crossed_with_the_arms(asked):
 def test_what_is_wrong_in_an_ablation_is_said(asked, question, message):
     with pytest.raises(ConfigError, match=message):
         asked(question)
+
+
+def test_each_run_of_an_ablation_has_one_training_seed(asked):
+    ablation = asked({"seeds": [4, 2], "arms": {"real": {}}}, "evaluation.seeds=3", "evaluation.bootstrap_draws=200")
+    assert [(one.config.evaluation.seeds, one.config.evaluation.bootstrap_draws) for one in ablation.trials] == [
+        (1, 200)
+    ] * 2
 
 
 def test_a_config_of_a_run_is_asked_for():
@@ -152,6 +161,16 @@ def test_the_table_is_markdown_in_points_and_csv_in_fractions(table):
     runs = json.loads(json_rows(table))
     assert runs[3] == {"arm": "all", "seed": 0, "steps": 600, "metrics": {"AP": 0.43, "AP50": 0.86}}
     assert "| all | 3 | 90.0 |" in markdown(replace(table, metric="AP50"))
+
+
+def test_a_table_of_runs_on_different_platforms_warns(table):
+    here = Platform(device="cpu", model="A", precision="float32", libraries={"torch": "2.9"})
+    alike = replace(table, results=tuple(replace(one, trained_on=(here,)) for one in table.results))
+    assert "Warning" not in markdown(alike)
+    other = replace(table.results[0], trained_on=(here, replace(here, precision="bfloat16")))
+    said = markdown(replace(alike, results=(*alike.results[1:], other)))
+    assert "the runs were not trained alike" in said
+    assert "number format: float32 and bfloat16" in said
 
 
 def test_the_picture_has_a_line_for_each_arm(table):

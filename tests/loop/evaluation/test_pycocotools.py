@@ -13,6 +13,7 @@ from upath import UPath
 
 from actors.records import Detections
 from loop.data.config import DataConfig
+from loop.data.export import export
 from loop.data.importing import import_data
 from loop.evaluation.coco import evaluate
 
@@ -38,9 +39,13 @@ def folder_of(truth, ids, folder):
     return folder
 
 
+def imported(folder):
+    return import_data(DataConfig(format="coco", root=str(folder)), UPath(folder), 0)
+
+
 def ours(folder, rows):
     """Our figures of the detections ``rows`` in the val images of ``folder``."""
-    data = import_data(DataConfig(format="coco", root=str(folder)), UPath(folder), 0)
+    data = imported(folder)
     tree = json.loads((folder / "annotations/val.json").read_text())
     label = {one["id"]: data.classes.index(one["name"]) for one in tree["categories"]}
     by_name = {one["file_name"]: [row for row in rows if row["image_id"] == one["id"]] for one in tree["images"]}
@@ -105,6 +110,21 @@ def test_areas_of_masks_give_the_figures_of_pycocotools(tmp_path):
     of_boxes = ours(folder_of(truth, {one["id"] for one in truth["images"]}, tmp_path), rows)
     assert of_boxes["AP"] == found["AP"]
     assert abs(of_boxes["AP_medium"] - found["AP_medium"]) > 0.01
+
+
+def test_areas_survive_an_export_and_are_part_of_the_identity(tmp_path):
+    truth, _ = made(np.random.default_rng(1))
+    data = imported(folder_of(truth, {one["id"] for one in truth["images"]}, tmp_path / "a"))
+    out = UPath(tmp_path / "b")
+    export(data.splits["train"], [], data.classes, out, "coco", {"val": data.splits["val"]}, data.synthetic)
+    again = imported(out)
+    areas, expected = ({Path(one.uri).name: one.areas for one in of.splits["val"]} for of in (again, data))
+    assert areas.keys() == expected.keys()
+    assert all(areas[name] == pytest.approx(expected[name], abs=1e-3) for name in areas)
+    assert data.splits["train"][0].areas == ()  # those of the boxes
+    truth["annotations"][0]["area"] += 5
+    other = imported(folder_of(truth, {one["id"] for one in truth["images"]}, tmp_path / "c"))
+    assert other.identity()["val"] != data.identity()["val"]
 
 
 def test_a_result_file_gives_the_figures_of_pycocotools(tmp_path):

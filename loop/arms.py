@@ -73,7 +73,7 @@ class Trainings:
         continues = self.config.training.start == "previous"
         return tuple(
             self.arm(
-                place / f"seed_{seed + 1}" if seed else place,
+                seed_place(place, seed),
                 number,
                 seed=seed,
                 label=self._label("round", number, seed),
@@ -251,6 +251,11 @@ class Trainings:
         detector = with_contents(self.config.detector.model_dump(mode="json", exclude_defaults=True))
         schedule = [self._seed(number, seed), self._rounds_apart(number), self._num_workers]
         return digest([training, detector, platform, *schedule, list(self.data.classes), _digest(self.data)])
+
+
+def seed_place(place: UPath, seed: int) -> UPath:
+    """The folder of a training of the loop, for a training seed counted from 0, in the folder ``place`` of its round."""
+    return place / f"seed_{seed + 1}" if seed else place
 
 
 def with_contents(options: Plain) -> Plain:

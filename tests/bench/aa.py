@@ -1,9 +1,11 @@
 """How often the verdict of a run is wrong: control against control, the same method with other training seeds.
 
-``python tests/bench/aa.py train world [--num 12] [--root DIR]`` trains controls and stores their detections below the
-root; started again, it goes on. ``python tests/bench/aa.py judge world`` draws pairs of disjoint groups of controls,
-asks ``loop.evaluation.bootstrap.gain`` for the verdict on each, and writes ``results/aa.json`` and the section of
-``docs/evidence.md``. ``python tests/bench/aa.py prior`` prints the spread between training seeds that the constant
+``python tests/bench/aa.py train SETTING [--num 12] [--root DIR] [--data DIR --weights FILE]`` trains controls and stores
+their detections below the root; started again, it goes on. ``python tests/bench/aa.py judge SETTING ...`` draws pairs
+of disjoint groups of controls, asks ``loop.evaluation.bootstrap.gain`` for the verdict on each, and writes
+``results/aa.json`` and the section of ``docs/evidence.md``.
+
+``python tests/bench/aa.py prior`` prints the spread between training seeds that the constant
 ``loop.evaluation.luck.PRIOR`` holds. It reads the rows of ``gen2det.json`` and ``detdiffusion.json``, none of which
 takes part in the judged pairs.
 """
@@ -36,18 +38,19 @@ RESULTS = Path(__file__).parent / "results"
 FILE = RESULTS / "aa.json"
 SETTINGS = {
     "world": ("quickstart.yaml", "training.steps=400"),
-    "bccd": ("bccd.yaml", "training.steps=600"),
+    "bccd": ("bccd.yaml", "training.start=weights", "training.steps=100", "training.batch_size=8"),
 }
-"""Config and overrides of the controls. Half of the usual steps: their spread is rather larger than usual."""
+"""Config and overrides of the controls. ``world``: half of the quickstart's steps, with a rather larger spread than the
+quickstart's. ``bccd``: a short fine-tuning from ``--weights``."""
 NUM_PAIRS, SEEDS, DRAWS = 20, (1, 2, 3), 1000
 IMAGES_ALONE = Spread(sd=1e-9, dof=1e9)
 """A prior without training luck: the interval then covers the choice of images alone."""
 
 
-def load_setting(name: str, root: str, folder: str | None) -> tuple[LoopConfig, Dataset]:
+def load_setting(name: str, root: str, given: Sequence[str]) -> tuple[LoopConfig, Dataset]:
     """The config and the data of a setting. All its controls have the same images."""
     config, *overrides = SETTINGS[name]
-    overrides += [f"root={root}", "hosting.engine=inline", *([f"data.root={folder}"] if folder else [])]
+    overrides += [f"root={root}", "hosting.engine=inline", *given]
     loaded = anchored(load([CONFIGS / config], overrides))
     return loaded, import_real(loaded)
 
@@ -57,9 +60,9 @@ def place(config: LoopConfig, name: str, seed: int) -> UPath:
     return UPath(config.root) / "aa" / name / f"{seed:03d}"
 
 
-def train(name: str, num_controls: int, root: str, folder: str | None) -> None:
+def train(name: str, num_controls: int, root: str, given: Sequence[str]) -> None:
     """Train the controls of a setting that are missing."""
-    config, data = load_setting(name, root, folder)
+    config, data = load_setting(name, root, given)
     for seed in range(num_controls):
         if not (place(config, name, seed) / "val.npz").exists():
             seeded = config.model_copy(update={"seed": seed})
@@ -67,9 +70,9 @@ def train(name: str, num_controls: int, root: str, folder: str | None) -> None:
             trainings.arm(place(config, name, seed), 0, label=f"control {seed}")
 
 
-def evaluations(name: str, root: str, folder: str | None) -> dict[int, Evaluation]:
+def evaluations(name: str, root: str, given: Sequence[str]) -> dict[int, Evaluation]:
     """The evaluations of the finished controls of a setting, by seed."""
-    config, data = load_setting(name, root, folder)
+    config, data = load_setting(name, root, given)
     files = {seed: place(config, name, seed) / "val.npz" for seed in range(1000)}
     seen = {seed: read_detections(file) for seed, file in files.items() if file.exists()}
     return {seed: evaluate(data.splits["val"], found, data.classes) for seed, found in seen.items()}
@@ -88,9 +91,9 @@ def pairs(seeds: Sequence[int], num_seeds: int) -> Iterator[tuple[list[int], lis
                 yield pair
 
 
-def judge(name: str, root: str, folder: str | None) -> None:
+def judge(name: str, root: str, given: Sequence[str]) -> None:
     """Judge pairs of the finished controls, and write rows and section."""
-    known = evaluations(name, root, folder)
+    known = evaluations(name, root, given)
     results = json.loads(FILE.read_text()) if FILE.exists() else {}
     rows = [_judged(known, pair, num) for num in SEEDS for pair in _first(pairs(list(known), num))]
     aps = {str(seed): round(one.metrics["AP"], 5) for seed, one in known.items()}
@@ -135,15 +138,19 @@ def section(results: Mapping[str, Any]) -> str:
                     sum(not low <= 0 <= high for low, high in (row[key] for row in rows))
                     for key in ("ci95", "of_images")
                 ]
-                cells = (name, num_seeds, len(rows), called[0], called[1], points(half))
+                cells = (name, num_seeds, len(rows), called[0], called[1], points(float(half)))
                 lines.append(f"| {' | '.join(map(str, cells))} |")
-    made = [
-        f"`{name}`: {len(found['controls'])} controls, `configs/{found['setting'][0]}` with {found['setting'][1]}; "
-        f"standard deviation of their AP {points(float(np.std(list(found['controls'].values()), ddof=1)))} points. "
-        f"Made by `uv run python tests/bench/aa.py train {name}` and `judge {name}`."
-        for name, found in results.items()
-    ]
-    return "\n".join([*lines, "", *made])
+    return "\n".join([*lines, "", *(_made(name, found) for name, found in results.items())])
+
+
+def _made(name: str, found: Mapping[str, Any]) -> str:
+    """How the controls of a setting were made, and how much they differ."""
+    aps, (config, *overrides) = list(found["controls"].values()), found["setting"]
+    mean, sd = (points(float(value)) for value in (np.mean(aps), np.std(aps, ddof=1)))
+    return (
+        f"`{name}`: {len(aps)} controls of `configs/{config}` with {', '.join(overrides)}; AP {mean}, standard deviation "
+        f"{sd}. Made by `uv run python tests/bench/aa.py train {name}` and `judge {name}`."
+    )
 
 
 def prior() -> None:
@@ -180,13 +187,17 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=12, help="controls to train")
     parser.add_argument("--root", default="runs", help="storage root")
     parser.add_argument("--data", help="folder of BCCD")
+    parser.add_argument("--weights", help="weights to start from")
     given = parser.parse_args()
+    sets = [
+        f"{key}={value}" for key, value in (("data.root", given.data), ("detector.weights", given.weights)) if value
+    ]
     if given.what == "prior":
         prior()
     elif given.what == "train":
-        train(given.setting, given.num, given.root, given.data)
+        train(given.setting, given.num, given.root, sets)
     else:
-        judge(given.setting, given.root, given.data)
+        judge(given.setting, given.root, sets)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """How often the verdict of a run is wrong: control against control, the same method with other training seeds.
 
-``python tests/bench/aa.py train SETTING [--num 12] [--root DIR] [--data DIR --weights FILE]`` trains controls and stores
-their detections below the root; started again, it goes on. ``python tests/bench/aa.py judge SETTING ...`` draws pairs
-of disjoint groups of controls, asks ``loop.evaluation.bootstrap.gain`` for the verdict on each, and writes
+``python tests/bench/aa.py train SETTING [--num 12] [--root DIR] [--data DIR --weights FILE]`` trains controls and
+stores their detections below the root; started again, it goes on. ``python tests/bench/aa.py judge SETTING ...`` draws
+pairs of disjoint groups of controls, asks ``loop.evaluation.bootstrap.gain`` for the verdict on each, and writes
 ``results/aa.json`` and the section of ``docs/evidence.md``.
 
 ``python tests/bench/aa.py prior`` prints the spread between training seeds that the constant
@@ -148,8 +148,8 @@ def _made(name: str, found: Mapping[str, Any]) -> str:
     aps, (config, *overrides) = list(found["controls"].values()), found["setting"]
     mean, sd = (points(float(value)) for value in (np.mean(aps), np.std(aps, ddof=1)))
     return (
-        f"`{name}`: {len(aps)} controls of `configs/{config}` with {', '.join(overrides)}; AP {mean}, standard deviation "
-        f"{sd}. Made by `uv run python tests/bench/aa.py train {name}` and `judge {name}`."
+        f"`{name}`: {len(aps)} controls of `configs/{config}` with {', '.join(overrides)}; AP {mean}, standard "
+        f"deviation {sd}. Made by `uv run python tests/bench/aa.py train {name}` and `judge {name}`."
     )
 
 

@@ -254,7 +254,7 @@ class Trainings:
 
 
 def seed_place(place: UPath, seed: int) -> UPath:
-    """The folder of a training of the loop, for a training seed counted from 0, in the folder ``place`` of its round."""
+    """The folder of a training with a seed, counted from 0, in the folder ``place`` of its round."""
     return place / f"seed_{seed + 1}" if seed else place
 
 

@@ -58,7 +58,8 @@ BOX, FAR = [10, 10, 50, 50], [200, 200, 240, 240]
 def test_a_perfect_detector_has_ap_one_everywhere():
     truth = [image("a", [BOX, FAR], [0, 1])]
     figures = evaluate(truth, {"a": detections([BOX, FAR], [0, 1], [0.9, 0.8])}, CLASSES).metrics
-    assert figures == pytest.approx(dict.fromkeys(["AP", "AP50", "AP75", "AP_medium", "AP/bolt", "AP/nut"], 1.0))
+    precision, recall = ("AP", "AP50", "AP75", "AP_medium"), ("AR1", "AR10", "AR100", "AR_medium")
+    assert figures == pytest.approx(dict.fromkeys([*precision, *recall, "AP/bolt", "AP/nut"], 1.0))
 
 
 def test_half_the_boxes_found_gives_51_of_101_recall_points():

@@ -7,7 +7,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NewType
 
-from pydantic import ValidationError
 from upath import UPath
 
 from actors.config import Config
@@ -21,6 +20,7 @@ Checkpoint = NewType("Checkpoint", str)
 """Path or fsspec URI of a checkpoint, as a type of its own so that other paths are not mistaken for one."""
 
 FORMAT_VERSION = 1
+MAX_HEADER_BYTES = 100_000_000  # that safetensors reads
 KEY = "detloop"  # a single metadata entry: safetensors does not keep the order of several
 
 
@@ -52,19 +52,42 @@ def write_checkpoint(uri: str, header: Header, tensors: Mapping[str, "Tensor"]) 
 
 def read_checkpoint(uri: str) -> tuple[Header, dict[str, "Tensor"]]:
     """Header and tensors on the CPU. Raises FileNotFoundError, or ValueError if it is no checkpoint of detloop."""
+    header, tensors = read_tensors(uri)
+    if header is None:
+        raise ValueError(f"{uri}: not a checkpoint of detloop (it has no header); give a file that it wrote")
+    return header, tensors
+
+
+def read_tensors(uri: str) -> tuple[Header | None, dict[str, "Tensor"]]:
+    """Header and tensors on the CPU of a .safetensors file; no header if detloop did not write it.
+
+    Raises FileNotFoundError, or ValueError if it is no such file or of another version.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    data = UPath(uri).read_bytes()
     try:
-        tensors = load(data)
-        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
-        header = Header.model_validate_json(metadata[KEY])
-    except (SafetensorError, KeyError, ValidationError) as error:
+        tensors = load(UPath(uri).read_bytes())
+    except SafetensorError as error:
         raise ValueError(f"{uri}: not a checkpoint of detloop ({error!r}); give a file that it wrote") from error
-    if header.version != FORMAT_VERSION:
+    return read_header(uri), tensors
+
+
+def read_header(uri: str) -> Header | None:
+    """The header of a .safetensors file; None if detloop did not write it.
+
+    Raises FileNotFoundError, or ValueError if it is no such file or of another version.
+    """
+    try:
+        with UPath(uri).open("rb") as file:
+            num_bytes = min(int.from_bytes(file.read(8), "little"), MAX_HEADER_BYTES)
+            metadata = json.loads(file.read(num_bytes)).get("__metadata__") or {}
+        header = Header.model_validate_json(metadata[KEY]) if KEY in metadata else None
+    except (ValueError, AttributeError) as error:  # pydantic and JSON raise ValueErrors
+        raise ValueError(f"{uri}: not a checkpoint of detloop ({error!r}); give a file that it wrote") from error
+    if header and header.version != FORMAT_VERSION:
         raise ValueError(f"{uri}: checkpoint format {header.version}; this version of detloop reads {FORMAT_VERSION}")
-    return header, tensors
+    return header
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -71,6 +71,9 @@ class Trainings:
         With ``training.start: previous`` each continues from the one of ``starts`` with its own seed.
         """
         continues = self.config.training.start == "previous"
+        if not (place / "train.json").exists():
+            for warning in self.mix(place, number, mixing=mixing, pool=pool).mixture().warnings():
+                self.reporter.warn(warning)
         return tuple(
             self.arm(
                 seed_place(place, seed),
@@ -206,8 +209,6 @@ class Trainings:
         return Arm(checkpoint=job.checkpoint, trained=trained, seen=read_detections(place / "val.npz"), evaluated=cost)
 
     def _train(self, job: TrainJob, label: str) -> TrainResult:
-        for warning in job.mixture().warnings():
-            self.reporter.warn(warning)
         with self.reporter.stage(f"train {label}", self.config.training.steps) as progress:
             result = train(job, self.config.hosting, lambda now: progress.reach(now.step, f"loss {now.loss:.2f}"))
             progress.reach(

@@ -7,12 +7,12 @@ import yaml
 from upath import UPath
 
 from actors.config import Config, Need
-from actors.storage import is_local, read_record
+from actors.storage import is_local
+from loop import duration
 from loop.config import LoopConfig
 from loop.cross_fit import check_num_folds
 from loop.data.importing import import_data
 from loop.state import RunFolder
-from loop.training.job import TrainResult
 
 BYTES_A_PIXEL = 2.0
 """Upper estimate for a lossless picture: candidates of BCCD take 1.0, of the world 1.3, of DeepPCB 0.2."""
@@ -60,7 +60,7 @@ def describe(config: LoopConfig) -> str:
         "included (finished ones are reused)",
         **_listed("note", _advice(config, counts) if config.rounds else ()),
         "disk": f"up to {disk_mb:.0f} MB of candidates",
-        "time": _time(config, num_trainings),
+        "time": duration.told(config, num_trainings, num_candidates),
         **_needs(config),
     }
     text = "\n".join(f"{key:<12} {value}" for key, value in rows.items())
@@ -167,19 +167,3 @@ def _count(config: LoopConfig) -> Counts:
     boxes = sum(int((~image.annotation.ignore).sum()) for image in train)
     dropped = f"; {len(data.report.dropped)} boxes or images left out (detloop data validate says which)"
     return Counts(images=images, pixels=pixels, boxes=boxes, note=dropped if data.report.dropped else "")
-
-
-def _time(config: LoopConfig, num_trainings: int) -> str:
-    """An estimate from finished rounds with the same detector below this root, if there are any."""
-    rates = [
-        read_record(file, TrainResult).images_per_s
-        for run in UPath(config.root).glob("*/config.json")
-        if RunFolder(run.parent).config().detector == config.detector
-        for file in run.parent.glob("rounds/*/train.json")
-    ]
-    if not rates:
-        return "unknown: no round with this detector has been trained below this root; a run shows its images/s"
-    training_s = num_trainings * config.training.steps * config.training.batch_size / max(rates)
-    return (
-        f"about {training_s / 60:.0f} min of training at {max(rates):.0f} images/s, as in earlier runs below this root"
-    )

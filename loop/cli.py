@@ -103,18 +103,34 @@ def check(configs: Configs, overrides: Overrides) -> None:
 def init(
     folder: Annotated[Path, typer.Argument(help="Folder of a labelled data set.")],
     out: Annotated[Path, typer.Option(help="Config file to write. It must not exist.")] = Path("detloop.yaml"),
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Weights to start from: a release of ultralytics, a .safetensors or .pt file, or none. "
+            "Default: yolo11n.pt, unless it cannot be downloaded.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Inspect a folder of labelled images and write a commented config for it.
 
-    Exit status: 0 when the config is written; 2 when the folder holds no data of a known format or the file exists.
+    Exit status: 0 when the config is written; 2 when the folder holds no data of a known format, there are no such
+    weights, or the file exists.
     """
     from upath import UPath
 
-    from loop.data.init_config import starter_config
+    from actors.detectors.ultralytics.component import UltralyticsConfig
+    from loop.data.init_config import render
+    from loop.data.survey import describe
 
     if out.exists():
         raise FileExistsError(f"{out} exists already; name another file with --out")
-    out.write_text(starter_config(UPath(folder), str(out)))
+    found = describe(UPath(folder))
+    starter = UltralyticsConfig.starter(weights)
+    out.write_text(render(found, str(out), starter))
+    if starter.note:
+        typer.echo(f"Note: {starter.note}.")
     typer.echo(f"{out} written. Next: detloop check {out}, then detloop run {out}")
 
 

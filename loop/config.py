@@ -93,7 +93,13 @@ class MixingConfig(Config):
     """Ratio of real and synthetic images in the batches (Gen2Det, Sec. 3.3)."""
 
     p: Share = 0.2
-    """Share of synthetic images; 0 trains on the real images alone."""
+    """Share of synthetic images, at most; 0 trains on the real images alone."""
+    max_repeats: float | None = Field(1.0, gt=0.0)
+    """How often each synthetic image is shown, at most, for each time that the control shows a real one. p is lowered
+    where the pool is too small for it. null: no limit."""
+    min_pool: int = Field(5, ge=1)
+    """With fewer synthetic images no detector is trained: the round's detector is the control, and no gain is
+    reported."""
     mode: Literal["batch", "share"] = "batch"
     """batch: a batch is synthetic as a whole with probability p. share: a share p of every batch is synthetic."""
 

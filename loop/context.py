@@ -27,5 +27,6 @@ class RoundResult:
     state: State
     mined: Mined
     pooled: Pooled
-    arms: tuple[Arm, ...]  # the loop's detectors, one for each training seed
+    arms: tuple[Arm, ...]  # the loop's detectors, one for each training seed; the controls, if none was trained
     controls: tuple[Arm, ...]  # likewise
+    not_trained: str = ""  # why no detector was trained; empty if they were

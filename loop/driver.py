@@ -21,6 +21,7 @@ from loop.hosting.launch import nodes
 from loop.hosting.placement import without_gpu
 from loop.keep import Fate
 from loop.progress import Reporter
+from loop.report.control import report_control
 from loop.report.fit_sheet import fit_sheet
 from loop.report.round import report_round
 from loop.report.run import report_run
@@ -81,7 +82,9 @@ def anchored(config: LoopConfig) -> LoopConfig:
 
 
 def _rounds(loop: Loop, tracker: Tracker) -> None:
-    detectors = tuple(arm.checkpoint for arm in loop.trainings.controls(0))
+    controls = loop.trainings.controls(0)
+    report_control(loop, controls[0])
+    detectors = tuple(arm.checkpoint for arm in controls)
     state = State(round=0, detectors=detectors, generator=None, pool=())
     for _ in range(loop.config.rounds):
         result = run_round(loop, state)

@@ -37,7 +37,8 @@ class Mixture:
     In mode ``batch`` a whole batch is synthetic with probability p, as in the paper. In mode ``share`` a share p of
     every batch is synthetic, rounded so that the total is off by at most half an image after any number of steps.
     Real images and pool each have an order of their own, reshuffled for every pass. With an empty pool all images
-    are real, and ``realised_p`` is 0.
+    are real, and ``realised_p`` is 0. Where the pool is too small for ``mixing.p``, p is lowered until no synthetic
+    image is shown more than ``mixing.max_repeats`` times as often as the control shows a real one.
 
     Raises ValueError if there is no real image.
     """
@@ -61,10 +62,26 @@ class Mixture:
     def _count(self) -> NDArray[np.int64]:
         if self.mixing.mode == "batch":
             draws = np.random.default_rng(derive_seed(self.seed, "kind")).random(self.num_steps)
-            return np.where(draws < self.mixing.p, np.int64(self.batch_size), np.int64(0))
-        wanted = self.mixing.p * self.batch_size * np.arange(self.num_steps + 1)
-        so_far: NDArray[np.int64] = np.floor(wanted + 0.5).astype(np.int64)
+            num_batches = min(int((draws < self.p).sum()), self._most_draws // self.batch_size)
+            ranks = draws.argsort(kind="stable").argsort(kind="stable")
+            return np.where(ranks < num_batches, np.int64(self.batch_size), np.int64(0))
+        wanted = self.p * self.batch_size * np.arange(self.num_steps + 1)
+        so_far: NDArray[np.int64] = np.minimum(np.floor(wanted + 0.5).astype(np.int64), self._most_draws)
         return so_far[1:] - so_far[:-1]
+
+    @property
+    def p(self) -> float:
+        """The share of synthetic images that is aimed at: ``mixing.p``, or what the pool allows."""
+        return min(self.mixing.p, self._most_share)
+
+    @property
+    def _most_share(self) -> float:
+        repeats = self.mixing.max_repeats
+        return 1.0 if repeats is None else min(repeats * self.num_synthetic / self.num_real, 1.0)
+
+    @property
+    def _most_draws(self) -> int:
+        return int(self._most_share * self.num_steps * self.batch_size + 1e-6)
 
     @property
     def num_synthetic_draws(self) -> int:
@@ -82,17 +99,25 @@ class Mixture:
         return self.num_synthetic_draws / (self.num_steps * self.batch_size)
 
     def warnings(self) -> list[str]:
-        """One line if each synthetic image is shown more often than a real image is to the control."""
+        """One line if the pool is too small for ``mixing.p``: p is lowered, or images are shown too often."""
         if not self.num_synthetic:
             return []
-        each = self.num_synthetic_draws / self.num_synthetic
-        of_control = self.num_steps * self.batch_size / self.num_real
-        warning = (
-            f"{self.num_synthetic} synthetic images make up {self.realised_p:.0%} of the training: each is shown "
-            f"{each:.0f} times, each real image of the control {of_control:.0f} times; the detector can memorise them "
-            "(lower mixing.p, raise generation.copies, or relax the filters)"
+        num_draws = self.num_steps * self.batch_size
+        each = self.mixing.p * num_draws / self.num_synthetic
+        of_control = num_draws / self.num_real
+        often = f"each {each:.0f} times, and the control shows each real image {of_control:.0f} times"
+        remedy = "raise generation.copies, or relax the filters"
+        if self.p < self.mixing.p:
+            lowered = (
+                f"mixing.p is lowered from {self.mixing.p:g} to {self.p:.2g}: it would show {self.num_synthetic} "
+                f"synthetic images {often} (mixing.max_repeats; for a larger share {remedy})"
+            )
+            return [lowered]
+        memorised = (
+            f"{self.num_synthetic} synthetic images make up {self.realised_p:.0%} of the training: it shows {often}; "
+            f"the detector can memorise them (set mixing.max_repeats: 1.0, {remedy})"
         )
-        return [warning] if each > of_control else []
+        return [memorised] if each > of_control else []
 
     def batch(self, step: int, rank: int = 0, world_size: int = 1) -> list[Draw]:
         """The part of worker ``rank`` of ``world_size`` in ``step``: every ``world_size``-th image of the batch."""

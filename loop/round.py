@@ -3,21 +3,29 @@
 Each step writes a record into the round's folder. A step whose record exists is skipped.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
+
+from upath import UPath
+
 from actors.attributes import attributes, difficulties
+from actors.checkpoint import Checkpoint
 from actors.fitting import Fitted
-from actors.records import Lineage
+from actors.records import Lineage, Sample
 from actors.rows import Row
 from actors.seeds import derive_seed
-from actors.storage import exclusive
+from actors.storage import exclusive, write_bytes, write_record
 from loop import mining, stages
 from loop.adapters import Sources
+from loop.arms import Arm, seed_place
 from loop.cache import shared_place
+from loop.config import MixingConfig
 from loop.context import Loop, RoundResult
 from loop.cross_fit import detect_unseen
 from loop.evaluation import counts
 from loop.keep import Fate, keep_failed
 from loop.progress import StageProgress
-from loop.state import Mined, Pooled, State, once
+from loop.state import Cost, Mined, Pooled, State, once
 
 
 def run_round(loop: Loop, state: State) -> RoundResult:
@@ -33,10 +41,42 @@ def run_round(loop: Loop, state: State) -> RoundResult:
     kept = stages.keep(judged, config, str(place))
     pooled = once(place / "pool.json", Pooled, lambda: run_stream(loop, state, kept))  # runs the stream
     pool = (*state.pool, *loop.folder.samples(number, Fate.KEPT))
-    arms = loop.trainings.arms(place, number, mixing=config.mixing, pool=pool, starts=state.detectors)
+    lack = too_small(pool, config.mixing)
+    arms = (
+        keep_controls(loop, number, lack)
+        if lack
+        else loop.trainings.arms(place, number, mixing=config.mixing, pool=pool, starts=state.detectors)
+    )
     controls = loop.trainings.controls(number)
     after = state.next(detectors=tuple(arm.checkpoint for arm in arms), generator=generator, pool=pool)
-    return RoundResult(state=after, mined=mined, pooled=pooled, arms=arms, controls=controls)
+    return RoundResult(state=after, mined=mined, pooled=pooled, arms=arms, controls=controls, not_trained=lack)
+
+
+def too_small(pool: Sequence[Sample], mixing: MixingConfig) -> str:
+    """The reason why a pool is not trained on; empty if it is."""
+    if len(pool) >= mixing.min_pool:
+        return ""
+    return f"the pool holds {len(pool)} synthetic images, fewer than mixing.min_pool ({mixing.min_pool})"
+
+
+def keep_controls(loop: Loop, number: int, reason: str) -> tuple[Arm, ...]:
+    """The controls as the detectors of round ``number``, at no cost.
+
+    On real images alone the same detectors would be trained, since no earlier round had a pool either.
+    """
+    loop.reporter.warn(f"round {number} trains no detector and keeps the control: {reason}")
+    controls = enumerate(loop.trainings.controls(number))
+    return tuple(_copied(control, seed_place(loop.folder.round(number), seed)) for seed, control in controls)
+
+
+def _copied(control: Arm, place: UPath) -> Arm:
+    """The control in the folder ``place``, as if trained there in no time."""
+    copy = Checkpoint(str(place / "detector.safetensors"))
+    write_bytes(UPath(copy), UPath(control.checkpoint).read_bytes())
+    trained = replace(control.trained, checkpoint=copy, launch_s=0.0, training_s=0.0)
+    write_record(place / "train.json", trained)
+    free = Cost(seconds={"inspect": 0.0}, wall_s=0.0, engine_s=0.0, num_items=0)
+    return replace(control, checkpoint=copy, trained=trained, evaluated=free)
 
 
 def mine(loop: Loop, state: State) -> Mined:

@@ -198,6 +198,27 @@ def test_check_lists_the_weights_that_detectors_start_from(detloop, tmp_path):
     assert "note         training.start: scratch does not use detector.weights" in unused
 
 
+def test_check_estimates_the_time_from_model_and_sizes_before_a_first_run(detloop, small_model, tmp_path):
+    def minutes(*changes):
+        arguments = [part for one in (f"root={tmp_path}", *changes) for part in ("--set", one)]
+        said = re.search(r"\ntime +about (\d+) min of training on an idle", detloop("check", QUICKSTART, *arguments)[1])
+        return int(said[1]) if said else None
+
+    few, more = minutes("training.steps=8000"), minutes("training.steps=16000")
+    assert more == pytest.approx(2 * few, abs=1)
+    assert minutes("training.steps=8000", "detector.image_size_px=256") > 2 * few
+    assert minutes("training.steps=8000", "detector.model=yolo11s.yaml") > 1.5 * few
+    assert minutes(f"detector.model={small_model}") is None  # unknown
+    assert minutes("hosting.train.num_gpus=1") is None
+
+
+@pytest.mark.parametrize("name", ["yolov5n.pt", "yolo11n-seg.pt"])
+def test_check_refuses_a_name_that_is_no_release_of_a_detector(detloop, name):
+    status, _, said = detloop("check", QUICKSTART, "--set", f"detector.weights={name}", "--set=training.start=weights")
+    assert status == 2
+    assert f"detector.weights: no file {name}, and it is" in said
+
+
 def test_check_says_when_there_are_too_few_validation_images(detloop):
     plans = {num: detloop("check", QUICKSTART, "--set", f"data.world.val={num}")[1] for num in (19, 20)}
     assert "note         with 19 validation images the interval of the gain is unreliable" in plans[19]
@@ -207,7 +228,7 @@ def test_check_says_when_there_are_too_few_validation_images(detloop):
 @pytest.mark.parametrize("name", ["bccd", "deeppcb"])
 def test_init_writes_a_config_that_check_accepts(detloop, real_data, tmp_path, name):
     out = tmp_path / "mine.yaml"
-    status, said, _ = detloop("init", real_data / name, "--out", out)
+    status, said, _ = detloop("init", real_data / name, "--weights", "none", "--out", out)
     assert (status, f"Next: detloop check {out}" in said) == (0, True)
     config = load([out])
     assert config.data.root == str(real_data / name)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -20,12 +21,16 @@ from PIL import Image
 from rich.console import Console
 from upath import UPath
 
+from actors.checkpoint import read_checkpoint, write_checkpoint
 from actors.storage import exclusive
 from loop import arms, driver
+from loop.check import describe
 from loop.config import HostingConfig, LoopConfig
 from loop.driver import run
 from loop.hosting.placement import Node, unplaced
 from loop.progress import Reporter
+from loop.state import RunFolder
+from loop.tracking import _client, local_store
 
 STAGES = {"mine", "generate", "inspect", "judge", "keep", "train", "evaluate"}
 OTHER_BATCHES = {"generate": {"batch_size": 3}, "inspect": {"batch_size": 5}, "judge": {"batch_size": 1}}
@@ -48,6 +53,12 @@ def start(tree, root, **changes):
 
 def read(file):
     return json.loads(file.read_text())
+
+
+def of_mlflow(run_folder):
+    """The MLflow runs of a run and of its rounds."""
+    client = _client(local_store(str(run_folder.parent)))
+    return client.search_runs([read(run_folder / "mlflow.json")["experiment"]])
 
 
 def digest(file):
@@ -253,15 +264,62 @@ def test_p_of_zero_equals_the_real_only_run_bit_for_bit_and_its_control_is_not_t
     assert figures(real_only)[0]["gain"] == 0
 
 
-def test_that_all_candidates_were_dropped_is_told_before_the_training(easy_config, new_root):
+def test_a_round_without_a_pool_trains_nothing_and_says_why(easy_config, new_root):
     """At an IoU of 1 the detector agrees with nothing that was drawn."""
-    changes = {"rounds": 1, "training__steps": 2, "training__epoch_steps": 2}
+    changes = {"rounds": 1, "training__steps": 2, "training__epoch_steps": 2, "evaluation__seeds": 2}
     folder, said = start(easy_config, new_root(), **changes, filters=[{"kind": "agreement", "iou_threshold": 1.0}])
     (warning,) = [line for line in said.splitlines() if "candidates were kept" in line]
     (num_dropped,) = figures(folder)[0]["dropped"].values()
     assert warning.startswith(f"warning: 0 of {num_dropped} candidates were kept;")
     assert f"dropped for chain: no_drawn_box_left ({num_dropped});" in warning
-    assert said.index(warning) < said.index("\ntrain round 1")
+    reason = "the pool holds 0 synthetic images, fewer than mixing.min_pool (5)"
+    assert f"warning: round 1 trains no detector and keeps the control: {reason}" in said
+    assert "\ntrain round 1" not in said
+    assert "[0.0, 0.0]" not in said
+    assert f"Round 1 trained no detector: {reason}." in said
+    (row,) = figures(folder)
+    assert (row["not_trained"], row["ap"]) == (reason, row["control_ap"])
+    assert read(folder / "summary.json")["rounds"][0]["seconds"]["train"] == 0
+    assert "not trained" in (folder / "summary.html").read_text()
+    controls = (folder.parent / "controls").glob("*/detector.safetensors")
+    of_round = [folder / place / "detector.safetensors" for place in ("rounds/001", "rounds/001/seed_2")]
+    assert sorted(map(digest, of_round)) == sorted(map(digest, controls))
+    logged = {key for run in of_mlflow(folder) for key in run.data.metrics}
+    assert "trained" in logged
+    assert not {"gain", "gain_low", "gain_high"} & logged
+
+
+def test_how_many_tensors_of_the_weights_were_taken_is_told(folder, easy_config, new_root, tmp_path):
+    checkpoint = folder / "rounds/001/detector.safetensors"
+    for classes, num_fresh in ((("blue", "red"), 0), (("red", "blue"), 6)):
+        header, tensors = read_checkpoint(str(checkpoint))
+        weights = str(tmp_path / f"{classes[0]}.safetensors")
+        write_checkpoint(weights, header.model_copy(update={"classes": classes}), tensors)
+        detector = {**easy_config["detector"], "weights": weights}
+        training = {**easy_config["training"], "start": "weights", "steps": 2, "epoch_steps": 2}
+        run_folder, said = start(easy_config, new_root(), rounds=0, detector=detector, training=training)
+        (line,) = [line for line in said.splitlines() if line.startswith("weights: ")]
+        num_loaded = len(tensors) - num_fresh
+        told = "6 start fresh (6 of the head, for other classes)" if num_fresh else "none starts fresh"
+        assert line == f"weights: {num_loaded} of {len(tensors)} tensors from {weights}, {told}"
+        assert line.removeprefix("weights: ") in (run_folder / "summary.html").read_text()
+        assert read(run_folder / "summary.json")["weights"]["loaded"] == num_loaded
+        assert [run.data.metrics["weights/loaded"] for run in of_mlflow(run_folder)] == [num_loaded]
+
+
+def test_check_estimates_the_time_from_earlier_rounds(folder):
+    said = describe(RunFolder(UPath(folder)).config())
+    trained, drawn = r"about 1 min of training at \d+ images/s", "about 1 min to draw and judge candidates at "
+    assert re.search(rf"\ntime +{trained}, as in earlier runs here; {drawn}", said)
+
+
+def test_a_control_that_finds_nothing_is_told_before_anything_is_generated(two_rounds, easy_config, new_root):
+    changes = {"rounds": 1, "training__steps": 2, "training__epoch_steps": 2, "training__overrides": {"lr0": 1e-9}}
+    _, said = start(easy_config, new_root(), **changes)
+    warning = "warning: the control finds nothing yet (AP50 0."
+    assert warning in said
+    assert said.index(warning) < said.index("\nmine ")
+    assert warning not in two_rounds[1]
 
 
 PAINTER = {"kind": "crop", "size_px": 16, "channels": [8, 16], "fit_steps": 6, "fit_batch_size": 4}

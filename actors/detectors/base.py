@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from pydantic import Field
 
-from actors.checkpoint import Checkpoint, Header, LoadedWeights, read_checkpoint, transfer, write_checkpoint
+from actors.checkpoint import (
+    Checkpoint,
+    Header,
+    LoadedWeights,
+    read_checkpoint,
+    read_tensors,
+    transfer,
+    write_checkpoint,
+)
 from actors.config import Component
 from actors.detector_loss import DetectorLoss
 from actors.images import Pixels
@@ -38,12 +46,18 @@ class Detector(Protocol):
         ...
 
 
+SCRATCH = "none"
+"""In the place of weights: start from random ones."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Starter:
     """The lines of YAML that ``detloop init`` writes for a family; comments follow ``##``."""
 
     section: str  # of the section detector, but for image_size_px
     overrides: str  # value of training.overrides
+    weights: str | None  # that the section names to start from; None: random ones
+    note: str  # for the user, on weights that could not be had; may be empty
 
 
 class DetectorBase(Component):
@@ -57,8 +71,6 @@ class DetectorBase(Component):
     """Dotted name of the module that trains the family; it is imported by the loop."""
     libraries: ClassVar[tuple[str, ...]] = ()
     """Distributions besides torch whose versions affect a training: one with other versions is not reused."""
-    starter: ClassVar[Starter | None] = None
-    """The part of ``detloop init`` that depends on the family; None where it cannot write such a config."""
 
     model: str
     """Architecture, by the name that the family knows it by."""
@@ -71,6 +83,15 @@ class DetectorBase(Component):
     max_detections: int = Field(300, ge=1)
     """Detections reported for an image, strongest first."""
 
+    @classmethod
+    def starter(cls, weights: str | None = None) -> Starter:  # noqa: ARG003 - for families
+        """The part of ``detloop init`` that depends on the family.
+
+        ``weights`` are a release, a file or ``SCRATCH``; None: the family's default release if it can be had, else
+        ``SCRATCH``. Raises ValueError where the family cannot write such a config, or there are no such weights.
+        """
+        raise ValueError(f"no config can be written for the detectors of {cls.__name__}: it has no starter")
+
     # For every family to answer
 
     @abstractmethod
@@ -79,6 +100,10 @@ class DetectorBase(Component):
 
         Raises ValueError or FileNotFoundError where there is no such architecture or it does not take the image size.
         """
+
+    def gflops(self) -> float | None:
+        """Billions of floating-point operations of a forward pass of one image; None where that is unknown."""
+        return None
 
     @abstractmethod
     def head(self, network: "nn.Module") -> str:
@@ -115,11 +140,14 @@ class DetectorBase(Component):
     # The same for every family
 
     def read_weights(self) -> tuple[tuple[str, ...], "dict[str, Tensor]"]:
-        """Class names and tensors of ``weights``: here, one of our checkpoints. Families add their own releases."""
+        """Class names and tensors of ``weights``: one of our checkpoints, or plain tensors without class names.
+
+        Families add their own releases.
+        """
         if not self.weights:
             raise ValueError("detector.weights: training.start is weights, but no weights are named")
-        header, tensors = read_checkpoint(self.weights)
-        return header.classes, tensors
+        header, tensors = read_tensors(self.weights)
+        return header.classes if header else (), tensors
 
     def load_weights(self, network: "nn.Module", classes: Sequence[str]) -> LoadedWeights:
         """Give ``network``, which detects ``classes``, the weights of ``weights`` wherever they fit, in place.

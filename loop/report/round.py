@@ -33,6 +33,9 @@ def report_round(loop: Loop, result: RoundResult, tracker: Tracker) -> None:
     _write(place, measured, row, pictures)
     _warn_of_platforms(loop, result)
     score = f", YOLO score {points(measured.drawn['yolo_score'])}" if "yolo_score" in measured.drawn else ""
+    if result.not_trained:
+        loop.reporter.say(f"round {number}: not trained, control {points(row.control_ap)} (points)\n")
+        return
     loop.reporter.say(f"round {number}: AP {points(row.ap)}, control {points(row.control_ap)}{score} (points)\n")
 
 

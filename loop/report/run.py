@@ -11,6 +11,7 @@ from loop.context import Loop
 from loop.cross_fit import fold_arms
 from loop.evaluation.coco import Repeated, evaluate
 from loop.hosting.records import Platform
+from loop.report.control import control_weights, told_weights
 from loop.report.manifest import manifest
 from loop.report.page import html_summary
 from loop.report.pictures import figures
@@ -32,6 +33,8 @@ def report_run(loop: Loop, tracker: Tracker) -> None:
     tracker.log_files(files)
     if not rounds:
         tracker.log_figures({f"control_{key}": value for key, value in facts["metrics"]["control"].items()})
+    if taken := control_weights(loop):
+        tracker.log_figures({f"weights/{outcome}": number for outcome, number in taken.items()})
     loop.reporter.say(rounds_table(rounds))
     ap, seconds = facts["metrics"]["control"]["AP"], sum(facts["control_seconds"].values())
     loop.reporter.say(f"control: AP {points(ap)}, {seconds:.0f} s, trained once for all runs")
@@ -45,6 +48,7 @@ def _summarise(loop: Loop, rounds: Sequence[RoundSummary]) -> dict[str, Any]:
         rounds, name=config.name, fingerprint=config.fingerprint(), seed=config.seed, steps=config.training.steps
     )
     facts["control_seconds"] = arm_seconds(controls)
+    facts["weights"] = control_weights(loop)
     if config.mining.cross_fit and config.rounds:
         facts["cross_fit_seconds"] = [arm_seconds([fold]) for fold in fold_arms(loop.trainings.for_mining())]
     elif config.mining.detector and config.rounds:
@@ -77,4 +81,6 @@ def _last_metrics(loop: Loop, controls: Sequence[Arm]) -> dict[str, dict[str, fl
 def _page(loop: Loop, rounds: Sequence[RoundSummary]) -> str:
     config = loop.config
     facts = {"fingerprint": config.fingerprint(), "seed": str(config.seed), "steps": str(config.training.steps)}
+    if taken := told_weights(loop):
+        facts["weights"] = taken
     return html_summary(rounds, facts, config.name, figures(loop, rounds))

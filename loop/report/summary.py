@@ -49,6 +49,7 @@ class RoundSummary:
     engine_s: float  # of the wall time: starting actors and workers, moving rows
     asked: int  # mined instances requested, over all candidates
     drawn: int  # requested instances that were drawn, see ``count_drawn``
+    not_trained: str = ""  # why no detector was trained, so that ``ap`` is the control's; empty if one was
 
     @property
     def verdict(self) -> int:
@@ -58,12 +59,12 @@ class RoundSummary:
 
     def metrics(self) -> dict[str, float]:
         """The results by their names in MLflow."""
+        low, high = self.gain_ci95
+        gain = {"gain": self.gain, "gain_low": low, "gain_high": high, "verdict": self.verdict}
         return {
-            "gain": self.gain,
-            "gain_low": self.gain_ci95[0],
-            "gain_high": self.gain_ci95[1],
+            **({} if self.not_trained else gain),
+            "trained": float(not self.not_trained),
             "control_AP": self.control_ap,
-            "verdict": self.verdict,
             "seeds": self.seeds,
             "training_sd": self.training_sd,
             "mined": self.mined,
@@ -110,6 +111,7 @@ def summarise(result: RoundResult, measured: Measured, samples: Sequence[Sample]
         engine_s=mined.engine_s + pooled.engine_s + launch_s + sum(arm.evaluated.engine_s for arm in arms),
         asked=requested,
         drawn=drawn,
+        not_trained=result.not_trained,
     )
 
 
@@ -172,6 +174,8 @@ def duration(seconds: float) -> str:
 def conclusion(rounds: Sequence[RoundSummary]) -> str:
     """The verdict on the last round's gain, and what its interval covers."""
     last = rounds[-1]
+    if last.not_trained:
+        return f"Round {last.round} trained no detector: {last.not_trained}."
     verdict = VERDICTS[last.verdict]
     gain = f"{points(last.gain, sign=True)} points AP against the control, 95 % interval {interval(last)}"
     return f"After round {last.round}: {gain}; {verdict} {_covered(last)}"
@@ -219,7 +223,7 @@ def cells(one: RoundSummary) -> tuple[str, ...]:
         str(one.round),
         points(one.ap),
         points(one.control_ap),
-        f"{points(one.gain, sign=True)} {interval(one)}",
+        "not trained" if one.not_trained else f"{points(one.gain, sign=True)} {interval(one)}",
         str(one.mined),
         f"{one.kept}/{one.candidates}",
         duration(one.wall_s),

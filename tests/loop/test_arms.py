@@ -142,9 +142,9 @@ def test_a_training_says_before_it_starts_that_synthetic_images_are_few(training
     out = StringIO()
     of_run = replace(trainings(), reporter=Reporter(Console(file=out, width=1000)))
     pool = (None,)  # how many they are is all that counts
-    for mixing, told in ((MixingConfig(p=0.5, mode="share"), True), (MixingConfig(p=0.0), False)):
+    for mixing, told in ((MixingConfig(p=0.5, mode="share", max_repeats=None), True), (MixingConfig(p=0.0), False)):
         with pytest.raises(InterruptedError):
-            of_run.arm(UPath(tmp_path / f"{mixing.p}"), 1, label="a", mixing=mixing, pool=pool)
+            of_run.arms(UPath(tmp_path / f"{mixing.p}"), 1, mixing=mixing, pool=pool, starts=("",))
         assert ("warning: 1 synthetic images make up 50% of the training" in out.getvalue()) == told
         out.truncate(out.seek(0))
 

@@ -7,9 +7,9 @@ from loop.config import MixingConfig
 from loop.mixing import Draw, Mixture
 
 
-def mixture(p: float = 0.2, mode: str = "batch", **changes: Any) -> Mixture:
+def mixture(p: float = 0.2, mode: str = "batch", max_repeats: float | None = None, **changes: Any) -> Mixture:
     settings = {"num_real": 10, "num_synthetic": 7, "num_steps": 50, "batch_size": 8, "seed": 3} | changes
-    return Mixture(mixing=MixingConfig(p=p, mode=mode), **settings)
+    return Mixture(mixing=MixingConfig(p=p, mode=mode, max_repeats=max_repeats), **settings)
 
 
 def flat(plan: Mixture) -> list[Draw]:
@@ -100,10 +100,42 @@ def test_no_real_image_is_an_error():
 @pytest.mark.parametrize(("num_synthetic", "warned"), [(4, True), (5, False), (0, False)])
 def test_synthetic_images_that_are_shown_more_often_than_the_controls_are_told(num_synthetic, warned):
     said = mixture(p=0.5, mode="share", num_synthetic=num_synthetic).warnings()
-    told = "4 synthetic images make up 50% of the training: each is shown 50 times, each real image of the control 40"
+    told = (
+        "4 synthetic images make up 50% of the training: it shows each 50 times, and the control shows each real image"
+    )
     assert [line.startswith(told) for line in said] == [True] * warned
 
 
 def test_synthetic_images_alone_are_told_by_their_number_as_well():
     assert not mixture(p=1.0, num_synthetic=10).warnings()
     assert mixture(p=1.0, num_synthetic=9).warnings()
+
+
+@pytest.mark.parametrize("mode", ["batch", "share"])
+@pytest.mark.parametrize(("num_synthetic", "max_repeats"), [(1, 1.0), (3, 1.0), (4, 0.5), (3, 1.5)])
+def test_no_synthetic_image_is_shown_more_often_than_the_control_shows_a_real_one(mode, num_synthetic, max_repeats):
+    plan = mixture(p=0.5, mode=mode, num_synthetic=num_synthetic, max_repeats=max_repeats)
+    shown = Counter(draw.image for draw in flat(plan) if draw.synthetic)
+    of_control = max(Counter(draw.image for draw in flat(mixture(p=0.0))).values())
+    assert max(shown.values()) <= max_repeats * of_control
+    assert plan.p == pytest.approx(max_repeats * num_synthetic / 10)
+    assert abs(plan.realised_p - plan.p) < 0.11  # share mode: half an image; batch mode: the luck of 50 draws
+
+
+def test_share_mode_realises_the_lowered_p():
+    plan = mixture(p=0.5, mode="share", num_synthetic=3, max_repeats=1.0)
+    assert plan.num_synthetic_draws == 0.3 * 50 * 8
+
+
+@pytest.mark.parametrize("mode", ["batch", "share"])
+def test_a_pool_that_is_large_enough_is_mixed_as_without_a_limit(mode):
+    assert flat(mixture(p=0.5, mode=mode, max_repeats=1.0)) == flat(mixture(p=0.5, mode=mode))
+
+
+def test_a_lowered_p_is_told_with_both_numbers_of_times():
+    (said,) = mixture(p=0.5, mode="share", num_synthetic=2, max_repeats=1.0).warnings()
+    assert said.startswith(
+        "mixing.p is lowered from 0.5 to 0.2: it would show 2 synthetic images each 100 times, and the"
+    )
+    assert "the control shows each real image 40 times" in said
+    assert mixture(p=0.2, num_synthetic=2, max_repeats=1.0).warnings() == []

@@ -8,6 +8,7 @@ from typing_extensions import override
 from actors.checkpoint import Checkpoint
 from actors.detectors.base import Detector, Setting, Starter
 from actors.detectors.ultralytics.config import UltralyticsSettings
+from actors.detectors.ultralytics.releases import GFLOPS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,14 +21,20 @@ class UltralyticsConfig(UltralyticsSettings):
 
     trainer: ClassVar = "loop.training.ultralytics.train"
     libraries: ClassVar = ("ultralytics",)
-    starter: ClassVar = Starter(
-        section="""\
-  kind: ultralytics ## this package is AGPL-3.0: see Licences in the README
-  model: yolo11n.yaml ## from scratch; or weights: yolo11n.pt with training.start: weights""",
-        overrides="{optimizer: AdamW, lr0: 0.002} ## from scratch in few steps; else leave it to ultralytics",
-    )
 
     kind: Literal["ultralytics"] = "ultralytics"
+
+    @override
+    @classmethod
+    def starter(cls, weights: str | None = None) -> Starter:
+        from actors.detectors.ultralytics.starter import starter
+
+        return starter(weights)
+
+    @override
+    def gflops(self) -> float | None:
+        at_640_px = GFLOPS.get(self.model)
+        return at_640_px and at_640_px * (self.image_size_px / 640) ** 2
 
     @override
     def architecture(self, num_classes: int) -> "nn.Module":
@@ -44,10 +51,11 @@ class UltralyticsConfig(UltralyticsSettings):
 
     @override
     def read_weights(self) -> tuple[tuple[str, ...], "dict[str, Tensor]"]:
-        if not self.weights or self.weights.endswith(".safetensors"):
-            return super().read_weights()
-        from actors.detectors.ultralytics.weights import unpack
+        from actors.detectors.ultralytics.weights import plain_names, unpack
 
+        if not self.weights or self.weights.endswith(".safetensors"):
+            classes, tensors = super().read_weights()
+            return classes, plain_names(tensors)
         return unpack(self.weights, trust_pickle=self.trust_pickle)
 
     @override

@@ -1,13 +1,11 @@
 """The keys of Ultralytics' detectors, YOLO and RT-DETR; ``component`` makes a component of them."""
 
-import re
-from pathlib import Path
-
 from pydantic import Field
 from typing_extensions import override
 
 from actors.config import Need
 from actors.detectors.base import DetectorBase
+from actors.detectors.ultralytics.releases import is_release
 
 
 class UltralyticsSettings(DetectorBase):
@@ -16,7 +14,8 @@ class UltralyticsSettings(DetectorBase):
     model: str = "yolo11n.yaml"
     """Architecture: a model YAML of ultralytics or a local one."""
     weights: str | None = None
-    """Weights for training.start: weights - one of our checkpoints, a named release (yolo11n.pt), or a local file."""
+    """Weights for training.start: weights - a named release (yolo11n.pt), one of our checkpoints, or a file of the same
+    architecture: .safetensors with ultralytics' names, or .pt with trust_pickle."""
     trust_pickle: bool = False
     """Load a pickled weight file that is no named release. Unpickling runs code: only for files you made."""
     nms_iou: float = Field(0.7, gt=0.0, le=1.0)
@@ -24,9 +23,8 @@ class UltralyticsSettings(DetectorBase):
 
     @override
     def needs(self) -> tuple[Need, ...]:
-        place = self.weights
-        if place is None:
+        """Raises ValueError if ``weights`` is neither a release nor a file that may be read."""
+        if self.weights is None:
             return ()
-        is_own = self.trust_pickle and Path(place).is_file()
-        is_release = re.fullmatch(r"(yolo|rtdetr)[\w.-]*\.pt", place) is not None and not is_own
-        return (Need(what="weights of the detector", place=place, is_release=is_release),)
+        named = is_release(self.weights, trust_pickle=self.trust_pickle)
+        return (Need(what="weights of the detector", place=self.weights, is_release=named),)

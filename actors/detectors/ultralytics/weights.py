@@ -4,12 +4,16 @@ The package is AGPL-3.0. In ``actors`` only this folder imports it, inside funct
 """
 
 import os
+import re
+import shutil
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.detectors.ultralytics.config import UltralyticsSettings
+from actors.detectors.ultralytics.releases import is_release, releases_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,9 +97,13 @@ def head_name(model: Model) -> str:
     return f"model.{len(model.model) - 1}."
 
 
-def releases_folder() -> Path:
-    """Where ultralytics' named releases are kept; a machine without a network takes them from here."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "detloop" / "weights"
+def plain_names(tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
+    """The tensors by the names that ``build`` gives them, whichever module they were saved from.
+
+    ``YOLO.state_dict()`` begins names with ``model.model.``, that of its model with ``model.``, and that of the model's
+    layers with their number.
+    """
+    return {"model." + re.sub(r"^(module\.)?(model\.)*", "", name): tensor for name, tensor in tensors.items()}
 
 
 def unpack(source: str, *, trust_pickle: bool) -> tuple[tuple[str, ...], dict[str, "Tensor"]]:
@@ -106,15 +114,8 @@ def unpack(source: str, *, trust_pickle: bool) -> tuple[tuple[str, ...], dict[st
     Raises FileNotFoundError or ValueError.
     """
     import_ultralytics()
-    from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
-
-    if source in GITHUB_ASSETS_NAMES and source.endswith(".pt"):
+    if is_release(source, trust_pickle=trust_pickle):
         return _unpickle(_release(source), restricted=True)
-    if not trust_pickle:
-        raise ValueError(
-            f"detector.weights: {source} is a pickled file and no named release of ultralytics. Unpickling runs code "
-            "that the file brings along. Set detector.trust_pickle: true if you made it or trust who did"
-        )
     return _unpickle(source, restricted=False)
 
 
@@ -137,9 +138,12 @@ def _unpickle(path: str, *, restricted: bool) -> tuple[tuple[str, ...], dict[str
 
     if not Path(path).is_file():
         raise FileNotFoundError(f"detector.weights: no file {path}")
-    try:
-        content, _ = torch_safe_load(path, safe_only=restricted)
-    except TypeError as error:
-        raise ValueError(f"detector.weights: {path} cannot be read: {error}") from error
+    with tempfile.TemporaryDirectory(prefix="detloop-weights-") as folder:
+        copy = shutil.copyfile(path, Path(folder, "weights.pt"))  # for some names it would download another file
+        try:
+            content, _ = torch_safe_load(str(copy), safe_only=restricted)
+        except TypeError as error:
+            reason = str(error).replace(str(copy), path)
+            raise ValueError(f"detector.weights: {path} cannot be read: {reason}") from error
     source = content.get("ema") or content["model"]
     return tuple(source.names.values()), source.float().state_dict()

@@ -5,12 +5,19 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 from upath import UPath
 
+from actors.checkpoint import Header, write_checkpoint
+from actors.detectors.ultralytics import starter
+from actors.detectors.ultralytics.component import UltralyticsConfig
+from actors.detectors.ultralytics.releases import releases_folder
 from loop.config_files import load
-from loop.data.init_config import dose, image_size, run_name, starter_config, training_steps
+from loop.data.init_config import dose, image_size, run_name, starter_config
+from loop.data.init_training import FROM_SCRATCH, FROM_WEIGHTS
 from loop.data.survey import describe
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -47,7 +54,9 @@ def test_image_size_keeps_small_boxes_large_enough_within_limits(tmp_path, side_
 
 
 def test_steps_grow_with_the_images():
-    assert [training_steps(num) for num in (5, 32, 40, 192, 10_000)] == [600, 600, 750, 3600, 6000]
+    numbers = (5, 32, 40, 192, 10_000)
+    assert [FROM_SCRATCH.steps(num) for num in numbers] == [600, 600, 750, 3600, 6000]
+    assert [FROM_WEIGHTS.steps(num) for num in numbers] == [400, 400, 400, 500, 3000]
 
 
 def test_the_config_loads_and_names_what_was_found(tmp_path):
@@ -94,13 +103,87 @@ def test_a_subset_is_offered_where_there_are_images_for_it(tmp_path, num_images,
     assert (hint and hint[1]) == subset
 
 
-@pytest.mark.parametrize("key", ["subset", "turn_deg", "rotate", "flip", "cutout"])
+@pytest.mark.parametrize("key", ["subset", "turn_deg", "flip", "cutout"])
 def test_every_hint_can_be_taken(tmp_path, key):
     text = starter_config(folder_of_data(tmp_path / "d", 125, [40]))
     taken = text.replace(f"  # {key}:", f"  {key}:")
     (tmp_path / "mine.yaml").write_text(text)
     (tmp_path / "taken.yaml").write_text(taken)
     assert load([tmp_path / "taken.yaml"]).fingerprint() != load([tmp_path / "mine.yaml"]).fingerprint()
+
+
+def test_objects_stand_upright_unless_the_user_says_otherwise(tmp_path):
+    (tmp_path / "mine.yaml").write_text(starter_config(folder_of_data(tmp_path / "d", 4, [40])))
+    generator = load([tmp_path / "mine.yaml"]).generator
+    assert (generator.rotate, generator.flip, generator.turn_deg) == (False, True, 0)
+
+
+def of_weights(place, weights):
+    """The config for a folder of data and these weights."""
+    root = folder_of_data(place / "d", 4, [100])
+    file = place / "mine.yaml"
+    file.write_text(starter_config(root, "mine.yaml", UltralyticsConfig.starter(weights)))
+    return load([file])
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The folder of named releases, empty, on a machine without a network."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(starter, "_is_reachable", lambda _: False)
+    releases_folder().mkdir(parents=True)
+    return releases_folder()
+
+
+def test_a_release_that_is_at_hand_is_fine_tuned(tmp_path, cache):
+    (cache / "yolo11n.pt").touch()
+    config = of_weights(tmp_path, None)
+    assert (config.detector.weights, config.training.start) == ("yolo11n.pt", "weights")
+    assert (config.training.steps, config.training.overrides) == (400, {})
+    assert config.detector.image_size_px == 256
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_release_that_can_be_downloaded_is_fine_tuned(tmp_path, monkeypatch):
+    monkeypatch.setattr(starter, "_is_reachable", lambda url: url.endswith("/yolo11n.pt"))
+    assert of_weights(tmp_path, None).detector.weights == "yolo11n.pt"
+
+
+def test_without_a_release_the_detector_starts_from_random_weights_and_that_is_said(tmp_path, cache):
+    note = UltralyticsConfig.starter().note
+    assert f"yolo11n.pt is not in {cache} and cannot be downloaded now" in note
+    config = of_weights(tmp_path, None)
+    assert (config.detector.weights, config.training.start) == (None, "scratch")
+    assert (config.training.steps, config.training.overrides["lr0"]) == (600, 0.002)
+    assert of_weights(tmp_path / "none", "none").fingerprint("training") == config.fingerprint("training")
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [("yolov5su.pt", "yolov5s.yaml"), ("yolo26m.pt", "yolo26m.yaml"), ("rtdetr-l.pt", "rtdetr-l.yaml")],
+)
+def test_the_model_is_that_of_the_weights(tmp_path, name, model):
+    config = of_weights(tmp_path, name)
+    assert (config.detector.weights, config.detector.model) == (name, model)
+
+
+def test_files_of_weights_are_named_by_their_place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    header = Header(family="ultralytics", model="yolo11s.yaml", classes=("a",), image_size_px=64)
+    write_checkpoint("own.safetensors", header, {"w": torch.ones(1)})
+    save_file({"w": torch.ones(1)}, "yolov8m-plain.safetensors")
+    (tmp_path / "best.pt").touch()
+    models = {"own.safetensors": "yolo11s", "yolov8m-plain.safetensors": "yolov8m", "best.pt": "yolo11n"}
+    for name, model in models.items():
+        detector = of_weights(tmp_path / f"of {name}", name).detector
+        assert (detector.weights, detector.model) == (str(tmp_path / name), f"{model}.yaml")
+        assert detector.trust_pickle == (name == "best.pt")
+
+
+@pytest.mark.parametrize("name", ["nowhere.safetensors", "runs/nowhere.pt", "yolo11n-seg.pt"])
+def test_weights_that_are_not_there_are_refused(name):
+    with pytest.raises((FileNotFoundError, ValueError), match=name):
+        UltralyticsConfig.starter(name)
 
 
 def test_names_that_yaml_would_misread_stay_names(tmp_path):

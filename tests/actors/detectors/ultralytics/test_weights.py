@@ -12,7 +12,8 @@ import torch
 
 from actors.checkpoint import Header, read_checkpoint, write_checkpoint
 from actors.detectors.ultralytics.component import UltralyticsConfig
-from actors.detectors.ultralytics.weights import import_ultralytics, releases_folder
+from actors.detectors.ultralytics.releases import MODELS, releases_folder
+from actors.detectors.ultralytics.weights import import_ultralytics
 
 CLASSES = ("bolt", "crack", "dent")
 CONFIG = UltralyticsConfig(image_size_px=96)
@@ -193,9 +194,9 @@ def test_needs_tell_releases_from_files_without_the_package(tmp_path, monkeypatc
     from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
     monkeypatch.chdir(tmp_path)
-    releases = {name for name in GITHUB_ASSETS_NAMES if name.startswith(("yolo", "rtdetr")) and name.endswith(".pt")}
-    assert {"yolo11n.pt", "rtdetr-l.pt"} <= releases
-    files = {"mine.pt", "./yolo11n.pt", "runs/yolo11n.pt", "s3://bucket/yolo11n.pt", "yolo11n.safetensors"}
+    releases = set(MODELS)
+    assert {"yolo11n.pt", "yolov5nu.pt", "rtdetr-l.pt"} <= releases <= GITHUB_ASSETS_NAMES
+    files = {"./yolo11n.pt", "runs/yolo11n.pt", "s3://bucket/yolo11n.pt", "yolo11n.safetensors"}
     needs = [need for name in releases | files for need in UltralyticsConfig(weights=name).needs()]
     assert {need.place for need in needs if need.is_release} == releases
     assert {need.place for need in needs if not need.is_release} == files
@@ -203,6 +204,65 @@ def test_needs_tell_releases_from_files_without_the_package(tmp_path, monkeypatc
     (tmp_path / "yolo-mine.pt").touch()
     (need,) = UltralyticsConfig(weights="yolo-mine.pt", trust_pickle=True).needs()
     assert not need.is_release
+
+
+def test_the_model_of_every_release_is_a_detector_of_ultralytics():
+    import_ultralytics()
+    from ultralytics.nn.tasks import yaml_model_load
+
+    for model in set(MODELS.values()):
+        assert yaml_model_load(model)["head"][-1][2] in {"Detect", "v10Detect", "RTDETRDecoder"}
+
+
+@pytest.mark.parametrize("trust_pickle", [False, True])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("yolov5n.pt", "no release of ultralytics; try yolov5nu.pt"),
+        ("yolo11n-seg.pt", "for segmentation and not for detection; try yolo11n.pt"),
+        ("yolo11n-cls.pt", "for classification and not for detection; try yolo11n.pt"),
+        ("yolo11s-pose.pt", "for poses and not for detection; try yolo11s.pt"),
+        ("yolo11n-obb.pt", "for rotated boxes and not for detection; try yolo11n.pt"),
+        ("yolov11n.pt", "no release of ultralytics; try yolo11n.pt"),
+        ("mine.pt", "no file mine.pt, and it is no release of ultralytics"),
+    ],
+)
+def test_a_name_that_is_no_release_of_a_detector_is_told_before_a_run(name, words, trust_pickle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=words):
+        UltralyticsConfig(weights=name, trust_pickle=trust_pickle).needs()
+
+
+def test_a_pickled_file_without_trust_is_told_before_a_run(tmp_path):
+    (tmp_path / "mine.pt").touch()
+    with pytest.raises(ValueError, match=r"runs code.*trust_pickle: true"):
+        UltralyticsConfig(weights=str(tmp_path / "mine.pt")).needs()
+
+
+@pytest.mark.parametrize("name", ["yolov5n.pt", "it's mine.pt"])
+def test_a_trusted_file_is_read_whatever_its_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    import_ultralytics()
+    from ultralytics.utils import downloads
+
+    monkeypatch.setattr(downloads, "safe_download", lambda **_: pytest.fail("it downloads another file"))
+    pickled_release(tmp_path, name)
+    config = UltralyticsConfig(weights=name, trust_pickle=True)
+    assert config.load_weights(config.architecture(3), CLASSES).num_loaded > 400
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "model.model.", "module.model."])
+def test_plain_safetensors_are_taken_under_the_names_that_ultralytics_gives_them(prefix, checkpoint, tmp_path):
+    from safetensors.torch import save_file
+
+    _, tensors = read_checkpoint(checkpoint)
+    file = tmp_path / "plain.safetensors"
+    save_file({name.replace("model.", prefix, 1): tensor.half() for name, tensor in tensors.items()}, file)
+    config = CONFIG.model_copy(update={"weights": str(file)})
+    model = config.architecture(3)
+    report = config.load_weights(model, CLASSES)
+    assert report.counts == {"loaded": len(tensors) - 6, "other_classes": 6}  # the file does not name its classes
+    assert torch.equal(model.state_dict()["model.0.conv.weight"], tensors["model.0.conv.weight"].half().float())
 
 
 # The import

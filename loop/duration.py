@@ -1,0 +1,73 @@
+"""The time that a run takes, estimated before it starts: from earlier runs below its root, else from a table."""
+
+import os
+from collections.abc import Iterator
+
+from upath import UPath
+
+from actors.storage import read_record
+from loop.config import LoopConfig
+from loop.state import Pooled, RunFolder
+from loop.training.job import TrainResult
+
+GFLOP_S = 30.0
+"""Billions of floating-point operations of the forward pass that one thread trains in a second."""
+IMAGE_S = 0.005
+"""Seconds of a thread to load and augment a training image."""
+
+
+def told(config: LoopConfig, num_trainings: int, num_candidates: int) -> str:
+    """The time of ``num_trainings`` trainings, and of ``num_candidates`` candidates in each round, in words."""
+    earlier = list(_earlier(config))
+    num_images = num_trainings * config.training.steps * config.training.batch_size
+    lines = [_training(config, num_images, earlier)]
+    if config.rounds and num_candidates:
+        lines.append(_drawing(config, config.rounds * num_candidates, earlier))
+    return "; ".join(lines)
+
+
+def _earlier(config: LoopConfig) -> Iterator[UPath]:
+    """The folders of rounds below the root, of runs with the same detector."""
+    for run in UPath(config.root).glob("*/config.json"):
+        if RunFolder(run.parent).config().detector == config.detector:
+            yield from run.parent.glob("rounds/*")
+
+
+def _training(config: LoopConfig, num_images: int, earlier: list[UPath]) -> str:
+    records = [read_record(place / "train.json", TrainResult) for place in earlier if (place / "train.json").exists()]
+    if rates := [one.images_per_s for one in records]:
+        rate = max(rates)
+        return f"about {_minutes(num_images / rate)} of training at {rate:.0f} images/s, as in earlier runs here"
+    image_s = _image_s(config)
+    if image_s is None:
+        return "unknown for training before the first round with this detector below this root"
+    time_s = num_images * image_s
+    return (
+        f"about {_minutes(time_s)} of training on an idle machine, estimated from the sizes of model and images "
+        f"({_minutes(time_s / 2)} to {_minutes(time_s * 2)}, by processor)"
+    )
+
+
+def _image_s(config: LoopConfig) -> float | None:
+    """Seconds of training for an image; None where that is unknown: for other models, and on GPUs."""
+    gflops, role = config.detector.gflops(), config.hosting.train
+    if gflops is None or role.num_gpus:
+        return None
+    num_threads = min(role.num_cpus * role.num_workers, os.cpu_count() or 1)
+    return (gflops / GFLOP_S + IMAGE_S) / max(num_threads, 1)
+
+
+def _drawing(config: LoopConfig, num_candidates: int, earlier: list[UPath]) -> str:
+    costs = [
+        read_record(place / "pool.json", Pooled).cost
+        for place in earlier
+        if (place / "pool.json").exists() and RunFolder(place.parent.parent).config().generator == config.generator
+    ]
+    if rates := [cost.num_items / cost.wall_s for cost in costs if cost.num_items]:
+        rate = max(rates)
+        return f"about {_minutes(num_candidates / rate)} to draw and judge candidates at {rate:.1f}/s, as in those runs"
+    return "fit and candidates come on top"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{max(seconds / 60, 1):.0f} min"

@@ -1,0 +1,46 @@
+"""The report of the control, before the first round: what it started from, and whether it finds anything."""
+
+from collections.abc import Mapping
+
+from loop.arms import Arm
+from loop.context import Loop
+from loop.evaluation.coco import evaluate
+from loop.report.summary import points
+
+FINDS_NOTHING = 0.01
+"""AP50 below which a detector counts as untrained."""
+
+_WHY_FRESH = {
+    "missing": "not in the file",
+    "other_shape": "of another shape, as the head depends on the classes",
+    "other_classes": "of the head, for other classes",
+}
+
+
+def report_control(loop: Loop, control: Arm) -> None:
+    """Say what the control started from, and warn if it finds nothing on the validation images."""
+    if taken := told_weights(loop):
+        loop.reporter.say(f"weights: {taken}")
+    ap50 = evaluate(loop.data.splits["val"], control.seen, loop.data.classes).metrics["AP50"]
+    if loop.config.rounds and ap50 < FINDS_NOTHING:
+        loop.reporter.warn(
+            f"the control finds nothing yet (AP50 {points(ap50)} after {loop.config.training.steps} steps): mining "
+            "cannot tell easy boxes from hard ones, and the agreement filter rejects whatever it does not find; raise "
+            "training.steps, or start from weights (detector.weights and training.start: weights)"
+        )
+
+
+def control_weights(loop: Loop) -> Mapping[str, int]:
+    """The number of tensors of the control by outcome, see ``LoadedWeights.counts``; empty without ``weights``."""
+    return loop.trainings.control(0).trained.weights
+
+
+def told_weights(loop: Loop) -> str:
+    """``control_weights`` in words; empty without weights."""
+    if not (counts := control_weights(loop)):
+        return ""
+    fresh = {reason: number for reason, number in counts.items() if reason != "loaded"}
+    reasons = "; ".join(f"{number} {_WHY_FRESH[reason]}" for reason, number in fresh.items())
+    rest = f"{sum(fresh.values())} start fresh ({reasons})" if fresh else "none starts fresh"
+    source = loop.config.detector.weights
+    return f"{counts['loaded']} of {sum(counts.values())} tensors from {source}, {rest}"

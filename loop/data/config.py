@@ -26,7 +26,7 @@ class WorldConfig(Config):
 class DataConfig(Config):
     """The real images: a folder in a known format, or the embedded data set."""
 
-    format: Literal["auto", "coco", "yolo", "voc", "world"] = "auto"
+    format: Literal["auto", "coco", "yolo", "voc", "cvat", "world"] = "auto"
     """Format of the folder: auto detects it, world is the embedded data set."""
     root: str | None = None
     """Folder of the data set. Not used with format: world."""

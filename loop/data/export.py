@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
-import fsspec
 from upath import UPath
 
 from actors.records import LabeledImage, Sample
@@ -127,5 +126,4 @@ def _copy_pictures(named: Mapping[str, Sequence[OutImage]], out: UPath, module: 
 
 def _copy(job: tuple[OutImage, UPath]) -> None:
     one, target = job
-    with fsspec.open(one.image.uri, "rb") as file:
-        target.write_bytes(file.read())
+    target.write_bytes(UPath(one.image.uri).read_bytes())

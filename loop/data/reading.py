@@ -17,8 +17,8 @@ from actors.records import Annotation, LabeledImage
 from actors.storage import is_local
 from loop.data.boxes import Sound, usable_boxes
 from loop.data.config import DataConfig
-from loop.data.formats import FORMATS, detect
-from loop.data.formats.base import RawDataset, pictures
+from loop.data.formats import READERS, detect
+from loop.data.formats.base import RawDataset, listing, pictures
 from loop.data.frames import into_frame
 from loop.data.ledger import Ledger
 from loop.data.locating import Located, locate
@@ -51,11 +51,11 @@ def read_folder(config: DataConfig, root: UPath) -> Folder:
     root = UPath(root).absolute() if is_local(UPath(root)) else UPath(root)
     kind = _format(config, root)
     ledger = Ledger()
-    raw = FORMATS[kind].read(root, config, ledger)
+    raw = READERS[kind].read(root, config, ledger)
     located = into_frame(_without_repeats(locate(root, raw.splits, config, ledger), ledger), ledger)
     _remark_on_strangers(root, raw, located, config, ledger)
     for split, images in located.items():
-        check_boxes(split, images, raw.classes, FORMATS[kind].NOTATION, config)
+        check_boxes(split, images, raw.classes, READERS[kind].NOTATION, config)
     strip = _shared_folder(located)
     splits = {
         split: tuple(
@@ -75,8 +75,10 @@ def _format(config: DataConfig, root: UPath) -> str:
     if config.format == "auto":
         return detect(root)
     kind = "coco" if config.format == "world" else config.format
-    if not FORMATS[kind].find(root):
-        raise FileNotFoundError(f"{root}: no {kind} data here; looked for {FORMATS[kind].LOOKED_FOR}")
+    if not READERS[kind].find(root):
+        raise FileNotFoundError(
+            f"{root}: no {kind} data here; looked for {READERS[kind].LOOKED_FOR}; found {listing(root)}"
+        )
     return kind
 
 

@@ -1,4 +1,4 @@
-"""Annotation formats: each module finds, reads and writes one. ``detect`` returns the format of a folder."""
+"""Annotation formats: each module finds and reads one, most also write it. ``detect`` gives the format of a folder."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -6,12 +6,12 @@ from typing import Protocol
 from upath import UPath
 
 from loop.data.config import DataConfig
-from loop.data.formats import coco, voc, yolo
-from loop.data.formats.base import Notation, OutImage, RawDataset
+from loop.data.formats import coco, cvat, voc, yolo
+from loop.data.formats.base import Notation, OutImage, RawDataset, listing
 from loop.data.ledger import Ledger
 
 
-class Format(Protocol):
+class Reader(Protocol):
     """The interface of a format's module."""
 
     LOOKED_FOR: str
@@ -25,6 +25,10 @@ class Format(Protocol):
         """The contents of the annotation files, unchecked."""
         ...
 
+
+class Format(Reader, Protocol):
+    """The interface of a format that is also written."""
+
     def write(self, splits: Mapping[str, Sequence[OutImage]], classes: Sequence[str], out: UPath) -> None:
         """Write the annotation files. The caller copies the images."""
         ...
@@ -35,6 +39,7 @@ class Format(Protocol):
 
 
 FORMATS: Mapping[str, Format] = {"coco": coco, "yolo": yolo, "voc": voc}
+READERS: Mapping[str, Reader] = {**FORMATS, "cvat": cvat}
 
 
 def detect(root: UPath) -> str:
@@ -45,10 +50,12 @@ def detect(root: UPath) -> str:
     """
     if not root.is_dir():
         raise NotADirectoryError(f"{root}: there is no such folder")
-    found = [name for name, module in FORMATS.items() if module.find(root)]
+    found = [name for name, module in READERS.items() if module.find(root)]
     if not found:
-        looked_for = "; ".join(f"{name}: {module.LOOKED_FOR}" for name, module in FORMATS.items())
-        raise FileNotFoundError(f"{root}: no detection data found here. Looked for {looked_for}")
+        looked_for = "; ".join(f"{name}: {module.LOOKED_FOR}" for name, module in READERS.items())
+        raise FileNotFoundError(
+            f"{root}: no detection data found here. Looked for {looked_for}. The folder holds {listing(root)}"
+        )
     if len(found) > 1:
         raise ValueError(f"{root}: could be {' or '.join(found)}; say which as data.format")
     return found[0]

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -33,6 +34,9 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 PICTURE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pnm"}
 )
+
+
+_LISTED = 12  # folders and kinds of files that an error lists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,13 +94,14 @@ def choose_splits(found: Mapping[str, Found], config: DataConfig, ledger: Ledger
     splits are mentioned in a remark. Raises ValueError if a split is ambiguous or train is missing.
     """
     chosen: dict[str, tuple[str, Found]] = {}
-    for split, aliases in ALIASES.items():
-        name = _named(found, split, getattr(config, split)) or _usual(found, split, aliases)
+    for split in ALIASES:
+        name = _named(found, split, getattr(config, split)) or _usual(found, split)
         if name is not None:
             chosen[split] = (name, found[name])
     if "train" not in chosen and len(found) == 1:
         name, entry = next(iter(found.items()))
-        ledger.remarks.append(f"{name} is the only split: it is taken for training, and validation images are held out")
+        if names_split(name):
+            ledger.remarks.append(f"{name} is the only split: it is divided into training and validation images")
         chosen = {"train": (name, entry)}
     if "train" not in chosen:
         raise ValueError(f"{config.root}: no training split among {sorted(found)}; name it as data.train")
@@ -112,9 +117,16 @@ def _named(found: Mapping[str, Found], split: str, name: str | None) -> str | No
     return name
 
 
-def _usual(found: Mapping[str, Found], split: str, aliases: tuple[str, ...]) -> str | None:
-    pattern = re.compile(rf"(.*[^a-z0-9])?({'|'.join(aliases)})([-_]?\d+)?(\.json)?", re.IGNORECASE)
-    names = [name for name in found if pattern.fullmatch(name)]
+def names_split(name: str) -> str | None:
+    """The split that a name means, by its end: val for ``valid``, ``val2017``, ``lvis_v1_val`` and ``a/val.json``."""
+    for split, aliases in ALIASES.items():
+        if re.fullmatch(rf"(.*[^a-z0-9])?({'|'.join(aliases)})([-_]?\d+)?(\.json)?", name, re.IGNORECASE):
+            return split
+    return None
+
+
+def _usual(found: Mapping[str, Found], split: str) -> str | None:
+    names = [name for name in found if names_split(name) == split]
     if len(names) > 1:
         raise ValueError(f"several splits could be {split}: {sorted(names)}; name one (--set data.{split}={names[0]})")
     return names[0] if names else None
@@ -185,10 +197,11 @@ def walk(root: UPath, folder: str, *, follow_links: bool) -> Iterator[str]:
         return
     seen: set[str] = set()
     for at, folders, files in os.walk((root / folder).path, followlinks=follow_links):
-        folders[:] = [] if os.path.realpath(at) in seen else sorted(name for name in folders if not hidden(name))
-        seen.add(os.path.realpath(at))
+        real = os.path.realpath(at)
+        folders[:] = [] if real in seen else sorted(name for name in folders if not hidden(name))
         start = PurePosixPath(Path(at).relative_to(root.path).as_posix())
-        yield from ((start / name).as_posix() for name in files)
+        yield from ((start / name).as_posix() for name in files if real not in seen)
+        seen.add(real)
 
 
 def _linked_folders(root: UPath, folder: str) -> list[str]:
@@ -197,6 +210,16 @@ def _linked_folders(root: UPath, folder: str) -> list[str]:
     paths = [Path(at, name) for at, folders, _ in os.walk((root / folder).path) for name in folders]
     links = [path.relative_to(root.path).as_posix() for path in paths if path.is_symlink()]
     return [link for link in links if not hidden(link)]
+
+
+def listing(root: UPath) -> str:
+    """What a folder holds, for an error: its folders, and the number of its files by their ending."""
+    entries = [path for path in sorted(root.iterdir()) if not hidden(path.name)]
+    folders = [f"{path.name}/" for path in entries if path.is_dir()]
+    endings = Counter(path.suffix.lower() or "no ending" for path in entries if not path.is_dir())
+    files = [f"{number} x {ending}" for ending, number in endings.most_common()]
+    more = [f"and {len(folders) - _LISTED} more folders"] if len(folders) > _LISTED else []
+    return ", ".join([*folders[:_LISTED], *more, *files[:_LISTED]]) or "nothing"
 
 
 def content(path: UPath) -> bytes:

@@ -1,18 +1,20 @@
 """COCO JSON: one annotation file per split, boxes as [x, y, width, height] in px from the upper left corner.
 
 The first of these patterns that matches gives the annotation files: ``annotations/*.json`` (``train.json``,
-``instances_train2017.json``), ``<split>/_annotations.coco.json``, ``*.json`` in the root. An image of split S is the
-first of these files that exists: ``images/S/NAME``, ``S/NAME``, ``images/NAME``, ``NAME``, and ``NAME`` beside the
-annotation file.
+``instances_train2017.json``, ``lvis_v1_train.json``), ``<split>/_annotations.coco.json``, ``*.json`` in the root, and
+``<split>/*.json``. Other JSON files are left aside. An image of split S is the first of these files that exists:
+``images/S/NAME``, ``S/NAME``, ``images/NAME``, ``NAME``, and ``NAME`` beside the annotation file, or in a folder
+``images`` or ``data`` there; else it is found by its name alone (``loop.data.locating``). LVIS names images by their
+``coco_url``.
 
 Classes are the categories in the order of their ids in the training file, followed by those that occur in other splits
-only. Categories are matched by name across files, so ids may differ. The ``segmentation`` of a box becomes its instance
-mask (``loop.data.segmentation``). It affects neither the box nor the training of a detector. Keypoints are not read.
+only. Categories are matched by name across files, so ids may differ. Boxes with ``iscrowd`` or ``ignore`` are ignored.
+The ``segmentation`` of a box becomes its instance mask (``loop.data.segmentation``). It affects neither the box nor the
+training of a detector. Keypoints are not read.
 """
 
 import json
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -21,52 +23,56 @@ from typing import Any
 from upath import UPath
 
 from loop.data.config import DataConfig
+from loop.data.formats import coco_files as files
 from loop.data.formats.base import (
+    ALIASES,
     Notation,
     OutImage,
     RawBox,
     RawDataset,
     RawImage,
     below,
-    check_name,
     choose_splits,
     number,
     read_json,
+    safe_name,
 )
 from loop.data.ledger import Ledger
 from loop.data.provenance import from_fields, to_fields
 
-LOOKED_FOR = "annotations/*.json, <split>/_annotations.coco.json or *.json"
+LOOKED_FOR = files.LOOKED_FOR
 NOTATION: Notation = "x, y, width, height"
 
-_OTHER_TASKS = ("captions", "person_keypoints", "image_info", "panoptic", "stuff")
-_AFFIXES = re.compile(r"^_?(instances|annotations?)[_-]|[._-](instances|annotations?|coco)$")
+_TRUE = (True, 1, "1", "true", "True")
 
 
 def find(root: UPath) -> dict[str, UPath]:
     """The annotation files below ``root`` by the name of their split; empty if there are none."""
-    for files in (
-        (root / "annotations").glob("*.json"),
-        root.glob("*/_annotations.coco.json"),
-        filter(_may_be_coco, root.glob("*.json")),
-    ):
-        named = {_split_name(root, file): file for file in sorted(files) if not file.name.startswith(_OTHER_TASKS)}
-        if named:
-            return named
-    return {}
+    return files.find(root)
 
 
 def read(root: UPath, config: DataConfig, ledger: Ledger) -> RawDataset:
     """Read all annotation files. Raises ValueError, naming the file, if one is not a COCO detection file."""
-    chosen = choose_splits(find(root), config, ledger)
+    found = find(root)
+    if aside := files.left_aside(root, found.values()):
+        ledger.remarks.append(f"left aside, as no detection annotations: {', '.join(aside)}")
+    chosen = choose_splits(found, _by_split(root, found, config), ledger)
     trees = {split: _load(file) for split, (_, file) in chosen.items()}
     categories = {split: _categories(trees[split], chosen[split][1], ledger) for split in chosen}
     classes = tuple(dict.fromkeys(name for names in categories.values() for name in names.values()))
     splits = {
-        split: tuple(_images(root, file, name, trees[split], categories[split], ledger))
-        for split, (name, file) in chosen.items()
+        split: tuple(_images(root, file, trees[split], categories[split], config, ledger))
+        for split, (_, file) in chosen.items()
     }
     return RawDataset(classes=classes, splits=splits)
+
+
+def _by_split(root: UPath, found: Mapping[str, UPath], config: DataConfig) -> DataConfig:
+    """The config with the names of splits where it has those of annotation files."""
+    names = {name: key for key, file in found.items() for name in (file.name, below(root, file))}
+    return config.model_copy(
+        update={split: names.get(name, name) for split in ALIASES if (name := getattr(config, split)) is not None}
+    )
 
 
 def write(splits: Mapping[str, Sequence[OutImage]], classes: Sequence[str], out: UPath) -> None:
@@ -87,21 +93,6 @@ def write(splits: Mapping[str, Sequence[OutImage]], classes: Sequence[str], out:
 def picture_path(split: str, name: str) -> str:
     """The path of the image ``name`` of ``split`` in an export."""
     return f"images/{split}/{name}"
-
-
-def _may_be_coco(file: UPath) -> bool:
-    """True if a JSON file is a COCO file, or is broken: reading it then raises an error that names it."""
-    try:
-        tree = read_json(file)
-    except ValueError:
-        return True
-    return isinstance(tree, dict) and {"images", "annotations"} <= tree.keys()
-
-
-def _split_name(root: UPath, file: UPath) -> str:
-    if file.name == "_annotations.coco.json" and file.parent != root:
-        return file.parent.name
-    return _AFFIXES.sub("", file.stem)
 
 
 def _load(file: UPath) -> dict[str, list[Any]]:
@@ -131,21 +122,50 @@ def _categories(tree: Mapping[str, list[Any]], file: UPath, ledger: Ledger) -> d
 
 
 def _images(
-    root: UPath, file: UPath, split: str, tree: Mapping[str, list[Any]], categories: Mapping[int, str], ledger: Ledger
+    root: UPath,
+    file: UPath,
+    tree: Mapping[str, list[Any]],
+    categories: Mapping[int, str],
+    config: DataConfig,
+    ledger: Ledger,
 ) -> Iterator[RawImage]:
     source = below(root, file)
     images = _by_id(tree["images"], file, ledger, source)
-    boxes = _boxes(tree["annotations"], images.keys(), categories, ledger, source)
-    folder = PurePosixPath(source).parent
+    boxes = _boxes(tree["annotations"], images.keys(), categories, config, ledger, source)
+    split, folder = files.split_name(root, file), PurePosixPath(source).parent
+    _remark_on_lvis(images.values(), source, ledger)
     for image_id, fields in images.items():
-        origin = f"{file}, image {image_id!r}"
-        name = check_name(fields["file_name"], origin)
+        name = _file_name(fields)
         yield RawImage(
             source=source,
-            places=(f"images/{split}/{name}", f"{split}/{name}", f"images/{name}", name, str(folder / name)),
+            places=_places(name, split, folder),
             boxes=tuple(boxes[image_id]),
+            name=name,
             size=(number(fields.get("width")), number(fields.get("height"))),
-            provenance=from_fields(fields, origin),
+            provenance=from_fields(fields, f"{file}, image {image_id!r}"),
+        )
+
+
+def _places(given: str, split: str, folder: PurePosixPath) -> tuple[str, ...]:
+    """Where an image may be, relative to the root; nowhere if its name may lead out of it."""
+    name = safe_name(given)
+    if name is None:
+        return ()
+    usual = (f"images/{split}/{name}", f"{split}/{name}", f"images/{name}", name)
+    return (*usual, *(str(folder / inner / name) for inner in ("", "images", "data")))
+
+
+def _file_name(fields: Mapping[str, Any]) -> str:
+    """The name of an image's file; in LVIS, the end of its address: folder and name."""
+    return _text(fields.get("file_name")) or "/".join(_text(fields.get("coco_url")).split("/")[-2:])
+
+
+def _remark_on_lvis(images: Iterable[Mapping[str, Any]], source: str, ledger: Ledger) -> None:
+    number_open = sum(bool(fields.get("not_exhaustive_category_ids")) for fields in images)
+    if number_open:
+        ledger.remarks.append(
+            f"{source}: {number_open} images are not labelled exhaustively (LVIS); objects without a box are trained "
+            "and counted as background"
         )
 
 
@@ -154,20 +174,25 @@ def _by_id(images: Iterable[Any], file: UPath, ledger: Ledger, source: str) -> d
     known: dict[int | str, dict[str, Any]] = {}
     names: dict[str, int | str] = {}
     for fields in images:
-        if not _is_image(fields):
+        image_id = _key(fields.get("id")) if isinstance(fields, dict) else None
+        if image_id is None or not _file_name(fields):
             ledger.drop(source, "image", "malformed entry", f"{fields!r:.100}")
             continue
-        image_id, name = fields["id"], fields["file_name"]
+        name = _file_name(fields)
         if image_id in known:
-            raise ValueError(f"{file}: two images have the id {image_id!r}: {known[image_id]['file_name']!r}, {name!r}")
+            raise ValueError(f"{file}: two images have the id {image_id!r}: {_file_name(known[image_id])!r}, {name!r}")
         if name in names:
             raise ValueError(f"{file}: two images ({names[name]!r}, {image_id!r}) have the file name {name!r}")
         known[image_id], names[name] = fields, image_id
     return known
 
 
-def _is_image(fields: object) -> bool:
-    return isinstance(fields, dict) and isinstance(fields.get("id"), int | str) and bool(_text(fields.get("file_name")))
+def _key(value: object) -> int | str | None:
+    """An id as it is compared: numbers may be written as 7, 7.0 or "7"."""
+    if isinstance(value, str) and not value.isdecimal():
+        return value
+    as_number = number(value)
+    return int(as_number) if as_number.is_integer() else None
 
 
 def _text(value: object) -> str:
@@ -175,21 +200,33 @@ def _text(value: object) -> str:
 
 
 def _boxes(
-    annotations: Iterable[Any], image_ids: Iterable[int | str], categories: Mapping[int, str], ledger: Ledger, file: str
+    annotations: Sequence[Any],
+    image_ids: Iterable[int | str],
+    categories: Mapping[int, str],
+    config: DataConfig,
+    ledger: Ledger,
+    file: str,
 ) -> defaultdict[int | str, list[RawBox]]:
-    """The boxes by image id. Those of unknown images are dropped."""
+    """The boxes by image id. Those of unknown images are dropped. Raises ValueError if these are many."""
     known = set(image_ids)
     boxes: defaultdict[int | str, list[RawBox]] = defaultdict(list)
     ids: Counter[object] = Counter()
-    num_masks = 0
+    num_masks = num_unknown = 0
     for fields in annotations:
-        image_id = fields.get("image_id") if isinstance(fields, dict) else None
-        if not isinstance(image_id, int | str) or image_id not in known:
+        image_id = _key(fields.get("image_id")) if isinstance(fields, dict) else None
+        if image_id not in known:
             ledger.drop(file, "box", "unknown image", f"{fields!r:.100}")
+            num_unknown += 1
             continue
         boxes[image_id].append(_box(fields, categories))
         ids[repr(fields.get("id"))] += 1
         num_masks += bool(fields.get("segmentation"))
+    if not config.accepts_faults(num_unknown, len(annotations)):
+        raise ValueError(
+            f"{config.root}: {file}: {num_unknown} of {len(annotations)} annotations are of images that it does not "
+            "list. Are their image ids those of its images? To import the others, raise data.max_faulty_frac (now "
+            f"{config.max_faulty_frac:g})"
+        )
     num_repeated = sum(times - 1 for times in ids.values())
     if num_repeated:
         ledger.remarks.append(
@@ -206,14 +243,14 @@ def _boxes(
 def _box(fields: Mapping[str, Any], categories: Mapping[int, str]) -> RawBox:
     box = fields.get("bbox")
     x, y, width, height = map(number, box) if isinstance(box, list) and len(box) == 4 else (math.nan,) * 4
-    category = fields.get("category_id")
+    category = _key(fields.get("category_id"))
     return RawBox(
         corners=(x, y, x + width, y + height),
         label=categories.get(category) if isinstance(category, int) else None,
-        ignore=fields.get("iscrowd") == 1 or fields.get("ignore") == 1,
+        ignore=fields.get("iscrowd") in _TRUE or fields.get("ignore") in _TRUE,
         segmentation=fields.get("segmentation"),
         area=number(fields.get("area")),
-        where=f"annotation {fields.get('id')}, category {category!r:.50}, bbox {box!r:.100}",
+        where=f"annotation {fields.get('id')}, category {fields.get('category_id')!r:.50}, bbox {box!r:.100}",
     )
 
 

@@ -3,7 +3,8 @@
 The layout is the first of these that has XML files:
 
 * ``Annotations/`` or ``annotations/``, with images in ``JPEGImages/`` or ``images/`` and splits in
-  ``ImageSets/Main/{train,val,test}.txt`` (``trainval.txt`` is training data if there is no ``train.txt``);
+  ``ImageSets/Main/{train,val,test}.txt`` in any letter case, also ``Validation.txt`` and other usual names
+  (``trainval.txt`` is training data if there is no ``train.txt``);
 * one folder per split, with XML files and images side by side;
 * XML files and images side by side in the root.
 
@@ -28,6 +29,7 @@ from upath import UPath
 
 from loop.data.config import DataConfig
 from loop.data.formats.base import (
+    ALIASES,
     PICTURE_SUFFIXES,
     Corners,
     Notation,
@@ -39,10 +41,14 @@ from loop.data.formats.base import (
     check_name,
     choose_splits,
     content,
+    hidden,
     inside,
+    names_split,
     number,
     pictures,
+    safe_name,
 )
+from loop.data.formats.xml import opens_with, parse
 from loop.data.ledger import Ledger
 from loop.data.provenance import Provenance, from_fields, to_fields
 
@@ -73,7 +79,7 @@ def find(root: UPath) -> dict[str, Split]:
     splits = {
         path.name: Split(annotations=path.name, pictures=path.name, stems=None)
         for path in sorted(root.iterdir())
-        if path.is_dir() and not path.name.startswith(".") and _has_xml(path)
+        if path.is_dir() and not hidden(path.name) and _has_xml(path)
     }
     return splits or ({"all": Split(annotations=".", pictures=".", stems=None)} if _has_xml(root) else {})
 
@@ -81,13 +87,20 @@ def find(root: UPath) -> dict[str, Split]:
 def read(root: UPath, config: DataConfig, ledger: Ledger) -> RawDataset:
     """Read all XML files. An image is dropped if its file is not a VOC annotation."""
     found = find(root)
-    both = found.pop("trainval", None)
-    if both is not None and "train" not in found:
-        found["train"] = both
+    both = next((name for name in found if name.lower() == "trainval"), None)
+    if both is not None:
+        whole = found.pop(both)
+        found |= {} if any(names_split(name) == "train" for name in found) else {"train": whole}
+    from_zero: list[str] = []
     splits = {
-        split: tuple(_images(root, place, config, ledger))
+        split: tuple(_images(root, place, config, ledger, from_zero))
         for split, (_, place) in choose_splits(found, config, ledger).items()
     }
+    if from_zero:
+        ledger.remarks.append(
+            f"{len(from_zero)} files have boxes that begin at pixel 0, e.g. {from_zero[0]}: VOC counts from 1; if this "
+            "data set counts from 0, its boxes are up to 1 px too far to the upper left"
+        )
     named = {box.label for images in splits.values() for image in images for box in image.boxes if box.label}
     return RawDataset(classes=_class_file(root) or tuple(sorted(named)), splits=splits)
 
@@ -110,35 +123,21 @@ def picture_path(split: str, name: str) -> str:
     return f"JPEGImages/{name}"
 
 
-def parse(data: bytes) -> ET.Element:
-    """The root element of an XML file. Raises ValueError if it is broken or contains a DOCTYPE."""
-    parser = ET.XMLParser(target=_NoDoctype())  # noqa: S314 - see _NoDoctype
-    try:
-        parser.feed(data)
-        element: ET.Element = parser.close()
-    except (ET.ParseError, LookupError) as error:
-        raise ValueError(f"not readable as XML: {error}") from None
-    return element
-
-
-class _NoDoctype(ET.TreeBuilder):
-    """Rejects a DOCTYPE before any entity is defined: entities can expand to gigabytes or read other files."""
-
-    def doctype(self, name: str, *_: str | None) -> None:
-        raise ValueError(f"contains a DOCTYPE ({name}), which is not allowed; remove it")
-
-
 def _has_xml(folder: UPath) -> bool:
-    return folder.is_dir() and any(True for _ in folder.glob("*.xml"))
+    """True if a folder holds an XML file of VOC. macOS's ``._NAME.xml`` and those of other formats are none."""
+    if not folder.is_dir():
+        return False
+    return any(opens_with("annotation", file) for file in folder.glob("*.xml") if not hidden(file.name))
 
 
 def _image_sets(root: UPath, annotations: str, images: str) -> dict[str, Split]:
+    """The sets of the whole data set, whatever their letter case; files of one class (``cat_train.txt``) are none."""
+    usual = {"trainval", *(alias for aliases in ALIASES.values() for alias in aliases)}
     sets = {}
-    for name in ("train", "val", "test", "trainval"):
-        file = root / _SETS / f"{name}.txt"
-        if file.is_file():
+    for file in sorted((root / _SETS).glob("*.txt")):
+        if file.stem.lower() in usual and file.is_file():
             stems = tuple(check_name(line, str(file)) for line in _text_lines(file))
-            sets[name] = Split(annotations=annotations, pictures=images, stems=stems)
+            sets[file.stem] = Split(annotations=annotations, pictures=images, stems=stems)
     return sets
 
 
@@ -154,7 +153,8 @@ def _class_file(root: UPath) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_text_lines(file))) if file.is_file() else ()
 
 
-def _images(root: UPath, split: Split, config: DataConfig, ledger: Ledger) -> Iterator[RawImage]:
+def _images(root: UPath, split: Split, config: DataConfig, ledger: Ledger, from_zero: list[str]) -> Iterator[RawImage]:
+    """The images of a split. The files whose boxes begin at pixel 0 are added to ``from_zero``."""
     named = defaultdict(list)
     for picture in pictures(root, split.pictures, follow_links=config.follow_links):
         named[_stem(picture, split.pictures)].append(picture)
@@ -169,6 +169,7 @@ def _images(root: UPath, split: Split, config: DataConfig, ledger: Ledger) -> It
         except ValueError as error:
             ledger.drop(source, "image", "unreadable annotation", str(error))
             continue
+        from_zero += [source] if _counts_from_zero(element) else []
         yield _image(element, source, split.pictures, named[stem])
 
 
@@ -181,19 +182,22 @@ def _stems(root: UPath, split: Split, named: Iterable[str]) -> Sequence[str]:
     if split.stems is not None:
         return split.stems
     files = (root / split.annotations).rglob("*.xml")
-    return sorted({_stem(below(root, file), split.annotations) for file in files} | set(named))
+    stems = {_stem(below(root, file), split.annotations) for file in files if not hidden(below(root, file))}
+    return sorted(stems | set(named))
 
 
 def _image(element: ET.Element, source: str, folder: str, found: Sequence[str]) -> RawImage:
     """The image of one XML file. Its file is the one with the same stem, else the one named in the XML file."""
-    name = check_name((element.findtext("filename") or "").strip() or PurePosixPath(source).stem, source)
-    named = PurePosixPath(folder, name).as_posix()
-    has_suffix = PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES
-    places = tuple(found) if found and named not in found else (named if has_suffix else f"{named}.jpg",)
+    given = (element.findtext("filename") or "").strip() or PurePosixPath(source).stem
+    given += "" if PurePosixPath(given).suffix.lower() in PICTURE_SUFFIXES else ".jpg"
+    name = safe_name(given)
+    named = (PurePosixPath(folder, name).as_posix(),) if name else ()
+    places = tuple(found) if len(found) == 1 else named  # several pictures of one stem: the XML file must name its own
     return RawImage(
         source=source,
-        places=places,
+        places=places if not found or set(places) & set(found) else (),
         boxes=tuple(_box(child, index) for index, child in enumerate(element.findall("object"))),
+        name=given,
         size=(number(element.findtext("size/width")), number(element.findtext("size/height"))),
         provenance=_provenance(element.find("provenance"), source),
     )
@@ -212,10 +216,18 @@ def _box(element: ET.Element, index: int) -> RawBox:
 
 
 def _corners(xmin: float, ymin: float, xmax: float, ymax: float) -> Corners:
-    """Corners in px from 0. Empty boxes are returned unchanged and dropped later."""
+    """Corners in px from 0. Empty boxes are returned unchanged and dropped later.
+
+    An edge at 0, which no pixel has, stays there.
+    """
     if xmax <= xmin or ymax <= ymin:
         return xmin, ymin, xmax, ymax
-    return xmin - 1, ymin - 1, xmax, ymax
+    return xmin - bool(xmin), ymin - bool(ymin), xmax, ymax
+
+
+def _counts_from_zero(element: ET.Element) -> bool:
+    edges = [number(found.text) for key in ("xmin", "ymin") for found in element.iterfind(f"object/bndbox/{key}")]
+    return 0 in edges
 
 
 def _provenance(element: ET.Element | None, source: str) -> Provenance | None:

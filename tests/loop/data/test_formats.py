@@ -9,10 +9,13 @@ import pytest
 from PIL import Image
 from upath import UPath
 
+from actors.images import read as read_picture
 from loop.data.config import DataConfig
+from loop.data.export import export
 from loop.data.formats import detect
 from loop.data.importing import Dataset, import_data
 from loop.data.splits import hold_out, subset
+from loop.data.validate import validate_images
 
 
 def picture(path: Path, width: int = 40, height: int = 30) -> None:
@@ -89,6 +92,10 @@ def test_coco_reads_boxes_classes_crowds_and_empty_images(tmp_path):
         ("{}.json", "{}"),
         ("{}/_annotations.coco.json", "{}"),
         ("{}_annotations.json", "."),
+        ("{}/_annotations.coco.json", "{}/images"),
+        ("{}/labels.json", "{}/data"),
+        ("annotations/lvis_v1_{}.json", "images/lvis_v1_{}"),
+        ("annotations/zhiyuan_objv2_{}.json", "{}/patch8"),
     ],
 )
 def test_coco_layouts(tmp_path, annotations, images):
@@ -99,6 +106,71 @@ def test_coco_layouts(tmp_path, annotations, images):
     data = read(tmp_path)
     assert {split: len(images) for split, images in data.splits.items()} == {"train": 1, "val": 1}
     assert not data.val_is_drawn
+
+
+def test_coco_pictures_of_lvis_are_named_by_their_address(tmp_path):
+    for split in ("train", "val"):
+        picture(tmp_path / f"{split}2017/1.png")
+        coco(tmp_path / f"annotations/lvis_v1_{split}.json", {"1.png": [(1, [1, 1, 5, 5])]}, {1: "thing"})
+        tree = json.loads((tmp_path / f"annotations/lvis_v1_{split}.json").read_text())
+        del tree["images"][0]["file_name"]
+        tree["images"][0] |= {"coco_url": f"http://host/{split}2017/1.png", "not_exhaustive_category_ids": [1]}
+        (tmp_path / f"annotations/lvis_v1_{split}.json").write_text(json.dumps(tree))
+    (tmp_path / "annotations/lvis_v1_image_info_test.json").write_text('{"images": [], "categories": []}')
+    data = read(tmp_path)
+    assert {split: [one.id for one in images] for split, images in data.splits.items()} == {
+        "train": ["train2017/1.png"],
+        "val": ["val2017/1.png"],
+    }
+    assert any("1 images are not labelled exhaustively" in remark for remark in data.report.remarks)
+
+
+def test_coco_files_that_hold_something_else_are_left_aside_and_said(tmp_path):
+    picture(tmp_path / "images/a.png")
+    picture(tmp_path / "images/b.png")
+    names = {"a.png": [(1, [1, 1, 5, 5])], "b.png": [(1, [1, 1, 5, 5])]}
+    coco(tmp_path / "annotations/instances_default.json", names, {1: "x"})
+    (tmp_path / "annotations/classes.json").write_text('{"x": 1}')
+    (tmp_path / "annotations/._instances_default.json").write_bytes(b"\0\5\x16\7")
+    data = read(tmp_path)
+    assert "left aside, as no detection annotations: annotations/classes.json" in data.report.remarks
+    assert sum(map(len, data.splits.values())) == 2
+
+
+def test_coco_two_files_of_one_split_want_a_name(tmp_path):
+    for name in ("train", "instances_train", "val"):
+        picture(tmp_path / f"images/{name}.png")
+        coco(tmp_path / f"annotations/{name}.json", {f"{name}.png": [(1, [1, 1, 5, 5])]}, {1: "x"})
+    message = r"could be train: \['annotations/instances_train.json', 'annotations/train.json'\]; .*--set data.train="
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path)
+    for name in ("annotations/train.json", "train.json"):
+        assert [one.id for one in read(tmp_path, train=name).splits["train"]] == ["train.png"]
+
+
+def test_coco_the_only_split_is_divided_and_that_is_said(tmp_path):
+    for index in range(5):
+        picture(tmp_path / f"val2017/{index}.png")
+    coco(tmp_path / "annotations/instances_val2017.json", {f"{i}.png": [(1, [1, 1, 5, 5])] for i in range(5)}, {1: "x"})
+    data = read(tmp_path)
+    assert {split: len(images) for split, images in data.splits.items()} == {"train": 4, "val": 1}
+    assert "val2017 is the only split: it is divided into training and validation images" in data.report.remarks
+
+
+def test_coco_ids_may_be_written_as_text_and_boxes_ignored_by_either_key(tmp_path):
+    for name in "ab":
+        picture(tmp_path / f"{name}.png")
+    boxes = [(1, [1, 1, 5, 5], {"image_id": "0", "category_id": "1", "ignore": 1}), (1, [2, 2, 5, 5], {"ignore": 0})]
+    coco(tmp_path / "all.json", {"a.png": boxes, "b.png": [(1, [1, 1, 5, 5])]}, {1: "x"})
+    ignored = {one.id: one.annotation.ignore.tolist() for images in read(tmp_path).splits.values() for one in images}
+    assert ignored == {"a.png": [True, False], "b.png": [False]}
+
+
+def test_coco_annotations_of_other_images_stop_the_import(tmp_path):
+    picture(tmp_path / "a.png")
+    coco(tmp_path / "all.json", {"a.png": [(1, [i, 1, 5, 5], {"image_id": i % 2 * 9}) for i in range(8)]}, {1: "x"})
+    with pytest.raises(ValueError, match=r"all\.json: 4 of 8 annotations are of images that it does not list"):
+        read(tmp_path)
 
 
 def test_coco_counts_the_masks(tmp_path):
@@ -200,6 +272,73 @@ def test_voc_trainval_is_training_data_and_never_what_is_held_out(tmp_path):
     assert {split: len(images) for split, images in data.splits.items()} == {"train": 1, "val": 1, "test": 2}
     assert [drop.reason for drop in data.report.dropped] == ["also in test"]
     assert data.val_is_drawn
+
+
+def test_voc_sets_have_usual_names_in_any_letter_case(tmp_path):
+    for name in "abc":
+        voc(tmp_path / f"Annotations/{name}.xml", ("cat", 1, 1, 9, 9, 0))
+        picture(tmp_path / f"JPEGImages/{name}.png")
+    (tmp_path / "Annotations/._a.xml").write_bytes(b"\0\5\x16\7")
+    sets = tmp_path / "ImageSets/Main"
+    sets.mkdir(parents=True)
+    for name, stem in (("Train", "a"), ("Validation", "b"), ("TEST", "c"), ("cat_train", "c")):
+        (sets / f"{name}.txt").write_text(f"{stem}\n")
+    data = read(tmp_path)
+    assert {split: [one.id for one in images] for split, images in data.splits.items()} == {
+        "train": ["a.png"],
+        "val": ["b.png"],
+        "test": ["c.png"],
+    }
+    assert data.report.findings == ()
+
+
+def test_voc_boxes_that_begin_at_pixel_0_are_said(tmp_path):
+    voc(tmp_path / "a.xml", ("cat", 0, 3, 9, 9, 0))
+    voc(tmp_path / "b.xml", ("cat", 1, 3, 9, 9, 0))
+    for name in "ab":
+        picture(tmp_path / f"{name}.png")
+    data = read(tmp_path)
+    assert {tuple(one.annotation.boxes[0]) for images in data.splits.values() for one in images} == {(0, 2, 9, 9)}
+    assert any("1 files have boxes that begin at pixel 0, e.g. a.xml" in remark for remark in data.report.remarks)
+    assert data.report.findings == ()
+
+
+CVAT = """<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1</version>{meta}
+<image id="0" name="a.png" subset="Train" width="40" height="30">
+  <box label="b" xtl="1" ytl="2" xbr="11" ybr="22" occluded="0"/>
+  <box label="a" xtl="10" ytl="10" xbr="20" ybr="12" rotation="90"/>
+  <polygon label="a" points="3,4;9,4;9,20.5"/>
+  <ellipse label="a" cx="20" cy="15" rx="4" ry="2"/>
+  <mask label="b" rle="1,2" left="5" top="6" width="7" height="8"/>
+  <tag label="b"/>
+</image>
+<image id="1" name="b.png" subset="Train" width="40" height="30"><points label="a" points="1,2"/></image>
+<image id="2" name="c.png" subset="Validation" width="40" height="30"><box label="a" xtl="1" ytl="2" xbr="3" ybr="4"/>
+</image></annotations>"""
+
+
+def test_cvat_xml_is_read(tmp_path):
+    for name, split in (("a", "Train"), ("b", "Train"), ("c", "Validation")):
+        picture(tmp_path / f"images/{split}/{name}.png")
+    (tmp_path / "annotations.xml").write_text(CVAT.format(meta=""))
+    data = read(tmp_path)
+    assert (data.report.format, data.classes) == ("cvat", ("a", "b"))
+    assert {split: [one.id for one in images] for split, images in data.splits.items()} == {
+        "train": ["Train/a.png"],
+        "val": ["Validation/c.png"],
+    }
+    np.testing.assert_allclose(
+        boxes(data, "train", "Train/a.png"),
+        [[1, 2, 11, 22], [14, 6, 16, 16], [3, 4, 9, 20.5], [16, 13, 24, 17], [5, 6, 12, 14]],
+        atol=1e-5,
+    )
+    assert [drop.file for drop in data.report.dropped if drop.what == "image"] == ["images/Train/b.png"]  # points
+    labels = "<meta><job><labels><label><name>b</name></label><label><name>a</name></label></labels></job></meta>"
+    (tmp_path / "annotations.xml").write_text(CVAT.format(meta=labels))
+    assert read(tmp_path).classes == ("b", "a")
+    (tmp_path / "annotations.xml").write_text("<annotations><track id='0' label='a'/></annotations>")
+    with pytest.raises(ValueError, match=r"annotations\.xml: CVAT for video is not read; export as"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(("xml", "images"), [("annotations", "images"), ("{}", "{}"), (".", ".")])
@@ -308,6 +447,10 @@ def test_other_files_in_the_folder_confuse_nothing(tmp_path):
 def test_folders_without_data_say_what_was_looked_for(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"coco: annotations/\*\.json.*yolo: data\.yaml.*voc: Annotations/"):
         read(tmp_path)
+    picture(tmp_path / "a.png")
+    (tmp_path / "labels").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"The folder holds labels/, 1 x \.png"):
+        read(tmp_path)
     with pytest.raises(FileNotFoundError, match="no yolo data here"):
         read(tmp_path, format="yolo")
     with pytest.raises(NotADirectoryError):
@@ -340,6 +483,25 @@ def test_a_storage_uri_is_read_like_a_folder(tmp_path):
         "memory://formats-test/images/a.png",
         "memory://formats-test/images/b.png",
     }
+
+
+ODD_NAMES = ["12:30 x::y.png", "a b.png", "50%.png", "a%20b.png", "what?.png", "x#1.png", "[1].png", "{b}.png"]
+
+
+def test_odd_file_names_are_read_decoded_and_exported(tmp_path):
+    for name in ODD_NAMES:
+        picture(tmp_path / "in/images" / name)
+    coco(tmp_path / "in/annotations/train.json", {name: [(1, [1, 1, 5, 5])] for name in ODD_NAMES}, {1: "x"})
+    data = read(tmp_path / "in")
+    images = [one for split in data.splits.values() for one in split]
+    assert {one.id for one in images} == set(ODD_NAMES)
+    assert validate_images(images) == []
+    assert all(read_picture(one.uri).shape == (30, 40, 3) for one in images)
+    for fmt in ("coco", "yolo", "voc"):
+        export(images, [], data.classes, UPath(tmp_path / fmt), fmt)
+        again = read(tmp_path / fmt)
+        assert sum(map(len, again.splits.values())) == len(ODD_NAMES)
+        assert again.report.findings == ()
 
 
 def test_bccd_as_its_authors_left_it(real_data):

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import unicodedata
 import zlib
 from pathlib import Path
 
@@ -344,11 +346,84 @@ def test_a_png_may_have_its_orientation_behind_its_pixels(tmp_path):
         "a\0b",
     ],
 )
-def test_file_names_that_leave_the_folder_are_refused(tmp_path, name):
+def test_file_names_that_leave_the_folder_open_nothing_outside_it(tmp_path, name):
     noise(tmp_path / "secret.png")
-    coco_set(tmp_path / "data", images=[{"id": 1, "file_name": name}])
-    with pytest.raises(ValueError, match=r"train\.json, image 1: file name .* leaves the image folder"):
-        read(tmp_path / "data")
+    data = read(coco_set(tmp_path / "data", images=[{"id": 1, "file_name": name}]))
+    assert drops(data) == [("annotations/train.json", "image", "missing image")]
+
+
+FOREIGN = ["/home/u/shots/a.png", "C:\\Users\\u\\a.png", "..\\..\\upload\\4\\a.png", "other/A.PNG"]
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_pictures_named_by_another_machine_are_found_by_their_name_if_it_is_there_once(tmp_path, name):
+    root = coco_set(tmp_path, [{"id": 1, "file_name": name}], [GOOD | {"id": 2, "image_id": 1}])
+    noise(root / "deep/down/a.png")
+    data = read(root)
+    assert [image.uri for image in data.splits["train"]][1:] == [str(root / "deep/down/a.png")]
+    assert any("1 pictures are not where the annotations say" in remark for remark in data.report.remarks)
+    noise(root / "deep/a.png")
+    data = read(root)
+    assert drops(data) == [("annotations/train.json", "image", "ambiguous file name")]
+    assert "deep/a.png and deep/down/a.png" in data.report.dropped[0].detail
+
+
+def test_of_two_pictures_of_one_name_the_folders_above_tell(tmp_path):
+    root = coco_set(tmp_path, [{"id": 1, "file_name": "/home/u/x/down/a.png"}])
+    noise(root / "deep/down/a.png")
+    noise(root / "deep/a.png")
+    assert read(root).splits["train"][1].uri == str(root / "deep/down/a.png")
+
+
+def test_a_picture_of_another_annotation_is_not_taken_for_a_missing_one(tmp_path):
+    root = coco_set(tmp_path, [{"id": 1, "file_name": "a.png"}], [GOOD | {"id": 2, "image_id": 1}])
+    noise(root / "images/val/a.png")
+    tree = json.loads((root / "annotations/val.json").read_text())
+    tree["images"].append({"id": 1, "file_name": "a.png"})
+    (root / "annotations/val.json").write_text(json.dumps(tree))
+    assert drops(read(root)) == [("annotations/train.json", "image", "missing image")]
+
+
+def test_two_annotations_do_not_share_a_picture_of_their_name(tmp_path):
+    root = coco_set(tmp_path, [{"id": i, "file_name": f"/upload/{i}/a.png"} for i in (1, 2)])
+    noise(root / "a.png")
+    assert drops(read(root)) == [("annotations/train.json", "image", "ambiguous file name")] * 2
+
+
+def test_names_in_another_unicode_normal_form_are_found(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "Müllé한글.png") for form in ("NFC", "NFD"))
+    root = coco_set(tmp_path, [{"id": 1, "file_name": composed}])
+    noise(root / "images/train" / decomposed)
+    noise(root / "images/val" / decomposed)  # of the same name: the usual places tell
+    assert [image.id for image in read(root).splits["train"]][1:] == [f"train/{decomposed}"]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir])
+def test_what_is_no_regular_file_is_dropped_and_never_opened(tmp_path, make):
+    root = coco_set(tmp_path, [{"id": 1, "file_name": "pipe.png"}])
+    make(root / "images/train/pipe.png")
+    data = read(root)
+    assert drops(data) == [("images/train/pipe.png", "image", "unreadable file")]
+
+
+def test_an_annotation_that_is_a_pipe_is_refused(tmp_path):
+    root = coco_set(tmp_path)
+    (root / "annotations/train.json").unlink()
+    os.mkfifo(root / "annotations/train.json")
+    with pytest.raises(ValueError, match=r"train\.json: not a regular file"):
+        read(root)
+
+
+@pytest.mark.parametrize("name", ["pixels.tif", "cut.tif", "cut.bmp", "cut.webp"])
+def test_pictures_that_cannot_be_decoded_are_known_at_the_import(tmp_path, name):
+    root = coco_set(tmp_path, [{"id": 1, "file_name": name}])
+    file = root / "images/train" / name
+    if name == "pixels.tif":
+        Image.fromarray(np.zeros((48, 64), np.float32)).save(file)
+    else:
+        noise(file)
+        file.write_bytes(file.read_bytes()[:-500])
+    assert drops(read(root)) == [(f"images/train/{name}", "image", "unreadable file")]
 
 
 def test_links_out_of_the_root_are_refused_and_links_within_are_not(tmp_path):
@@ -359,14 +434,27 @@ def test_links_out_of_the_root_are_refused_and_links_within_are_not(tmp_path):
     assert len(read(root).splits["train"]) == 2
     link.unlink()
     link.symlink_to(tmp_path / "secret.png")
-    with pytest.raises(ValueError, match=r"images/train/link\.png is a link to .*secret\.png, outside"):
+    with pytest.raises(ValueError, match=r"link\.png is a link to .*secret\.png, outside .* data\.follow_links=true"):
         read(root)
+    assert len(read(root, follow_links=True).splits["train"]) == 2
 
 
-@pytest.mark.parametrize("name", ["../x.png", "/home/somebody/x.png"])
-def test_voc_file_names_that_leave_the_folder_are_refused(tmp_path, name):
-    with pytest.raises(ValueError, match=r"Annotations/bad\.xml: file name .* leaves the image folder"):
-        read(voc_set(tmp_path, bad=voc_xml(filename=name)))
+def test_linked_folders_are_entered_on_request_only(tmp_path):
+    root = voc_set(tmp_path / "data")
+    (root / "JPEGImages").rename(tmp_path / "store")
+    (root / "JPEGImages").symlink_to(tmp_path / "store")
+    (tmp_path / "store/again").symlink_to(tmp_path / "store")  # a loop
+    with pytest.raises(ValueError, match=r"link to .*store.*, outside .* data\.follow_links=true"):
+        read(root)
+    data = read(root, follow_links=True)
+    assert {image.id for images in data.splits.values() for image in images} == {"good1.png", "good2.png"}
+
+
+@pytest.mark.parametrize("name", ["../x.png", "/home/somebody/x.png", "C:\\data\\x.jpg"])
+def test_voc_pictures_are_found_by_their_stem_whatever_their_file_name(tmp_path, name):
+    data = read(voc_set(tmp_path, bad=voc_xml(filename=name)))
+    assert drops(data) == []
+    assert "bad.png" in {image.id for images in data.splits.values() for image in images}
 
 
 def test_voc_set_files_and_yolo_lists_that_leave_the_folder_are_refused(tmp_path):

@@ -15,9 +15,11 @@ from PIL import Image
 from upath import UPath
 
 from loop import cli
+from loop.config import LoopConfig
 from loop.config_files import load
 from loop.data.config import DataConfig
 from loop.data.importing import import_data
+from loop.state import RunFolder
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 QUICKSTART = CONFIGS / "quickstart.yaml"
@@ -272,6 +274,25 @@ def run_folder(easy_config, new_root, tmp_path_factory):
     file.write_text(yaml.safe_dump(tree))
     cli.run([file], [])
     return root / "easy"
+
+
+@pytest.mark.parametrize("command", ["check", "run", "ablate", "export"])
+def test_no_command_runs_the_code_in_a_model_yaml(detloop, easy_config, small_model, tmp_path, command):
+    model, ran = tmp_path / "model.yaml", tmp_path / "ran"
+    shutil.copy(small_model, model)
+    config = {**easy_config, "root": str(tmp_path), "detector": {"model": str(model), "image_size_px": 64}}
+    RunFolder.claim(LoopConfig.model_validate(config))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "ablation.yaml").write_text("name: a\narms: {only: {}}\n")
+    code = f"[__import__('pathlib').Path({str(ran)!r}).touch(), nn.SiLU()][1]"
+    model.write_text(model.read_text() + f'activation: "{code}"\n')
+    arguments = {"ablate": [tmp_path / "run.yaml", tmp_path / "ablation.yaml"]}
+    arguments["export"] = [tmp_path / "easy", "--out", tmp_path / "out"]
+    status, _, error = detloop(command, *arguments.get(command, [tmp_path / "run.yaml"]))
+    assert status == 2
+    assert "detector.model: " in error
+    assert "activation: " in error
+    assert not ran.exists()
 
 
 @pytest.mark.parametrize("fmt", ["coco", "yolo", "voc"])

@@ -1,10 +1,13 @@
 """The keys of Ultralytics' detectors, YOLO and RT-DETR; ``component`` makes a component of them."""
 
-from pydantic import Field
+from pathlib import Path
+
+from pydantic import Field, field_validator
 from typing_extensions import override
 
 from actors.config import Need
 from actors.detectors.base import DetectorBase
+from actors.detectors.ultralytics.model_file import check_model_file
 from actors.detectors.ultralytics.releases import is_release
 
 
@@ -12,7 +15,8 @@ class UltralyticsSettings(DetectorBase):
     """Any detection model of ultralytics, by its YAML or by a weight file."""
 
     model: str = "yolo11n.yaml"
-    """Architecture: a model YAML of ultralytics or a local one."""
+    """Architecture: a model YAML of ultralytics or a local one. A local one may name known layers and activations only,
+    with plain numbers: ultralytics would run code in it."""
     weights: str | None = None
     """Weights for training.start: weights - a named release (yolo11n.pt), one of our checkpoints, or a file of the same
     architecture: .safetensors with ultralytics' names, or .pt with trust_pickle."""
@@ -20,6 +24,13 @@ class UltralyticsSettings(DetectorBase):
     """Load a pickled weight file that is no named release. Unpickling runs code: only for files you made."""
     nms_iou: float = Field(0.7, gt=0.0, le=1.0)
     """Of two detections of one class that overlap more than this, the weaker is suppressed."""
+
+    @field_validator("model")
+    @classmethod
+    def _known_layers(cls, model: str) -> str:
+        if Path(model).exists():
+            check_model_file(Path(model))
+        return model
 
     @override
     def needs(self) -> tuple[Need, ...]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.detectors.ultralytics.config import UltralyticsSettings
+from actors.detectors.ultralytics.model_file import check_model, check_model_file
 from actors.detectors.ultralytics.releases import is_release, releases_folder
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ def _read_yaml(name: str) -> dict[str, Any]:
 
     if not name.endswith((".yaml", ".yml")) or "://" in name:
         raise ValueError(f"detector.model: {name!r} is no model YAML; weight files go into detector.weights")
+    if Path(name).exists():
+        check_model_file(Path(name))
     try:
         layers: dict[str, Any] = yaml_model_load(name)
     except FileNotFoundError as error:
@@ -77,8 +80,7 @@ def _read_yaml(name: str) -> dict[str, Any]:
             f"detector.model: no file {name!r} and no model of ultralytics; examples: yolo11n.yaml, yolo26s.yaml, "
             "yolov8m.yaml, rtdetr-l.yaml"
         ) from error
-    if (head := layers["head"][-1][2]) not in {"Detect", "v10Detect", "RTDETRDecoder"}:
-        raise ValueError(f"detector.model: {name!r} ends in {head} and is no detector; try yolo11n.yaml")
+    check_model(layers, f"detector.model: {name}")
     return layers
 
 

@@ -1,5 +1,7 @@
 """Layout to image: what is fitted and how, what is asked for, and that pictures depend on their seeds alone."""
 
+import json
+import shutil
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -540,6 +542,22 @@ def test_little_strength_starts_from_the_real_image_s_latents(folders, data, tmp
     (one,) = generator.generate([lineage(0)])
     (other,) = settings.build([replace(data.images[0], uri=data.images[1].uri)], CLASSES, uri).generate([lineage(0)])
     assert (one.pixels != other.pixels).any()
+
+
+def test_a_checkpoint_with_pickled_weights_or_code_is_refused(folders, data, tmp_path):
+    from diffusers import StableDiffusionPipeline
+
+    pickled, coded = tmp_path / "pickled", tmp_path / "coded"
+    StableDiffusionPipeline.from_pretrained(folders / "plain").save_pretrained(pickled, safe_serialization=False)
+    with pytest.raises(FileNotFoundError, match="safetensors"):
+        latent(pickled).open_fit(data, CPU)
+    shutil.copytree(folders / "plain", coded)
+    index = json.loads((coded / "model_index.json").read_text()) | {"unet": ["own", "Own"]}
+    (coded / "model_index.json").write_text(json.dumps(index))
+    (coded / "unet/own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(ValueError, match="custom code"):
+        latent(coded).open_fit(data, CPU)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_what_is_no_such_checkpoint_is_refused(folders, data, tmp_path):

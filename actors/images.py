@@ -1,6 +1,7 @@
 """Reading and writing pictures: ``[H, W, 3]`` uint8 RGB behind a local path or any fsspec URI."""
 
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,8 @@ def _to_rgb(picture: Image.Image, name: str) -> Pixels:
 
 def read(uri: str) -> Pixels:
     """Pixels ``[H, W, 3]`` uint8 RGB. Raises FileNotFoundError or ValueError, naming the URI."""
+    if Path(uri).exists() and not Path(uri).is_file():  # to open a named pipe waits for its writer
+        raise ValueError(f"{uri}: not a regular file")
     return decode(UPath(uri).read_bytes(), uri)  # fsspec.open would take "::" in a file name for a chain of URIs
 
 

@@ -1,5 +1,6 @@
 """Pictures in, pictures out: upright, RGB, whole or refused."""
 
+import os
 from io import BytesIO
 
 import numpy as np
@@ -34,6 +35,12 @@ def test_reading_from_a_path_and_from_a_uri(tmp_path, pixels):
     memory.write_bytes(images.encode_png(pixels))
     for uri in (str(tmp_path / "a.png"), (tmp_path / "a.png").as_uri(), str(memory)):
         assert np.array_equal(images.read(uri), pixels)
+
+
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(ValueError, match=r"pipe\.png: not a regular file"):
+        images.read(str(tmp_path / "pipe.png"))
 
 
 def test_a_missing_picture_is_named(tmp_path):

@@ -160,7 +160,12 @@ class RoleConfig(Config):
     num_gpus: float = Field(0.0, ge=0.0)
     """GPUs per actor; a fraction lets actors share one."""
     batch_size: int = Field(16, ge=1)
-    """Rows per call; no effect on results."""
+    """Rows per call; no effect on results. In a round, a stage takes no more than the stage before it: candidates are
+    judged, written and counted as soon as they are drawn, and an interrupted run loses at most the batches in work."""
+    timeout_s: float = Field(1800.0, ge=0.0)
+    """Seconds that a row may take, or 0 for no limit. If a batch of n rows takes n times as long, a new component takes
+    over, and each row is tried once more, alone, in a new actor. A row that is too slow again is dropped, and counts
+    for generation.max_failed_share. With engine: inline the old component is left behind in its thread."""
 
 
 class TrainRoleConfig(Config):
@@ -191,7 +196,7 @@ class HostingConfig(Config):
     """Logical CPUs of a local Ray; default: those of this machine, at least 4. Not used on a running cluster."""
     scale_up_timeout_s: float = Field(0.0, ge=0.0)
     """Maximum time to wait until an autoscaling cluster has room for every role."""
-    generate: RoleConfig = RoleConfig()
+    generate: RoleConfig = RoleConfig(batch_size=4)
     """Actors that draw candidates."""
     inspect: RoleConfig = RoleConfig()
     """Actors that run the detector, on candidates and on real images."""

@@ -6,12 +6,12 @@ driver holds metadata only; pixels are passed between the actors.
 """
 
 import logging
-import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,12 +20,14 @@ from upath import UPath
 
 from actors.checkpoint import Checkpoint
 from actors.detectors.base import DetectorBase
-from actors.hosting import Host, OpenComponent
+from actors.hosting import NOT_OPENED, TIMED_OUT, Host, OpenComponent
 from actors.records import Detections, LabeledImage, Lineage
 from actors.rows import Row, lineage_row, read_detections
 from loop.adapters import Embed, Generate, Inspect, Judge, Sources, open_detector_embed
 from loop.cache import Remembered
 from loop.config import HostingConfig, LoopConfig, RoleConfig
+from loop.hosting.launch import node_names
+from loop.hosting.records import ActorFailedError
 from loop.keep import Keep
 from loop.state import Cost
 
@@ -142,10 +144,13 @@ def refuse_broken(collected: Collected) -> None:
 
 
 def collect(stream: Stream, hosting: HostingConfig, on_row: OnRow) -> Collected:
-    """Run the stream. ``on_row`` is called with each row that leaves the last stage, in no fixed order."""
+    """Run the stream. ``on_row`` is called with each row that leaves the last stage, in no fixed order.
+
+    Raises what a component raises when it is opened, on Ray as an ActorFailedError.
+    """
     start = time.perf_counter()
     run = _run_on_ray if hosting.engine == "ray" else _run_inline
-    done = _gather(run(stream), on_row)
+    done = _gather((row for row in run(stream) if TIMED_OUT not in row["error"]), on_row)
     lost = [row for row in stream.rows if row["id"] not in done]
     if lost:
         log.warning("%d rows did not come back from their actors; trying each alone", len(lost))
@@ -164,6 +169,8 @@ def collect(stream: Stream, hosting: HostingConfig, on_row: OnRow) -> Collected:
 def _gather(rows: Iterator[Row], on_row: OnRow) -> dict[str, Row]:
     done: dict[str, Row] = {}
     for row in rows:
+        if NOT_OPENED in row["error"]:
+            raise ActorFailedError(row["error"])
         if row["id"] not in done:
             done[row["id"]] = row
             on_row(row)
@@ -172,13 +179,20 @@ def _gather(rows: Iterator[Row], on_row: OnRow) -> dict[str, Row]:
 
 def _run_inline(stream: Stream, *, alone: bool = False) -> Iterator[Row]:
     """Pass batch after batch through all stages, in this process."""
-    hosts = [Host(stage.name, stage.open_component, stage.forgets) for stage in stream.stages]
-    batch_size = 1 if alone else max((stage.role.batch_size for stage in stream.stages), default=1)
+    hosts = [
+        Host(stage.name, stage.open_component, stage.forgets, timeout_s=stage.role.timeout_s) for stage in stream.stages
+    ]
+    batch_size = 1 if alone else min(batch_sizes(stream), default=1)
     for first in range(0, len(stream.rows), batch_size):
         batch: list[Row] = list(stream.rows[first : first + batch_size])
         for host in hosts:
             batch = host.process(batch)
         yield from batch
+
+
+def batch_sizes(stream: Stream) -> list[int]:
+    """Rows per call of each stage: no more than of the stage before, since they would wait for rows not yet drawn."""
+    return list(accumulate((stage.role.batch_size for stage in stream.stages), min))
 
 
 def _run_on_ray(stream: Stream, *, alone: bool = False) -> Iterator[Row]:
@@ -187,18 +201,29 @@ def _run_on_ray(stream: Stream, *, alone: bool = False) -> Iterator[Row]:
 
     if not stream.rows:
         return
+    nodes = node_names()
+    _keep_tracebacks_in_logs()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = -1  # collect finds the rows of a lost block by id and tries them again
-    block_size = 1 if alone else min(stage.role.batch_size for stage in stream.stages)
-    num_blocks = math.ceil(len(stream.rows) / block_size)
+    sizes = [1 for _ in stream.stages] if alone else batch_sizes(stream)
+    num_blocks = max(len(stream.rows) // min(sizes), 1)  # a smaller block would wait for the next one
     dataset = ray.data.from_items(list(stream.rows), override_num_blocks=num_blocks)
-    for stage in stream.stages:
-        dataset = _map(dataset, stage, alone=alone)
+    for stage, batch_size in zip(stream.stages, sizes, strict=True):
+        dataset = _map(dataset, stage, batch_size, alone=alone)
     yield from dataset.iter_rows()
+    if lost := nodes - node_names():
+        log.warning("lost %d node(s), %s; batches in work there are repeated", len(lost), ", ".join(sorted(lost)))
 
 
-def _map(dataset: "ray.data.Dataset", stage: Stage, *, alone: bool) -> "ray.data.Dataset":
+def _keep_tracebacks_in_logs() -> None:
+    """Print no tracebacks of lost blocks: ``collect`` says what was lost and repeated. They stay in Ray's log file."""
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler) and type(handler).__module__.startswith("ray."):
+            handler.setLevel(logging.CRITICAL)
+
+
+def _map(dataset: "ray.data.Dataset", stage: Stage, batch_size: int, *, alone: bool) -> "ray.data.Dataset":
     """Add a stage. ``alone``: no row shares a batch or waits in a queue, so none dies with another's process."""
     from ray.data import ActorPoolStrategy
 
@@ -207,9 +232,9 @@ def _map(dataset: "ray.data.Dataset", stage: Stage, *, alone: bool) -> "ray.data
         warnings.simplefilter("ignore", DeprecationWarning)  # there is no other way yet to set max_task_retries
         return dataset.map_batches(
             type(stage.name.capitalize(), (Host,), {}),  # Ray displays the class name of an actor
-            fn_constructor_kwargs=constructor,
+            fn_constructor_kwargs={**constructor, "timeout_s": stage.role.timeout_s, "expendable": True},
             compute=ActorPoolStrategy(size=stage.role.num_actors, max_tasks_in_flight_per_actor=1 if alone else None),
-            batch_size=1 if alone else stage.role.batch_size,
+            batch_size=batch_size,
             num_cpus=stage.role.num_cpus,
             num_gpus=stage.role.num_gpus or None,
             max_task_retries=1,  # unbounded by default: a row that kills its process would be retried forever

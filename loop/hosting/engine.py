@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from loop.config import HostingConfig, RoleConfig, TrainRoleConfig
 from loop.hosting.launch import nodes
 from loop.hosting.placement import gangs, unplaced
+from loop.hosting.records import ActorFailedError, in_one_line
 
 Result = TypeVar("Result")
 
@@ -51,6 +52,7 @@ def started_ray(num_cpus: int) -> Iterator[None]:
     place = _cluster() if "RAY_ADDRESS" in os.environ else _own_ray(num_cpus)
     with _without_stderr():  # its C++ side announces the log level that it was told to keep
         ray.init(**place, log_to_driver=False, logging_level="ERROR")
+    _keep_notices_in_logs()
     try:
         yield
     finally:
@@ -74,6 +76,19 @@ def _cluster() -> dict[str, Any]:
             import_module(IMPORTED_FIRST)
 
     return {"runtime_env": {"worker_process_setup_hook": set_up_worker}}
+
+
+def _keep_notices_in_logs() -> None:
+    """Print no notices of Ray's about dead workers and nodes. We say what is repeated; the notices are in Ray's logs.
+
+    Ray prints them whatever ``log_to_driver`` says, and has no setting for it.
+    """
+    import ray._private.worker
+
+    def keep_quiet(*_: object, **__: object) -> None:
+        """Print nothing."""
+
+    ray._private.worker.print_to_stdstream = keep_quiet  # noqa: SLF001 - see above
 
 
 @contextmanager
@@ -112,7 +127,6 @@ def _before_ray_is_imported() -> None:
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # a thread that outlives a run would start a Ray of its own
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its errors on this terminal are remarks on every pool
     if "RAY_ADDRESS" not in os.environ:  # workers of a local Ray use this very environment
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -125,6 +139,8 @@ def in_an_actor(
     """The result of ``function``, computed where actors of ``role`` run (default: those that judge).
 
     The driver itself never touches a pixel.
+
+    Raises its ValueError or OSError; ActorFailedError for any other error, and if its process dies.
     """
     if hosting.engine == "inline":
         return function()
@@ -133,7 +149,13 @@ def in_an_actor(
     role = role or hosting.judge
     needs = {"num_cpus": role.num_cpus, "num_gpus": role.num_gpus}
     options = {**needs, "scheduling_strategy": "DEFAULT"}  # not within a trial's own CPUs
-    result: Result = ray.get(ray.remote(_call).options(**options).remote(function))
+    try:
+        result: Result = ray.get(ray.remote(_call).options(**options).remote(function))
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None) or error
+        if isinstance(cause, ValueError | OSError):
+            raise cause from None
+        raise ActorFailedError(f"an actor failed: {in_one_line(cause)}") from cause
     return result
 
 

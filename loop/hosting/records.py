@@ -3,6 +3,15 @@
 from dataclasses import dataclass
 
 
+class ActorFailedError(ValueError):
+    """Raised if an actor or a worker fails for a reason that is not in a single row. The message is one sentence."""
+
+
+def in_one_line(error: BaseException) -> str:
+    """The type of ``error`` and the first line of its message."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """The place of a worker."""

@@ -12,7 +12,7 @@ from actors.fitting import Fit, FitData, FitSize, Fitted, Learner, Preview, Work
 from actors.plain import to_plain
 from actors.storage import write_bytes
 from loop.config import HostingConfig, digest
-from loop.hosting.launch import OnProgress, launch
+from loop.hosting.launch import OnProgress, check_parts, launch
 from loop.hosting.platform import this_platform
 from loop.hosting.records import Outcome, Place, Progress
 from loop.hosting.resume import Memory
@@ -91,7 +91,7 @@ def fit(
     """Run the fit ``job`` and write its checkpoint. ``draw_sheet`` draws the sample sheets, if given.
 
     An interrupted fit of the same name is resumed (Ray only). Ray must have been started. Raises ValueError or
-    FileNotFoundError if the job is invalid, and Ray's errors if workers fail more often than
+    FileNotFoundError if the job is invalid, and ActorFailedError if workers fail more often than
     ``hosting.fit.max_failures``.
     """
     _check(job, hosting)
@@ -114,12 +114,8 @@ def _check(job: FitJob, hosting: HostingConfig) -> None:
     if all(image.annotation.ignore.all() for image in job.data.images):
         raise ValueError(f"nothing to fit on: {len(job.data.images)} training images without a box that counts")
     size = job.size()
-    if hosting.engine == "ray" and size.batch_size % (hosting.fit.num_workers * size.accumulate):
-        sizes = f"the fit's batch size ({size.batch_size}), hosting.fit.num_workers ({hosting.fit.num_workers})"
-        sizes += f" times fit.accumulate ({size.accumulate})" if size.accumulate > 1 else ""
-        raise ValueError(
-            f"every worker takes the same part of a batch: {sizes}; make the first a multiple of the second"
-        )
+    if hosting.engine == "ray":
+        check_parts("the fit's batch size", size.batch_size, "fit", hosting.fit.num_workers, size.accumulate)
 
 
 def run_fit(

@@ -3,7 +3,7 @@
 import time
 
 from loop.config import HostingConfig
-from loop.hosting.launch import OnProgress, launch
+from loop.hosting.launch import OnProgress, check_parts, launch
 from loop.training.base import trainer_of
 from loop.training.job import TrainJob, TrainResult
 from loop.training.worker import run_training
@@ -16,15 +16,13 @@ def train(job: TrainJob, hosting: HostingConfig, on_progress: OnProgress | None 
     (Ray only; in this process it starts again). With several workers BatchNorm and the loss's normaliser see one
     worker's part of a batch, as is usual, so that the number of workers does change the last digits.
 
-    Raises ValueError or FileNotFoundError where the job cannot be done as it is, Ray's errors where workers are lost
-    more often than ``hosting.train.max_failures``. Ray must have been started.
+    Raises ValueError or FileNotFoundError where the job cannot be done as it is, ActorFailedError where workers are
+    lost more often than ``hosting.train.max_failures``. Ray must have been started.
     """
     trainer_of(job.detector).check_settings(job.training.overrides)
     mixture = job.mixture()
     role = hosting.train
-    if job.training.batch_size % role.num_workers:
-        sizes = f"training.batch_size ({job.training.batch_size}), hosting.train.num_workers ({role.num_workers})"
-        raise ValueError(f"every worker takes the same part of a batch: {sizes}; make one a multiple of the other")
+    check_parts("training.batch_size", job.training.batch_size, "train", role.num_workers)
     start = time.perf_counter()
     outcome = launch(run_training, job, role, hosting, on_progress)
     return TrainResult(

@@ -1,11 +1,13 @@
 """The host of a component: rows in, columns added; one row's fault stays its own."""
 
 import logging
+import threading
+import time
 
 import numpy as np
 import pytest
 
-from actors.hosting import Host, join_rows, split_rows
+from actors.hosting import TIMED_OUT, Host, join_rows, split_rows
 
 
 class Square:
@@ -81,6 +83,38 @@ def test_a_batch_of_errors_alone_does_not_wake_the_component():
     served = host()
     served.process([{"id": "rowX", "number": 7, "error": "generate: it failed"}])
     assert served.component.calls == []
+
+
+class Hanging(Square):
+    """Waits on one number until ``released``."""
+
+    released = threading.Event()
+
+    def __call__(self, batch):
+        if any(row["number"] == 2 for row in batch):
+            self.released.wait(30)
+        return super().__call__(batch)
+
+
+def test_a_batch_that_hangs_is_left_behind_and_a_new_component_takes_the_next():
+    served = Host("square", lambda: Hanging({}), timeout_s=0.1)
+    first, start = served.component, time.monotonic()
+    done = served.process(rows(1, 2, 3))
+    assert 0.3 <= time.monotonic() - start < 5
+    assert [row["error"] for row in done] == ["square: no answer within 0.3 s (timeout_s of its role, times rows)"] * 3
+    assert all(TIMED_OUT in row["error"] and row["square"] == -1 for row in done)
+    assert [row["square"] for row in served.process(rows(1, 3))] == [1, 9]
+    assert served.component is not first
+    Hanging.released.set()
+
+
+def test_a_component_within_its_time_is_not_limited_by_a_timeout_that_it_raises_itself():
+    class Raises(Square):
+        def __call__(self, _batch):
+            raise TimeoutError("the server is slow")
+
+    (row,) = Host("square", lambda: Raises({}), timeout_s=5.0).process(rows(1))
+    assert row["error"] == "square: TimeoutError: the server is slow"
 
 
 def test_columns_that_nobody_needs_any_more_are_forgotten():

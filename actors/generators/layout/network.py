@@ -253,7 +253,12 @@ def _pretrained(config: StableDiffusionConfig, layout: LayoutSettings) -> tuple[
     """
     from diffusers import DDPMScheduler, StableDiffusionPipeline
 
-    options = {"dtype": torch.float32, "safety_checker": None, "requires_safety_checker": False, "use_safetensors": True}
+    options = {
+        "dtype": torch.float32,
+        "safety_checker": None,
+        "requires_safety_checker": False,
+        "use_safetensors": True,
+    }
     load = partial(StableDiffusionPipeline.from_pretrained, **options)
     pipeline = load_weights(load, config.model, config.revision, config.variant)
     extend_vocabulary(pipeline.tokenizer, pipeline.text_encoder, layout.prompt)

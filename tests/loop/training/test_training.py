@@ -271,7 +271,7 @@ def test_the_state_of_another_training_is_refused(monkeypatch, tmp_path):
 
 
 @pytest.mark.usefixtures("ray_session")
-def test_ray_gives_the_bytes_of_this_process_even_when_a_worker_is_killed(job, kill_a_worker):
+def test_ray_gives_the_bytes_of_this_process_even_when_a_worker_is_killed(job, kill_a_worker, caplog):
     long = job(plan={"steps": 60, "epoch_steps": 5})
     expected = trained_bytes(long)
     Path(long.checkpoint).unlink()
@@ -283,6 +283,8 @@ def test_ray_gives_the_bytes_of_this_process_even_when_a_worker_is_killed(job, k
 
     result = train(long, HostingConfig(train={"keep_every_s": 0.0}), interfere)
     assert killed == [True]
+    assert f"training {long.name} lost worker 0" in caplog.text
+    assert "it goes on from its last saved state" in caplog.text
     assert Path(long.checkpoint).read_bytes() == expected
     assert [entry["step"] for entry in result.losses] == list(range(5, 61, 5))
 

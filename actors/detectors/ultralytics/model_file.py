@@ -78,7 +78,7 @@ def _faults(tree: object) -> Iterator[str]:
     yield from (f"unknown key {key!r}; known: {', '.join(sorted(KEYS))}" for key in tree if key not in KEYS | NAMES)
     yield from (f"{key}: {tree[key]!r} is no number" for key in NUMBERS & tree.keys() if not _is_number(tree[key]))
     yield from _scale_faults(tree.get("scales"))
-    if "activation" in tree and not is_activation(tree["activation"]):
+    if tree.get("activation") is not None and not is_activation(tree["activation"]):
         yield f"activation: {tree['activation']!r} is none of nn.{', nn.'.join(sorted(ACTIVATIONS))} with numbers"
     match tree["head"]:
         case [*_, [_, _, str() as last, _]] if last in HEADS:

@@ -8,7 +8,8 @@ driver holds metadata only; pixels are passed between the actors.
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
@@ -150,7 +151,7 @@ def collect(stream: Stream, hosting: HostingConfig, on_row: OnRow) -> Collected:
     """
     start = time.perf_counter()
     run = _run_on_ray if hosting.engine == "ray" else _run_inline
-    done = _gather((row for row in run(stream) if TIMED_OUT not in row["error"]), on_row)
+    done = _gather(run(stream), on_row, keep_slow=False)
     lost = [row for row in stream.rows if row["id"] not in done]
     if lost:
         log.warning("%d rows did not come back from their actors; trying each alone", len(lost))
@@ -166,18 +167,20 @@ def collect(stream: Stream, hosting: HostingConfig, on_row: OnRow) -> Collected:
     return Collected(rows=rows, cost=Cost(seconds=seconds, wall_s=wall_s, engine_s=engine_s, num_items=len(rows)))
 
 
-def _gather(rows: Iterator[Row], on_row: OnRow) -> dict[str, Row]:
+def _gather(rows: Generator[Row, None, None], on_row: OnRow, *, keep_slow: bool = True) -> dict[str, Row]:
+    """The rows by id, without those that were too slow unless ``keep_slow``."""
     done: dict[str, Row] = {}
-    for row in rows:
-        if NOT_OPENED in row["error"]:
-            raise ActorFailedError(row["error"])
-        if row["id"] not in done:
-            done[row["id"]] = row
-            on_row(row)
+    with closing(rows):  # an execution that is left would go on, and start a Ray of its own once ours is shut down
+        for row in rows:
+            if NOT_OPENED in row["error"]:
+                raise ActorFailedError(row["error"])
+            if row["id"] not in done and (keep_slow or TIMED_OUT not in row["error"]):
+                done[row["id"]] = row
+                on_row(row)
     return done
 
 
-def _run_inline(stream: Stream, *, alone: bool = False) -> Iterator[Row]:
+def _run_inline(stream: Stream, *, alone: bool = False) -> Generator[Row, None, None]:
     """Pass batch after batch through all stages, in this process."""
     hosts = [
         Host(stage.name, stage.open_component, stage.forgets, timeout_s=stage.role.timeout_s) for stage in stream.stages
@@ -195,7 +198,7 @@ def batch_sizes(stream: Stream) -> list[int]:
     return list(accumulate((stage.role.batch_size for stage in stream.stages), min))
 
 
-def _run_on_ray(stream: Stream, *, alone: bool = False) -> Iterator[Row]:
+def _run_on_ray(stream: Stream, *, alone: bool = False) -> Generator[Row, None, None]:
     """One Ray Data execution: an actor pool for each stage, chained, with back-pressure."""
     import ray.data
 

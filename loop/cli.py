@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from loop.endings import explain, resumable
+
 app = typer.Typer(
     help="Find what a detector gets wrong, generate variants of it, judge them, retrain and measure, in rounds.",
     no_args_is_help=True,
@@ -51,16 +53,18 @@ def options(
 def run(configs: Configs, overrides: Overrides) -> None:
     """Run the loop. Running the same command again continues an interrupted run.
 
-    Exit status: 0 when all rounds are finished; 2 when the config, the data or the hosting cannot be used.
+    Exit status: 0 when all rounds are finished; 2 when the config, the data or the hosting cannot be used, the
+    MLflow server does not answer or the disk is full; 130 or 143 when it was stopped by Ctrl-C or SIGTERM.
     """
     from loop.config_files import load
 
     config = load(configs, overrides)  # before heavy imports, so that config errors are fast
 
-    from loop.driver import run as run_loop
-    from loop.progress import Reporter
+    with resumable():
+        from loop.driver import run as run_loop
+        from loop.progress import Reporter
 
-    run_loop(config, Reporter())
+        run_loop(config, Reporter())
 
 
 @app.command()
@@ -75,16 +79,18 @@ def ablate(
 
     Running the same command again continues an interrupted ablation.
 
-    Exit status: 0 when every run is finished; 1 when a run failed; 2 when the config or the data cannot be used.
+    Exit status: 0 when every run is finished; 1 when a run failed; 2 when the config or the data cannot be used;
+    130 or 143 when it was stopped by Ctrl-C or SIGTERM.
     """
     from loop.ablation.config import load_ablation
 
     ablation = load_ablation(configs, overrides)
 
-    from loop.ablation.run import ablate as run_ablation
-    from loop.progress import Reporter
+    with resumable():
+        from loop.ablation.run import ablate as run_ablation
+        from loop.progress import Reporter
 
-    raise typer.Exit(1 if run_ablation(ablation, Reporter()).failed else 0)
+        raise typer.Exit(1 if run_ablation(ablation, Reporter()).failed else 0)
 
 
 @app.command()
@@ -153,17 +159,17 @@ def export(
 
 @app.command()
 def ui(
-    root: Annotated[str, typer.Argument(help="Storage root of the runs, or the URI of an MLflow server.")] = "runs",
+    root: Annotated[str, typer.Argument(help="Storage root of the runs, or the URI of MLflow's database.")] = "runs",
     port: Annotated[int, typer.Option(help="Port on this machine.")] = 5000,
 ) -> None:
     """Serve the MLflow UI for the runs below a storage root, on this machine only.
 
-    Exit status: that of the MLflow server; 2 when ROOT is the address of a server, which has a UI of its own.
+    Exit status: that of the MLflow server; 2 when no run was tracked in ROOT, or ROOT is a server, which has a UI of
+    its own.
     """
-    from loop.tracking import local_store, ui_command
+    from loop.tracking.store import ui_command
 
-    is_server = root.startswith(("http://", "https://"))
-    command = ui_command(root if is_server else local_store(root).uri, port)
+    command = ui_command(root, port)
     os.execv(command[0], command)  # noqa: S606 - our own command, no shell
 
 
@@ -186,11 +192,11 @@ def validate(configs: Configs, overrides: Overrides) -> None:
 
 
 def main() -> None:
-    """Run the command line. A config or data error prints one message and ends with exit status 2."""
+    """Run the command line. An error that a user can mend prints one message and ends with exit status 2."""
     try:
         app()
-    except (ValueError, OSError) as error:
-        if os.environ.get("DETLOOP_DEBUG"):
+    except Exception as error:
+        if os.environ.get("DETLOOP_DEBUG") or (message := explain(error)) is None:
             raise
-        typer.echo(f"detloop: {error}\n(DETLOOP_DEBUG=1 shows where it was raised)", err=True)
+        typer.echo(f"detloop: {message}\n(DETLOOP_DEBUG=1 shows where it was raised)", err=True)
         sys.exit(2)

@@ -18,6 +18,8 @@ from loop.config import ConfigError, LoopConfig
 
 Section = TypeVar("Section", bound=Config)
 
+MAX_NODES = 100_000  # of a config; some lines of aliases to aliases can stand for billions
+
 
 class _Loader(yaml.SafeLoader):
     """YAML in which 1e-3 is a number, and a repeated key is an error. PyYAML would silently drop its first value."""
@@ -25,6 +27,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set[str]()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # no key of a config, which is said later
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     problem=f"key {key.value!r} occurs twice", problem_mark=key.start_mark
@@ -70,7 +74,7 @@ def _read(file: Path) -> dict[str, Any]:
         tree = _parse(file.read_text())
     except FileNotFoundError:
         raise ConfigError(f"{file}: no such config file") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, ValueError, OSError) as error:
         raise ConfigError(f"{file}: not readable as YAML: {error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{file}: a config is a mapping of keys, but this file holds {type(tree).__name__}")
@@ -78,7 +82,25 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _parse(text: str) -> object:
-    return yaml.load(text, _Loader)  # noqa: S506 - a safe loader
+    """The value of a YAML text. Raises YAMLError or ValueError."""
+    try:
+        loader = _Loader(text)  # a safe one
+        node = loader.get_single_node()
+        if (num_nodes := _num_nodes(node, {})) > MAX_NODES:
+            raise ValueError(f"its aliases stand for {num_nodes:.0e} values, and a config may hold {MAX_NODES:.0e}")
+        return node and loader.construct_document(node)
+    except RecursionError:
+        raise ValueError("nested too deeply, or in itself") from None
+
+
+def _num_nodes(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """The number of nodes below ``node``, with every alias in place of its anchor. ``known``: by id."""
+    if isinstance(node, yaml.ScalarNode) or node is None:
+        return 1
+    if id(node) not in known:
+        below = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
+        known[id(node)] = 1 + sum(_num_nodes(part, known) for part in below)
+    return known[id(node)]
 
 
 def _parse_override(text: str) -> dict[str, Any]:
@@ -87,7 +109,7 @@ def _parse_override(text: str) -> dict[str, Any]:
         raise ConfigError(f"--set {text}: write it as key.sub=value")
     try:
         tree = _parse(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"--set {text}: the value is not valid YAML: {error}") from None
     return nest(key.strip(), tree)
 

@@ -8,7 +8,7 @@ from upath import UPath
 from actors.filters.base import RealImages
 from actors.filters.base import State as FilterState
 from actors.filters.chain import fit_filters
-from actors.storage import exclusive, read_record, write_record
+from actors.storage import exclusive, write_record
 from loop.arms import Trainings
 from loop.check import missing
 from loop.config import LoopConfig
@@ -27,7 +27,8 @@ from loop.report.round import report_round
 from loop.report.run import report_run
 from loop.round import run_round
 from loop.state import RunFolder, State, once
-from loop.tracking import Tracker
+from loop.tracking.store import refuse_silence, store
+from loop.tracking.tracker import Tracker
 
 
 def run(config: LoopConfig, reporter: Reporter) -> UPath:
@@ -35,9 +36,10 @@ def run(config: LoopConfig, reporter: Reporter) -> UPath:
 
     Raises ConfigError if the folder holds another run; BlockingIOError if another process runs this one; ValueError if
     the data cannot be used or have changed since the run was started, if the hosting cannot be placed, and if weights
-    are missing; TooManyFailuresError if too many candidates of a round failed.
+    are missing or the MLflow server does not answer; TooManyFailuresError if too many candidates of a round failed.
     """
     _look_for_weights(config, reporter)
+    refuse_silence(store(config))
     if "RAY_ADDRESS" in os.environ and not UPath(config.root).is_absolute():
         reporter.warn(
             f"root: {config.root} is relative to the driver's folder, and other nodes may not see it (--set root=)"
@@ -62,7 +64,7 @@ def _drive(config: LoopConfig, reporter: Reporter) -> UPath:
                 reporter.warn(f"{kind}: {remark}")
         trainings = Trainings(config=config, data=data, reporter=reporter, draw_sheet=fit_sheet)
         loop = Loop(config=config, data=data, folder=folder, trainings=trainings, reporter=reporter)
-        with _tracker(folder, config) as tracker:
+        with Tracker.open(config, folder.path, reporter.warn) as tracker:
             _rounds(loop, tracker)
     return folder.path
 
@@ -91,14 +93,6 @@ def _rounds(loop: Loop, tracker: Tracker) -> None:
         report_round(loop, result, tracker)
         state = result.state
     report_run(loop, tracker)
-
-
-def _tracker(folder: RunFolder, config: LoopConfig) -> Tracker:
-    """The MLflow runs of an earlier start of this run, or new ones."""
-    place = folder.path / "mlflow.json"
-    tracker = Tracker.open(config, read_record(place, dict[str, str]) if place.exists() else None)
-    write_record(place, tracker.run_ids)
-    return tracker
 
 
 def import_real(config: LoopConfig) -> Dataset:

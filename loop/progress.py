@@ -1,8 +1,9 @@
-"""Progress on the console: one line per stage, live on a terminal."""
+"""Progress on the console: one line per stage, live on a terminal, and every minute elsewhere."""
 
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -11,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 class StageProgress:
     """Progress of one stage."""
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self._progress, self._task, self._start = progress, task, time.perf_counter()
+    def __init__(self, progress: Progress, task: TaskID, total: int) -> None:
+        self._progress, self._task, self._total, self._start = progress, task, total, time.perf_counter()
         self.done, self._note = 0, ""
 
     def advance(self, *_: object) -> None:
@@ -33,6 +34,10 @@ class StageProgress:
         elapsed_s = max(time.perf_counter() - self._start, 1e-9)
         return f"{self.done / elapsed_s:.1f}/s  {self._note}".rstrip()
 
+    def unfinished_line(self) -> str:
+        """The line for a stage that runs."""
+        return f"{self.done} of {self._total}, {(time.perf_counter() - self._start) / 60:.1f} min, {self._line()}"
+
     def finished_line(self) -> str:
         """The line that replaces the bar at the end."""
         return f"{self.done} in {time.perf_counter() - self._start:.1f} s, {self._line()}"
@@ -41,8 +46,10 @@ class StageProgress:
 class Reporter:
     """Prints the progress of a run on one console."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, every_s: float = 60.0) -> None:
+        """``every_s``: interval of a running stage's lines where ``console`` is no terminal."""
         self.console = console or Console(highlight=False)
+        self.every_s = every_s
 
     def say(self, text: str) -> None:
         """Print a line."""
@@ -64,6 +71,24 @@ class Reporter:
         )
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
             task = bar.add_task(label, total=total, note="")
-            progress = StageProgress(bar, task)
-            yield progress
+            progress = StageProgress(bar, task, total)
+            with nullcontext() if self.console.is_terminal else self._repeated(label, progress):
+                yield progress
         self.say(f"{label:<22}{progress.finished_line()}")
+
+    @contextmanager
+    def _repeated(self, label: str, progress: StageProgress) -> Iterator[None]:
+        """Print the progress again and again, whether or not it advances."""
+        over = threading.Event()
+
+        def repeat() -> None:
+            while not over.wait(self.every_s):
+                self.say(f"{label:<22}{progress.unfinished_line()}")
+
+        thread = threading.Thread(target=repeat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()

@@ -162,7 +162,8 @@ def run_stream(loop: Loop, state: State, kept: stages.Stream) -> Pooled:
     with loop.reporter.stage("generate and judge", len(kept.rows)) as progress:
         collected = stages.collect(kept, loop.config.hosting, _counting(progress))
     keep_failed(collected.rows, loop.folder.round(number), loop.config.generation.max_failed_share * num_candidates)
-    for warning in counts.warnings(loop.folder.judged(number)):
+    errors = [row["error"] for row in collected.rows if row["error"]]
+    for warning in (*counts.failures(errors, num_candidates), *counts.warnings(loop.folder.judged(number))):
         loop.reporter.warn(warning)
     kept_ids, dropped_ids = (loop.folder.sample_ids(number, fate) for fate in Fate)
     return Pooled(kept=kept_ids, dropped=dropped_ids, cost=collected.cost)

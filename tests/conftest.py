@@ -167,10 +167,10 @@ def easy_config(easy_data: Path, small_model: Path) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def new_root(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
     """Makes empty storage roots. Each has MLflow's tables already: to create them takes MLflow several seconds."""
-    from loop.tracking import _client, local_store
+    from loop.tracking.store import local_store, open_client
 
     template = tmp_path_factory.mktemp("mlflow")
-    _client(local_store(str(template)))
+    open_client(local_store(str(template)))
 
     def make() -> Path:
         root = tmp_path_factory.mktemp("root")

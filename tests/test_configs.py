@@ -150,6 +150,12 @@ def test_an_override_that_is_no_yaml():
         load([QUICKSTART], ["mining.budget=["])
 
 
+BOMB = (
+    "a: &a1 [" + "x," * 9 + "x]\n" + "".join(f"k{n}: &a{n} [{','.join([f'*a{n - 1}'] * 10)}]\n" for n in range(2, 10))
+)
+"""Ten lines of aliases to aliases."""
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -158,7 +164,13 @@ def test_an_override_that_is_no_yaml():
         ("", "this file holds NoneType"),
         ("name: a\nseed: 1\nname: b\n", "key 'name' occurs twice"),
         ("name: a\nmining: {budget: 1, budget: 2}\n", "key 'budget' occurs twice"),
+        ("name: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("name: &a [*a]", "nested too deeply, or in itself"),
+        (BOMB, r"its aliases stand for 1e\+09 values"),
+        ("? [a, b]\n: 1\n", "while constructing a mapping"),
+        ("name: 2024-99-99\n", "month must be in"),
     ],
+    ids=["open", "list", "empty", "twice", "twice below", "deep", "in itself", "bomb", "list as key", "date"],
 )
 def test_a_file_that_is_no_config(tmp_path, text, message):
     file = tmp_path / "broken.yaml"

@@ -24,7 +24,7 @@ HEAVY = {
 }
 HOMES = {  # the only places that may name a library, even for types
     "ray": ("actors/hosting.py", "loop/stages.py", "loop/hosting/", "loop/training/", "loop/ablation/"),
-    "mlflow": ("loop/tracking.py",),
+    "mlflow": ("loop/tracking/",),
     "ultralytics": ("actors/detectors/ultralytics/", "loop/training/ultralytics/"),
 }
 WORKERS = {  # subclass heavy libraries, or stand on what does; opened in workers alone

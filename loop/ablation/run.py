@@ -36,7 +36,8 @@ from loop.hosting.records import Platform
 from loop.progress import Reporter
 from loop.report.summary import points
 from loop.state import check_schema, once
-from loop.tracking import Tracker
+from loop.tracking.store import refuse_silence, store, where_to_compare
+from loop.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from ray import tune
@@ -49,10 +50,12 @@ DRIVER_CPUS = 0.01  # of a trial whose stages have CPUs of their own; the minimu
 def ablate(ablation: Ablation, reporter: Reporter) -> AblationTable:
     """Run the missing trials, then write and print the table. Its ``failed`` names the trials without a result.
 
-    Raises ConfigError if the folder holds an ablation of another config.
+    Raises ConfigError if the folder holds an ablation of another config, and ValueError if the MLflow server does not
+    answer.
     """
+    refuse_silence(store(ablation.base))
     claim(ablation)
-    with _tracker(ablation) as tracker:
+    with _tracker(ablation, reporter) as tracker:
         failed = _run_missing(ablation, tracker.run_ids["loop"], reporter)
         table = _table(ablation, failed)
         files = {
@@ -63,12 +66,11 @@ def ablate(ablation: Ablation, reporter: Reporter) -> AblationTable:
         }
         for name, data in files.items():
             write_bytes(ablation.folder / name, data)
-        tracker.log_figures(figures(table))
-        tracker.log_files(files)
+        tracker.log_run(figures(table), files)
     if table.failed:
         tracker.close(failed=True)
     reporter.say(f"\n{markdown(table)}")
-    reporter.say(f"{ablation.folder / 'table.png'}   compare runs: detloop ui {ablation.base.root}")
+    reporter.say(f"{ablation.folder / 'table.png'}   compare runs: {where_to_compare(ablation.base)}")
     return table
 
 
@@ -92,16 +94,13 @@ def claim(ablation: Ablation) -> None:
     write_record(file, science)
 
 
-def _tracker(ablation: Ablation) -> Tracker:
+def _tracker(ablation: Ablation, reporter: Reporter) -> Tracker:
     """The MLflow run that is the parent of all trials' runs."""
-    place = ablation.folder / "mlflow.json"
     name = ablation.config.name
     tracking = ablation.base.tracking
     tracking = tracking.model_copy(update={"experiment": tracking.experiment or name})
     config = ablation.base.model_copy(update={"name": name, "tracking": tracking})
-    tracker = Tracker.open(config, read_record(place, dict[str, str]) if place.exists() else None)
-    write_record(place, tracker.run_ids)
-    return tracker
+    return Tracker.open(config, ablation.folder, reporter.warn)
 
 
 def _result_file(folder: UPath, run_name: str) -> UPath:

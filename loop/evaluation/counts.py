@@ -8,6 +8,7 @@ from actors.records import WHOLE_IMAGE, Sample
 
 LEAST_KEPT = 0.1  # share of the candidates
 NUM_REASONS, MAX_REASON_CHARS = 3, 100  # in a warning; a failed candidate's reason is its error
+MAX_ERROR_CHARS = 300
 
 
 def count_drawn(samples: Sequence[Sample]) -> tuple[int, int]:
@@ -34,6 +35,15 @@ def count_dropped(samples: Iterable[Sample]) -> tuple[dict[str, int], dict[str, 
 def warnings(samples: Sequence[Sample]) -> list[str]:
     """One line each if few instances were drawn, and if few of the candidates ``samples`` were kept."""
     return [*_few_drawn(samples), *_few_kept(samples)]
+
+
+def failures(errors: Sequence[str], num_candidates: int) -> list[str]:
+    """One line if candidates could not be drawn or judged, with the most frequent of their ``errors``."""
+    if not errors:
+        return []
+    reason, num = Counter(errors).most_common(1)[0]
+    lost = f"{len(errors)} of {num_candidates} candidates could not be drawn or judged, and are dropped"
+    return [f"{lost}; {num} of them for {shorten(reason, MAX_ERROR_CHARS)}"]
 
 
 def _few_drawn(samples: Sequence[Sample]) -> list[str]:

@@ -1,6 +1,8 @@
 """Starts Ray, or connects to a cluster, for the length of a run, and waits until every role can be placed."""
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -50,7 +52,7 @@ def started_ray(num_cpus: int) -> Iterator[None]:
         yield
         return
     place = _cluster() if "RAY_ADDRESS" in os.environ else _own_ray(num_cpus)
-    with _without_stderr():  # its C++ side announces the log level that it was told to keep
+    with _without_stderr(), _own_sigterm():  # its C++ side announces the log level that it was told to keep
         ray.init(**place, log_to_driver=False, logging_level="ERROR")
     _keep_notices_in_logs()
     try:
@@ -102,6 +104,15 @@ def _without_stderr() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nothing)
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep our handler of SIGTERM: Ray's prints the stack of its C++ side."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread() and handler is not signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _wait_for_places(hosting: HostingConfig) -> None:

@@ -8,6 +8,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
@@ -56,6 +57,7 @@ class Job(Protocol):
 
 
 AnyJob = TypeVar("AnyJob", bound=Job)
+Result = TypeVar("Result")
 Work = Callable[[AnyJob, Place, Memory, OnProgress, int], Outcome]
 """The work of one worker; the last argument is its number of torch threads."""
 
@@ -132,12 +134,28 @@ def _on_ray(work: Work[AnyJob], job: AnyJob, role: TrainRoleConfig, on_progress:
             ),
         )
         try:
-            answer = trainer.fit().return_value
+            answer = _in_a_thread(trainer.fit).return_value
         except TrainingFailedError as error:
             raise _explained(error, job.name, role.max_failures) from error
     if not isinstance(answer, Outcome):
         raise TypeError(f"training {job.name}: the first worker returned {answer!r}, not its outcome")
     return answer
+
+
+def _in_a_thread(fit: Callable[[], Result]) -> Result:
+    """The result of ``fit``. In the main thread, Ray Train would handle Ctrl-C from then on, and end the process."""
+    outcome = Future[Result]()
+
+    def run() -> None:
+        try:
+            outcome.set_result(fit())
+        except BaseException as error:  # noqa: BLE001 - raised in the main thread
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    while not wait([outcome], timeout=POLL_S).done:  # without a timeout it would not notice Ctrl-C
+        pass
+    return outcome.result()
 
 
 def _explained(error: "TrainingFailedError", name: str, max_failures: int) -> Exception:

@@ -16,7 +16,7 @@ from loop.report.manifest import manifest
 from loop.report.pictures import draw, fit_sheets
 from loop.report.summary import RoundSummary, points, round_metrics, summarise
 from loop.state import once
-from loop.tracking import Tracker
+from loop.tracking.tracker import Tracker
 
 
 def report_round(loop: Loop, result: RoundResult, tracker: Tracker) -> None:

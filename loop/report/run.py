@@ -16,7 +16,8 @@ from loop.report.manifest import manifest
 from loop.report.page import html_summary
 from loop.report.pictures import figures
 from loop.report.summary import RoundSummary, arm_seconds, points, rounds_table, summary
-from loop.tracking import Tracker
+from loop.tracking.store import where_to_compare
+from loop.tracking.tracker import Tracker
 from loop.training.job import TrainResult
 
 
@@ -30,15 +31,13 @@ def report_run(loop: Loop, tracker: Tracker) -> None:
     write_bytes(path / "manifest.json", b"".join(manifest(loop.folder.judged(number)) for number in numbers))
     for name, data in files.items():
         write_bytes(path / name, data)
-    tracker.log_files(files)
-    if not rounds:
-        tracker.log_figures({f"control_{key}": value for key, value in facts["metrics"]["control"].items()})
-    if taken := control_weights(loop):
-        tracker.log_figures({f"weights/{outcome}": number for outcome, number in taken.items()})
+    control = {} if rounds else {f"control_{key}": value for key, value in facts["metrics"]["control"].items()}
+    weights = {f"weights/{outcome}": number for outcome, number in facts["weights"].items()}
+    tracker.log_run(control | weights, files)
     loop.reporter.say(rounds_table(rounds))
     ap, seconds = facts["metrics"]["control"]["AP"], sum(facts["control_seconds"].values())
     loop.reporter.say(f"control: AP {points(ap)}, {seconds:.0f} s, trained once for all runs")
-    loop.reporter.say(f"pictures and curves: {path / 'summary.html'}   compare runs: detloop ui {config.root}")
+    loop.reporter.say(f"pictures and curves: {path / 'summary.html'}   compare runs: {where_to_compare(config)}")
 
 
 def _summarise(loop: Loop, rounds: Sequence[RoundSummary]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from loop.config import SCHEMA, ConfigError, LoopConfig
 from loop.driver import run
 from loop.hosting.records import Platform
 from loop.progress import Reporter
-from loop.tracking import flatten
+from loop.tracking.names import flatten
 
 QUICKSTART = Path(__file__).parents[3] / "configs" / "quickstart.yaml"
 

@@ -12,7 +12,7 @@ from PIL import Image
 from actors.images import encode_png
 from actors.records import WHOLE_IMAGE, Annotation, Detections, LabeledImage, Lineage, Sample, Verdict
 from loop.evaluation.coco import RECALLS, Evaluation
-from loop.evaluation.counts import count_drawn, count_dropped, warnings
+from loop.evaluation.counts import count_drawn, count_dropped, failures, warnings
 from loop.report.contact_sheet import DRAWN, DROPPED, KEPT, MINED, RESTORED, SEEN, choose, contact_sheet
 from loop.report.curves import ap_curve, pr_curve
 from loop.report.marks import Mark, marked
@@ -195,6 +195,14 @@ def test_further_places_of_one_candidate_do_not_stand_for_what_another_lacks():
 def test_that_fewer_than_half_of_the_instances_were_drawn_is_told(num_drawn, warned):
     said = warnings([drawing(number, asked=1, drawn=int(number < num_drawn)) for number in range(8)])
     assert [line.startswith(f"only {num_drawn} of 8 mined instances were drawn;") for line in said] == [True] * warned
+
+
+def test_that_candidates_failed_is_told_with_the_most_frequent_error():
+    errors = ["generate: OSError: a.png"] * 2 + ["judge: ValueError: no box"] * 3
+    assert failures(errors, 40) == [
+        "5 of 40 candidates could not be drawn or judged, and are dropped; 3 of them for judge: ValueError: no box"
+    ]
+    assert failures([], 40) == []
 
 
 @pytest.mark.parametrize(("num_kept", "warned"), [(0, True), (1, True), (2, False), (20, False)])

@@ -1,19 +1,21 @@
 """MLflow on a real sqlite store: two levels, resumed without doubles, names that it accepts."""
 
-import subprocess
-import sys
+import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 import pytest
+from mlflow import MlflowClient
+from upath import UPath
 
 from loop.config import LoopConfig
-from loop.tracking import Tracker, flatten, legal_keys, store, ui_command
+from loop.tracking.names import flatten, legal_keys
+from loop.tracking.tracker import Tracker
 
 FIGURES = {"AP": 0.31, "AP/mouse bite (small)": 0.2, "gain": -0.01, "seconds/wall": 90.0, "dropped/agreement/no": 3}
-
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +29,11 @@ def config(root, name, **sections) -> LoopConfig:
     return LoopConfig.model_validate({**tree, **sections})
 
 
+def opened(settings, warn=pytest.fail):
+    """The tracker of a run, which may not warn unless ``warn`` takes it."""
+    return Tracker.open(settings, UPath(settings.root) / settings.name, warn)
+
+
 def rounds_of(tracker):
     found = tracker.client.search_runs([tracker.run_ids["experiment"]], "tags.round != ''")
     return sorted(found, key=lambda run: run.data.tags["round"])
@@ -37,7 +44,7 @@ def steps_of(tracker, run_id, key):
 
 
 def test_a_loop_is_a_run_with_a_child_for_each_round(root):
-    with Tracker.open(config(root, "two-levels")) as tracker:
+    with opened(config(root, "two-levels")) as tracker:
         tracker.log_round(1, FIGURES, {"contact_sheet.png": b"png", "curves/pr.png": b"curve"})
         tracker.log_round(2, {**FIGURES, "AP": 0.35}, {})
     loop, rounds = tracker.client.get_run(tracker.run_ids["loop"]), rounds_of(tracker)
@@ -60,7 +67,7 @@ def test_a_loop_is_a_run_with_a_child_for_each_round(root):
 
 def test_params_tags_and_config_are_on_the_loop(root):
     settings = config(root, "described")
-    tracker = Tracker.open(settings)
+    tracker = opened(settings)
     loop = tracker.client.get_run(tracker.run_ids["loop"])
     assert loop.info.status == "RUNNING"
     assert loop.data.params["training.steps"] == "600"
@@ -70,9 +77,9 @@ def test_params_tags_and_config_are_on_the_loop(root):
 
 
 def test_a_resumed_loop_goes_on_in_the_same_runs_without_doubles(root):
-    first = Tracker.open(config(root, "resumed"))
+    first = opened(config(root, "resumed"))
     first.log_round(1, FIGURES, {})
-    again = Tracker.open(config(root, "resumed", hosting={"num_cpus": 8}), dict(first.run_ids))
+    again = opened(config(root, "resumed", hosting={"num_cpus": 8}))
     again.log_round(1, {**FIGURES, "seconds/wall": 2.0}, {})
     again.log_round(2, FIGURES, {})
     loop = again.client.get_run(first.run_ids["loop"])
@@ -84,11 +91,11 @@ def test_a_resumed_loop_goes_on_in_the_same_runs_without_doubles(root):
 
 
 def test_a_round_whose_logging_was_cut_short_is_completed_once(root):
-    tracker = Tracker.open(config(root, "cut-short"))
+    tracker = opened(config(root, "cut-short"))
     child = tracker._create_round(1, FIGURES)  # the driver died here, with some figures written ...
     tracker._log_metrics(child.info.run_id, {"AP": 0.31}, 1)
     tracker._log_metrics(tracker.run_ids["loop"], {"AP": 0.31}, 1)
-    Tracker.open(config(root, "cut-short"), tracker.run_ids).log_round(1, FIGURES, {})  # ... and came back
+    opened(config(root, "cut-short")).log_round(1, FIGURES, {})  # ... and came back
     (only,) = rounds_of(tracker)
     assert only.info.status == "FINISHED"
     for run_id in (child.info.run_id, tracker.run_ids["loop"]):
@@ -97,46 +104,62 @@ def test_a_round_whose_logging_was_cut_short_is_completed_once(root):
 
 
 def test_an_error_inside_the_loop_marks_its_run_failed(root):
-    with pytest.raises(RuntimeError, match="worker lost"), Tracker.open(config(root, "failing")) as tracker:
+    with pytest.raises(RuntimeError, match="worker lost"), opened(config(root, "failing")) as tracker:
         raise RuntimeError("worker lost")
     assert tracker.client.get_run(tracker.run_ids["loop"]).info.status == "FAILED"
 
 
-def test_a_run_that_the_store_lost_is_begun_anew_with_a_warning(root, caplog):
-    tracker = Tracker.open(config(root, "lost"), {"experiment": "1", "loop": "0" * 32})
+def test_a_run_that_the_store_lost_is_begun_anew_with_a_warning(root):
+    (root / "lost").mkdir()
+    (root / "lost/mlflow.json").write_text(json.dumps({"experiment": "1", "loop": "0" * 32}))
+    warned = []
+    tracker = opened(config(root, "lost"), warned.append)
     assert tracker.run_ids["loop"] != "0" * 32
-    assert "no longer has run" in caplog.text
+    assert "no longer has run" in warned[0]
+
+
+@pytest.fixture
+def dead_server(monkeypatch) -> MlflowClient:
+    """A client of a server that is gone."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    return MlflowClient(tracking_uri="http://127.0.0.1:9")
+
+
+def test_a_run_goes_on_without_its_server_and_logs_all_when_it_is_back(root, dead_server):
+    warned = []
+    tracker = opened(config(root, "outage"), warned.append)
+    with replace(tracker, client=dead_server) as cut_off:
+        cut_off.log_round(1, FIGURES, {"contact_sheet.png": b"png"})
+        cut_off.log_round(2, FIGURES, {})
+        cut_off.log_run({"control_AP": 0.2}, {"summary.json": b"{}"})
+    assert rounds_of(tracker) == []
+    begin, end = warned
+    assert re.search(r"MLflow failed, and the run goes on: .* waits in .*outage/unlogged.*Connection refused", begin)
+    assert end.startswith("3 records are not in MLflow yet; the same command logs them")
+    back = opened(config(root, "outage"))
+    back.log_round(2, FIGURES, {})
+    back.close()
+    loop, rounds = back.client.get_run(back.run_ids["loop"]), rounds_of(back)
+    assert [run.info.status for run in [loop, *rounds]] == ["FINISHED"] * 3
+    assert steps_of(back, loop.info.run_id, "AP") == [(1, 0.31), (2, 0.31)]
+    assert loop.data.metrics["control_AP"] == 0.2
+    assert [file.path for file in back.client.list_artifacts(rounds[0].info.run_id)] == ["contact_sheet.png"]
+    assert back.outbox.waiting() == []
+
+
+def test_a_store_that_fails_at_the_end_does_not_hide_why_a_run_failed(root, dead_server):
+    warned = []
+    tracker = replace(opened(config(root, "both"), warned.append), client=dead_server)
+    with pytest.raises(RuntimeError, match="worker lost"), tracker:
+        raise RuntimeError("worker lost")
+    assert warned == []
 
 
 def test_a_deleted_experiment_is_an_error_that_says_what_to_do(root):
-    tracker = Tracker.open(config(root, "deleted"))
+    tracker = opened(config(root, "deleted"))
     tracker.client.delete_experiment(tracker.run_ids["experiment"])
     with pytest.raises(ValueError, match=r"tracking\.experiment"):
-        Tracker.open(config(root, "deleted"))
-
-
-def test_the_store_is_in_the_root_whatever_the_working_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    place = store(config("runs", "here"))
-    assert place.uri == f"sqlite:///{tmp_path}/runs/mlflow.db"
-    assert place.artifacts == f"file://{tmp_path}/runs/mlartifacts"
-
-
-def test_a_server_is_taken_as_given():
-    place = store(config("s3://bucket/runs", "there", tracking={"uri": "http://tracking:5000"}))
-    assert (place.uri, place.artifacts) == ("http://tracking:5000", None)
-
-
-def test_a_remote_root_needs_a_server():
-    with pytest.raises(ValueError, match=r"set tracking\.uri"):
-        store(config("memory://runs", "there"))
-
-
-def test_the_ui_is_bound_to_loopback_and_a_server_has_its_own():
-    command = ui_command("sqlite:////runs/mlflow.db", port=5001)
-    assert command[command.index("--host") + 1] == "127.0.0.1"
-    with pytest.raises(ValueError, match="open that address"):
-        ui_command("https://tracking.example")
+        opened(config(root, "deleted"), print)
 
 
 def test_keys_are_made_legal_and_stay_apart():
@@ -161,19 +184,3 @@ def test_a_config_tree_becomes_dotted_keys():
         "text": "yes",
         "list": "[1, 2]",
     }
-
-
-def test_mlflow_is_imported_only_when_a_run_is_tracked():
-    code = "import sys, loop.tracking; sys.exit('mlflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603
-
-
-def test_runs_that_begin_together_on_a_new_root_share_its_store(tmp_path):
-    """MLflow itself makes its tables twice, and one of the runs dies of it."""
-    code = (
-        "import sys; from pathlib import Path; from loop.config_files import load; from loop.tracking import Tracker; "
-        "Tracker.open(load([Path(sys.argv[1])], ['root=' + sys.argv[2]]))"
-    )
-    command = [sys.executable, "-c", code, str(QUICKSTART), str(tmp_path / "root")]
-    runs = [subprocess.Popen(command, cwd=QUICKSTART.parents[1]) for _ in range(2)]  # noqa: S603 - our own
-    assert [run.wait() for run in runs] == [0, 0]

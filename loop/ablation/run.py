@@ -137,6 +137,7 @@ def _run_missing(ablation: Ablation, parent: str, reporter: Reporter) -> dict[st
     if not todo:
         return {}
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # MLflow and the run folders hold the same
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it would end the ablation as if it had finished
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new output is not silent at verbose=0
     with started_ray(_num_cpus(hosting)):
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the table lists failed trials

@@ -95,8 +95,6 @@ class Tracker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
-        if kind is None:
-            self._log()
         if num_waiting := len(self.outbox.waiting()):
             self.warn(f"{num_waiting} records are not in MLflow yet; the same command logs them when MLflow is back")
         else:

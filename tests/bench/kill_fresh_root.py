@@ -1,7 +1,7 @@
 """Kills runs in the first seconds of a new storage root, and starts each again: does every one end well?
 
     uv run python tests/bench/kill_fresh_root.py
-    uv run python tests/bench/kill_fresh_root.py --kills 5 --within 4
+    uv run python tests/bench/kill_fresh_root.py --kills 10 --within 2 --from-store
 
 A run is killed (SIGKILL) at a random moment of its first ten seconds, in which it renders its data, fits its filters,
 makes MLflow's store and trains its control. Then the same command runs to its end. The processes are forks of one that
@@ -32,6 +32,8 @@ backbone:
 head:
   - [[2, 3, 4], 1, Detect, [nc]]
 """
+
+STORE_BEGUN = ".mlflow.db.*.part/mlflow.db"
 
 CONFIG = {
     "name": "run",
@@ -84,7 +86,7 @@ def wait(pid: int) -> int:
 def reached(root: Path) -> str:
     """How far the killed run was."""
     marks = {"control trained": "controls/*/detector.safetensors", "in MLflow": "run/mlflow.json"}
-    marks |= {"store made": "mlflow.db", "making the store": ".mlflow.db.*.part/mlflow.db", "begun": "run"}
+    marks |= {"store made": "mlflow.db", "making the store": STORE_BEGUN, "begun": "run"}
     return next((name for name, pattern in marks.items() if any(root.glob(pattern))), "nothing written")
 
 
@@ -93,6 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--within", type=float, default=10.0, metavar="S", help="seconds")
+    parser.add_argument("--from-store", action="store_true", help="count from when MLflow's tables are begun")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     folder, rng = Path(tempfile.mkdtemp(prefix="kill_fresh_root_")), np.random.default_rng(options.seed)
@@ -105,6 +108,8 @@ def main() -> None:
         root, moment_s, log = folder / f"root{number}", rng.uniform(0, options.within), folder / f"{number}.txt"
         command = ("run", str(folder / "run.yaml"), "--set", f"root={root}")
         pid = start(log, *command)
+        while options.from_store and not any(root.glob(STORE_BEGUN)):
+            time.sleep(0.001)
         time.sleep(moment_s)
         os.kill(pid, signal.SIGKILL)
         killed, where = wait(pid), reached(root)

@@ -252,8 +252,10 @@ def test_init_writes_a_config_that_check_accepts(detloop, real_data, tmp_path, n
         (["init", "/nowhere"], "/nowhere"),
         (["export", "/nowhere", "--out", "out"], "/nowhere holds no run"),
         (["ui", "https://mlflow.example.org"], "open that address in a browser"),
+        (["ui", "nowhere"], "nowhere holds no mlflow.db: no run was tracked there"),
+        (["run", QUICKSTART, "--set", "tracking.uri=http://127.0.0.1:9"], "does not answer ([Errno 111] Connection"),
     ],
-    ids=["config", "check", "validate", "init", "export", "ui"],
+    ids=["config", "check", "validate", "init", "export", "ui", "ui of nothing", "server"],
 )
 def test_what_a_user_can_mend_is_one_message_and_status_2(detloop, monkeypatch, tmp_path, arguments, message):
     monkeypatch.chdir(tmp_path)
@@ -368,6 +370,7 @@ def test_validate_decodes_every_picture_and_fails_where_one_is_broken_inside(det
 
 def test_the_ui_is_for_this_machine_alone(monkeypatch, tmp_path):
     called = []
+    (tmp_path / "mlflow.db").touch()
     monkeypatch.setattr(os, "execv", lambda *arguments: called.append(arguments))
     cli.ui(str(tmp_path), port=5001)
     ((program, command),) = called

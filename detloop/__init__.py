@@ -5,6 +5,7 @@ Example:
     >>> result = detloop.run("detloop.yaml", {"rounds": 1})
     >>> result.rounds[["ap", "control_ap", "gain"]]
     >>> detloop.export(result, "dataset", fmt="yolo")
+    >>> detloop.predict(result, "shots")
 
 Importing the package loads no library, because each of Ray's workers imports it for ``own_packages``. The names in
 ``__all__`` are imported when they are first used.
@@ -16,7 +17,21 @@ from typing import TYPE_CHECKING
 from detloop.own_packages import import_own_packages
 
 if TYPE_CHECKING:
-    from detloop.face import ConfigError, LoopConfig, Result, __version__, check, export, judge, load_config, mine, run
+    from detloop.face import (
+        ConfigError,
+        LoopConfig,
+        Result,
+        __version__,
+        check,
+        evaluate,
+        export,
+        export_model,
+        judge,
+        load_config,
+        mine,
+        predict,
+        run,
+    )
 
 __all__ = [
     "ConfigError",
@@ -24,10 +39,13 @@ __all__ = [
     "Result",
     "__version__",
     "check",
+    "evaluate",
     "export",
+    "export_model",
     "judge",
     "load_config",
     "mine",
+    "predict",
     "run",
 ]
 

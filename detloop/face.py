@@ -8,14 +8,28 @@ from typing import TYPE_CHECKING, Any
 from upath import UPath
 
 from actors.checkpoint import Checkpoint
-from detloop.result import Place, Result, instance_table, verdict_table
+from detloop.result import Place, Result, instance_table, run_folder, verdict_table
+from detloop.use import evaluate, export_model, predict
 from loop.config import ConfigError, LoopConfig
 from loop.config_files import nest, overlay, read_tree, validate
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["ConfigError", "LoopConfig", "Result", "check", "export", "judge", "load_config", "mine", "run"]
+__all__ = [
+    "ConfigError",
+    "LoopConfig",
+    "Result",
+    "check",
+    "evaluate",
+    "export",
+    "export_model",
+    "judge",
+    "load_config",
+    "mine",
+    "predict",
+    "run",
+]
 __version__ = version("detloop")
 
 Layer = Place | Mapping[str, Any] | LoopConfig | Result
@@ -218,8 +232,7 @@ def export(source: Place | Result, out: Place, *, fmt: str = "coco") -> UPath:
     """
     from loop.driver import export_run
 
-    folder = source.folder if isinstance(source, Result) else UPath(source)
-    return export_run(folder, fmt, UPath(out))
+    return export_run(run_folder(source), fmt, UPath(out))
 
 
 def _run_named(source: Source) -> Result | None:

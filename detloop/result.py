@@ -1,6 +1,6 @@
 """Results as tables: a run on disk, mined instances, and verdicts."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from loop.standalone import Judgement, Mining
+    from loop.use.evaluate import Measurement
+    from loop.use.predict import Found
 
 Place = str | PathLike[str] | UPath
 """A file or folder: a path, or an fsspec URI (s3://, gs://)."""
@@ -30,6 +32,7 @@ INSTANCE_COLUMNS = (
     *("image", "box", "label", "difficulty", "best_score", "best_iou", "rank"),
     *("x0", "y0", "x1", "y1", "uri"),
 )
+PREDICTION_COLUMNS = ("image", "label", "score", "x0", "y0", "x1", "y1", "uri")
 VERDICT_COLUMNS = (
     *("id", "round", "dropped", "filter", "box", "label", "keep", "score", "threshold", "reason"),
     "uri",
@@ -135,6 +138,11 @@ class Result:
         return [read_record(self._run.round(number) / "round.json", RoundSummary) for number in numbers]
 
 
+def run_folder(source: Place | Result) -> UPath:
+    """The folder of a run that is named by it or by its result."""
+    return source.folder if isinstance(source, Result) else UPath(source)
+
+
 def instance_table(mining: "Mining") -> "pd.DataFrame":
     """The table that ``detloop.mine`` returns."""
     import pandas as pd
@@ -156,6 +164,31 @@ def verdict_table(judgement: "Judgement") -> "pd.DataFrame":
 
     rows = [row for sample in judgement.samples for row in _verdict_rows(sample, judgement.classes)]
     return pd.DataFrame(rows, columns=VERDICT_COLUMNS).astype({"box": "Int64", "keep": "boolean"})
+
+
+def prediction_table(found: "Sequence[Found]", classes: Sequence[str]) -> "pd.DataFrame":
+    """The table that ``detloop.predict`` returns."""
+    import pandas as pd
+
+    rows = [
+        (one.picture.name, classes[label], score, *box, str(one.picture.place))
+        for one in found
+        for box, label, score in zip(
+            one.seen.boxes.tolist(), one.seen.labels.tolist(), one.seen.scores.tolist(), strict=True
+        )
+    ]
+    return pd.DataFrame(rows, columns=PREDICTION_COLUMNS)
+
+
+def measurement_table(measured: "Measurement") -> "pd.DataFrame":
+    """The table that ``detloop.evaluate`` returns."""
+    import pandas as pd
+
+    table = pd.DataFrame(measured.metrics)
+    if measured.gain_ci95 is not None:
+        table["gain"] = table["loop"] - table["control"]
+        table.loc["AP", ["gain_low", "gain_high"]] = measured.gain_ci95
+    return table
 
 
 def _round_row(one: RoundSummary) -> dict[str, Any]:

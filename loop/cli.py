@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from loop.endings import explain, resumable
+from loop.use import commands
 
 app = typer.Typer(
     help="Find what a detector gets wrong, generate variants of it, judge them, retrain and measure, in rounds.",
@@ -189,6 +190,10 @@ def validate(configs: Configs, overrides: Overrides) -> None:
     broken = [finding for images in data.splits.values() for finding in validate_images(images)]
     typer.echo("\n".join([f"Undecodable pictures: {len(broken)}", *(f"  {one.file}: {one.detail}" for one in broken)]))
     raise typer.Exit(1 if broken or data.report.findings else 0)
+
+
+for command in (commands.export_model, commands.predict, commands.evaluate):
+    app.command()(command)
 
 
 def main() -> None:

@@ -87,6 +87,7 @@ def _rounds(loop: Loop, tracker: Tracker) -> None:
     controls = loop.trainings.controls(0)
     report_control(loop, controls[0])
     detectors = tuple(arm.checkpoint for arm in controls)
+    loop.folder.record_detectors(0, (), detectors)
     state = State(round=0, detectors=detectors, generator=None, pool=())
     for _ in range(loop.config.rounds):
         result = run_round(loop, state)

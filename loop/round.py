@@ -49,6 +49,7 @@ def run_round(loop: Loop, state: State) -> RoundResult:
     )
     controls = loop.trainings.controls(number)
     after = state.next(detectors=tuple(arm.checkpoint for arm in arms), generator=generator, pool=pool)
+    loop.folder.record_detectors(number, after.detectors, [arm.checkpoint for arm in controls])
     return RoundResult(state=after, mined=mined, pooled=pooled, arms=arms, controls=controls, not_trained=lack)
 
 

@@ -6,12 +6,14 @@
     rounds/001/mine.json  pool.json  train.json  evaluate.json  round.json        one per finished stage
     rounds/001/kept/  dropped/                            samples: picture and record
     rounds/001/detector.safetensors  val.npz              the detector and its detections in the validation images
+    rounds/001/detectors.json                             where the round's detectors are: those of loop and control
+    evaluations/001.json                                  a measurement by ``detloop evaluate``
     manifest.json  summary.json  summary.html             at the end of the run
 
 Starting the same run again reads these files and does the rest.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -76,6 +78,14 @@ class State:
     def next(self, *, detectors: tuple[Checkpoint, ...], generator: Fitted | None, pool: tuple[Sample, ...]) -> "State":
         """The state after one more round."""
         return State(round=self.round + 1, detectors=detectors, generator=generator, pool=pool)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detectors:
+    """The detectors of a round, as paths below the storage root, which may move."""
+
+    loop: tuple[str, ...]  # none in round 0
+    control: tuple[str, ...]
 
 
 def check_schema(folder: UPath, written: Mapping[str, Any]) -> None:
@@ -164,6 +174,24 @@ class RunFolder:
     def checkpoint(self, number: int) -> Checkpoint:
         """The detector trained in round ``number``, from 1."""
         return Checkpoint(str(self.round(number) / "detector.safetensors"))
+
+    def record_detectors(self, number: int, loop: Sequence[Checkpoint], control: Sequence[Checkpoint]) -> None:
+        """Record the detectors of round ``number``; those of round 0 are the controls that the loop starts from."""
+        root = self.path.parent
+        below = [tuple(UPath(one).relative_to(root).as_posix() for one in arm) for arm in (loop, control)]
+        write_record(self.round(number) / "detectors.json", Detectors(loop=below[0], control=below[1]))
+
+    def detectors(self, number: int) -> tuple[tuple[Checkpoint, ...], tuple[Checkpoint, ...]]:
+        """The detectors of loop and control of round ``number``, one for each training seed.
+
+        Raises FileNotFoundError if they are not recorded or a file is gone.
+        """
+        known = read_record(self.round(number) / "detectors.json", Detectors)
+        arms = [[self.path.parent / below for below in arm] for arm in (known.loop, known.control)]
+        if gone := [str(file) for arm in arms for file in arm if not file.exists()]:
+            raise FileNotFoundError(f"{self.path}: the detectors of round {number} are gone: {', '.join(gone)}")
+        loop, control = (tuple(Checkpoint(str(file)) for file in arm) for arm in arms)
+        return loop, control
 
     @property
     def train_records(self) -> UPath:

@@ -137,6 +137,16 @@ class DetectorBase(Component):
         Raises like ``load_checkpoint``; ValueError where ``prefixes`` match no parameter.
         """
 
+    # For a family to add
+
+    def export(self, checkpoint: Checkpoint, fmt: str) -> bytes:
+        """The content of a file with the detector of one of our checkpoints, in the format ``fmt`` of other programs.
+
+        The file gives this detector's boxes, and holds its class names and image size. Raises ValueError if the family
+        cannot be exported to ``fmt``; else like ``load_checkpoint``.
+        """
+        raise ValueError(f"{self.kind} detectors cannot be exported to {fmt!r} ({checkpoint})")
+
     # The same for every family
 
     def read_weights(self) -> tuple[tuple[str, ...], "dict[str, Tensor]"]:

@@ -80,12 +80,33 @@ def import_images(root: UPath, classes: Sequence[str]) -> tuple[LabeledImage, ..
     report = _report(folder, splits)
     if report.dropped or not splits["all"]:
         raise ValueError(f"not every image of {root} can be used:\n{report}")
+    return _relabelled(splits["all"], folder, classes)
+
+
+def import_split(config: DataConfig, root: UPath, split: str, classes: Sequence[str]) -> Dataset:
+    """One split of the data set in ``root``, with labels that index ``classes``; the only split, whatever its name.
+
+    Raises the errors of ``read_folder``, and ValueError if there is no such split, no usable box in it, or if a class
+    of the data set is not among ``classes``.
+    """
+    folder = read_folder(config, root)
+    name = next(iter(folder.splits)) if len(folder.splits) == 1 else split
+    if name not in folder.splits:
+        raise ValueError(f"{root} has no split {split!r}; it has: {', '.join(folder.splits)}")
+    report = _report(folder, {name: folder.splits[name]})
+    if report.splits[name].boxes == report.splits[name].ignored:
+        raise ValueError(f"no usable box in {name} of {root}:\n{report}")
+    images = _relabelled(folder.splits[name], folder, classes)
+    return Dataset(classes=tuple(classes), splits={split: images}, report=report, val_is_drawn=False)
+
+
+def _relabelled(images: Sequence[LabeledImage], folder: Folder, classes: Sequence[str]) -> tuple[LabeledImage, ...]:
+    """The images with labels that index ``classes``. Raises ValueError if a class of the folder is not among them."""
     if strangers := sorted(set(folder.classes) - set(classes)):
-        raise ValueError(f"{root}: classes {strangers} are not among those of the run: {list(classes)}")
+        raise ValueError(f"{folder.root}: classes {strangers} are not among those of the run: {list(classes)}")
     index = np.array([list(classes).index(name) for name in folder.classes], np.int64)
     return tuple(
-        replace(image, annotation=replace(image.annotation, labels=index[image.annotation.labels]))
-        for image in splits["all"]
+        replace(image, annotation=replace(image.annotation, labels=index[image.annotation.labels])) for image in images
     )
 
 

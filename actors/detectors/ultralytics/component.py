@@ -76,3 +76,9 @@ class UltralyticsConfig(UltralyticsSettings):
         from actors.detectors.ultralytics.losses import open_loss
 
         return open_loss(self, checkpoint, prefixes, overrides or {}, device)
+
+    @override
+    def export(self, checkpoint: Checkpoint, fmt: str) -> bytes:
+        from actors.detectors.ultralytics.export import export
+
+        return export(self, checkpoint, fmt)

@@ -1,0 +1,66 @@
+"""Ultralytics detectors as files of other programs: a .pt of ultralytics, ONNX and TorchScript.
+
+ONNX and TorchScript are written by ultralytics' own exporter, which adds names, image size and licence as metadata.
+"""
+
+import tempfile
+import warnings
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+
+from actors.checkpoint import Checkpoint
+from actors.detectors.ultralytics.config import UltralyticsSettings
+from actors.detectors.ultralytics.weights import Model, import_ultralytics, is_detr
+
+FORMATS = ("pt", "onnx", "torchscript")
+LICENCE = "AGPL-3.0 License (https://ultralytics.com/license)"  # as ultralytics writes it into every file
+
+
+def export(config: UltralyticsSettings, checkpoint: Checkpoint, fmt: str) -> bytes:
+    """The content of the file; see ``DetectorBase.export``.
+
+    A YOLO takes pictures whose sides are any multiple of 32 px; an RT-DETR takes squares of ``image_size_px``. Boxes
+    come from the one-to-many head without suppression, as in our own detector.
+    """
+    if fmt not in FORMATS:
+        raise ValueError(f"{config.kind} detectors cannot be exported to {fmt!r}; choose one of {', '.join(FORMATS)}")
+    if fmt == "onnx" and find_spec("onnx") is None:
+        raise ValueError("ONNX needs the package onnx: install detloop with the extra `export`, or onnx itself")
+    import_ultralytics()
+    model: Model
+    model, classes = config.load_checkpoint(checkpoint)
+    model.eval().requires_grad_(False)
+    model.names, model.end2end = dict(enumerate(classes)), False
+    return _ultralytics_file(model, config) if fmt == "pt" else _converted(model, config, fmt)
+
+
+def _ultralytics_file(model: Model, config: UltralyticsSettings) -> bytes:
+    """A checkpoint as ultralytics leaves it after training, but in float32 and without a date."""
+    import torch
+    from ultralytics import __version__
+    from ultralytics.utils import DEFAULT_CFG_DICT
+
+    model.args = {**DEFAULT_CFG_DICT, "model": config.model, "imgsz": config.image_size_px, "task": "detect"}
+    unused = dict.fromkeys(("best_fitness", "ema", "updates", "optimizer", "scaler"))
+    about = {"version": __version__, "license": LICENCE, "docs": "https://docs.ultralytics.com"}
+    buffer = BytesIO()
+    torch.save({"epoch": -1, "model": model, "train_args": model.args, **unused, **about}, buffer)
+    return buffer.getvalue()
+
+
+def _converted(model: Model, config: UltralyticsSettings, fmt: str) -> bytes:
+    from ultralytics.engine.exporter import Exporter
+    from ultralytics.utils import LOGGER
+
+    settings = {"format": fmt, "imgsz": config.image_size_px, "dynamic": not is_detr(model)}
+    settings |= {"simplify": False} if fmt == "onnx" else {}  # that would need a package more
+    level = LOGGER.level
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the tracer, about every branch of the network
+        model.pt_path = str(Path(folder, "detector.pt"))  # the file is written beside it
+        try:
+            LOGGER.setLevel("ERROR")
+            return Path(Exporter(overrides=settings)(model)).read_bytes()
+        finally:
+            LOGGER.setLevel(level)

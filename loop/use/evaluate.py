@@ -1,0 +1,169 @@
+"""Measurement of a run's detector on a split, such as the test images, with a record of every measurement.
+
+Test images are evidence only as long as nothing is chosen by them. So each measurement says how often the same images
+were measured before, in any run below the storage root.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from upath import UPath
+
+from actors.checkpoint import Checkpoint
+from actors.seeds import derive_seed
+from actors.storage import exclusive, read_record, write_record
+from loop import stages
+from loop.config import HostingConfig, LoopConfig
+from loop.config_files import read_tree, validate
+from loop.data.config import DataConfig
+from loop.data.importing import Dataset, import_split
+from loop.driver import import_real
+from loop.evaluation.bootstrap import gain
+from loop.evaluation.coco import Evaluation, evaluate
+from loop.progress import Reporter
+from loop.report.summary import points
+from loop.use.chosen import Chosen
+
+SPLITS = ("test", "val")
+IN_PROCESS = HostingConfig(engine="inline")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """One measurement. The fields are the keys of its record."""
+
+    when: str  # UTC, ISO 8601
+    detloop: str  # version
+    split: str
+    data: str  # folder or URI of the images
+    images: str  # their number, and a hash of names, sizes and labels
+    earlier: Mapping[str, int]  # measurements of the same images before this one, by run
+    round: int
+    fingerprint: str  # of the run's config
+    metrics: Mapping[str, Mapping[str, float]]  # COCO metrics of "loop" and "control", means over the training seeds
+    gain: float | None  # in AP; None without a loop
+    gain_ci95: tuple[float, float] | None
+
+    def __str__(self) -> str:
+        keys = [key for key in self.metrics["control"] if key in {"AP", "AP50", "AP75"} or key.startswith("AP/")]
+        rows = [
+            f"{self.split}: {self.images.split()[0]} images of {self.data}; AP in points (x100)",
+            "  " + "".join(f"{arm:>9}" for arm in self.metrics),
+            *("  " + self._cells(key) + f"  {key.removeprefix('AP/')}" for key in keys),
+        ]
+        if self.gain is not None and self.gain_ci95 is not None:
+            gain, low, high = (points(value, sign=True) for value in (self.gain, *self.gain_ci95))
+            rows.append(f"gain over the control: {gain} points AP, 95 % interval [{low}, {high}]")
+        return "\n".join(rows)
+
+    def _cells(self, key: str) -> str:
+        return "".join(f"{points(figures[key]):>9}" for figures in self.metrics.values())
+
+    def warning(self) -> str:
+        """What earlier measurements of these images mean; empty if there is none, or for validation images."""
+        if self.split == "val" or not self.earlier:
+            return ""
+        runs = ", ".join(f"{run} ({times})" for run, times in self.earlier.items())
+        return (
+            f"these images were measured {sum(self.earlier.values())} times before, in {runs}. If a setting was chosen "
+            "by that, they are validation images now, and this figure is too good"
+        )
+
+
+def measure_split(chosen: Chosen, split: str, reporter: Reporter, data: str | None = None) -> Measurement:
+    """Measure the detectors of a round, loop and control, on a split of the run's data or of other data.
+
+    ``data`` is a config file or the folder of a data set, whose classes are matched by name. The measurement is
+    recorded in the run's folder, below ``evaluations``.
+
+    Raises ValueError or FileNotFoundError if there is no such split, or if its images or classes cannot be used.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split: {' or '.join(SPLITS)}, not {split!r}")
+    dataset = _dataset(chosen, split, data)
+    reporter.say(f"{dataset.report}\n")
+    arms = {"loop": chosen.loop, "control": chosen.control}
+    results = {
+        arm: [_evaluated(chosen.config, dataset, split, one, arm, reporter) for one in checkpoints]
+        for arm, checkpoints in arms.items()
+        if checkpoints
+    }
+    return _record(chosen, dataset, split, results)
+
+
+def _dataset(chosen: Chosen, split: str, data: str | None) -> Dataset:
+    config = chosen.config
+    if data is None:
+        known = import_real(config)
+        if split not in known.splits:
+            raise ValueError(
+                f"the run's data have no {split} split, only {', '.join(known.splits)}; give others with --data"
+            )
+        return known
+    other = _data_config(data)
+    if other.format == "world":
+        return import_real(config.model_copy(update={"data": other}))
+    return import_split(other, UPath(str(other.root)).absolute(), split, chosen.classes())
+
+
+def _data_config(data: str) -> DataConfig:
+    """The data of a config file, or those in a folder."""
+    if Path(data).suffix not in {".yaml", ".yml"}:
+        return DataConfig(root=data)
+    tree = read_tree([data]).get("data")
+    if tree is None:
+        raise ValueError(f"{data} has no section `data`; give a config of detloop, or the folder of the data set")
+    return validate(DataConfig, tree, f"{data}, section data")
+
+
+def _evaluated(
+    config: LoopConfig, data: Dataset, split: str, checkpoint: Checkpoint, arm: str, reporter: Reporter
+) -> Evaluation:
+    images = data.splits[split]
+    with reporter.stage(f"evaluate {arm}", len(images)) as progress:
+        seen, _ = stages.detect(images, config.detector, checkpoint, IN_PROCESS, progress.advance)
+    return evaluate(images, seen, data.classes)
+
+
+def _record(chosen: Chosen, data: Dataset, split: str, results: Mapping[str, Sequence[Evaluation]]) -> Measurement:
+    config, images = chosen.config, data.identity()[split]
+    difference = None
+    if "loop" in results:
+        seed = derive_seed(config.seed, "bootstrap", chosen.round)
+        difference = gain(results["loop"][0], results["control"][0], config.evaluation.bootstrap_draws, seed)
+    folder = chosen.run.path / "evaluations"
+    with exclusive(folder):
+        measured = Measurement(
+            when=datetime.now(UTC).isoformat(timespec="seconds"),
+            detloop=version("detloop"),
+            split=split,
+            data=data.report.root,
+            images=images,
+            earlier=_earlier(chosen.run.path.parent, images),
+            round=chosen.round,
+            fingerprint=config.fingerprint(),
+            metrics={arm: _means([one.metrics for one in evaluations]) for arm, evaluations in results.items()},
+            gain=difference.value if difference else None,
+            gain_ci95=(difference.low, difference.high) if difference else None,
+        )
+        write_record(folder / f"{len(list(folder.glob('*.json'))) + 1:03d}.json", measured)
+    return measured
+
+
+def _earlier(root: UPath, images: str) -> dict[str, int]:
+    """How often the images were measured, by the name of the run."""
+    times: dict[str, int] = {}
+    for file in sorted(root.glob("*/evaluations/*.json")):
+        if read_record(file, dict[str, Any])["images"] == images:
+            run = file.parent.parent.name
+            times[run] = times.get(run, 0) + 1
+    return times
+
+
+def _means(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {key: float(np.mean([one[key] for one in metrics])) for key in metrics[0]}

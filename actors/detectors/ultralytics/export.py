@@ -53,7 +53,7 @@ def _converted(model: Model, config: UltralyticsSettings, fmt: str) -> bytes:
     from ultralytics.engine.exporter import Exporter
     from ultralytics.utils import LOGGER
 
-    settings = {"format": fmt, "imgsz": config.image_size_px, "dynamic": not is_detr(model)}
+    settings = {"format": fmt, "imgsz": config.image_size_px, "dynamic": not is_detr(model), "batch": 1}
     settings |= {"simplify": False} if fmt == "onnx" else {}  # that would need a package more
     level = LOGGER.level
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():

@@ -184,9 +184,11 @@ class RunFolder:
     def detectors(self, number: int) -> tuple[tuple[Checkpoint, ...], tuple[Checkpoint, ...]]:
         """The detectors of loop and control of round ``number``, one for each training seed.
 
-        Raises FileNotFoundError if they are not recorded or a file is gone.
+        Raises FileNotFoundError if none is trained yet or a file is gone.
         """
-        known = read_record(self.round(number) / "detectors.json", Detectors)
+        if not (file := self.round(number) / "detectors.json").exists():
+            raise FileNotFoundError(f"{self.path}: no detector yet; start the run again, it continues where it stopped")
+        known = read_record(file, Detectors)
         arms = [[self.path.parent / below for below in arm] for arm in (known.loop, known.control)]
         if gone := [str(file) for arm in arms for file in arm if not file.exists()]:
             raise FileNotFoundError(f"{self.path}: the detectors of round {number} are gone: {', '.join(gone)}")

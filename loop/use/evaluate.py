@@ -70,7 +70,7 @@ class Measurement:
             return ""
         runs = ", ".join(f"{run} ({times})" for run, times in self.earlier.items())
         return (
-            f"these images were measured {sum(self.earlier.values())} times before, in {runs}. If a setting was chosen "
+            f"earlier measurements of these images: {sum(self.earlier.values())}, in {runs}. If a setting was chosen "
             "by that, they are validation images now, and this figure is too good"
         )
 

@@ -89,9 +89,10 @@ def predict_into(
     reporter.say(chosen.one(control=control)[1])
     found = predict_reported(detector, pictures, reporter, results.add)
     place = results.finish(found)
-    reporter.say(
-        f"{sum(len(one.seen) for one in found)} detections in {len(found)} of {len(pictures)} pictures: {place}"
-    )
+    num_boxes = sum(len(one.seen) for one in found)
+    reporter.say(f"{num_boxes} detections in {len(found)} of {len(pictures)} pictures: {place}")
+    if not num_boxes:
+        reporter.warn(f"nothing scored {score} or more; a detector trained for few steps needs a lower --score")
     return len(pictures) - len(found)
 
 

@@ -253,6 +253,11 @@ def test_a_run_in_a_remote_root_is_used_from_there(folder, shots):
     assert UPath("memory://remote-models/a.pt").stat().st_size > 100_000
 
 
+def test_a_score_that_nothing_reaches_is_told(folder, shots, call, tmp_path):
+    status, said, _ = call("predict", folder, shots / "4.png", "--out", tmp_path / "out", "--score", "1")
+    assert (status, "0 detections in 1 of 1 pictures" in said, "nothing scored 1.0 or more" in said) == (0, True, True)
+
+
 # Evaluation
 
 
@@ -273,10 +278,10 @@ def test_the_test_images_are_measured_with_the_control_and_recorded(folder, call
 
 def test_it_is_told_how_often_the_same_test_images_were_measured_in_any_run(folder, call, data):
     assert call("evaluate", folder)[0] == 0
-    assert "measured" not in call("evaluate", folder, "--split", "val")[1].lower().replace("measured_", "")
+    assert "earlier" not in call("evaluate", folder, "--split", "val")[1]
     shutil.copytree(folder, folder.with_name("other"))
     said = call("evaluate", folder.with_name("other"), "--data", data)[1]
-    assert "these images were measured 2 times before, in easy (1), other (1)" in " ".join(said.split())
+    assert "earlier measurements of these images: 2, in easy (1), other (1)" in " ".join(said.split())
     assert len(list((folder.parent / "other/evaluations").glob("*.json"))) == 3
 
 

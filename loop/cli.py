@@ -192,8 +192,9 @@ def validate(configs: Configs, overrides: Overrides) -> None:
     raise typer.Exit(1 if broken or data.report.findings else 0)
 
 
-for command in (commands.export_model, commands.predict, commands.evaluate):
-    app.command()(command)
+app.command()(commands.export_model)
+app.command()(commands.predict)
+app.command()(commands.evaluate)
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from actors import images
 from actors.detectors.base import Detector
 from actors.images import Pixels
 from actors.records import Detections
-from loop.data.formats.base import PICTURE_SUFFIXES
+from loop.data.formats.base import below, is_picture
 from loop.progress import Reporter
 from loop.use.chosen import Chosen
 
@@ -75,17 +75,12 @@ def _below(place: str) -> list[UPath]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = [one for one in path.rglob("*") if _is_picture(one, path) and one.is_file()]
+        found = [one for one in path.rglob("*") if is_picture(below(path, one)) and one.is_file()]
     else:
         found = [one for one in _matching(path) if one.is_file()]
     if not found:
         raise FileNotFoundError(f"{place}: no picture here; give files, folders or patterns such as 'shots/*.jpg'")
     return found
-
-
-def _is_picture(path: UPath, folder: UPath) -> bool:
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return path.suffix.lower() in PICTURE_SUFFIXES and not hidden
 
 
 def _matching(pattern: UPath) -> list[UPath]:

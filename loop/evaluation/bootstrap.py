@@ -47,16 +47,28 @@ def gain(
     image_ids = loop[0].image_ids
     if any(one.image_ids != image_ids for one in (*loop, *control)):
         raise ValueError("loop and control were evaluated on different images; evaluate both on the same ones")
-    num_images = len(image_ids)
-    times = np.random.default_rng(seed).multinomial(num_images, [1 / num_images] * num_images, size=draws)
-    resampled = [np.mean([average_precision(one, times) for one in arm], axis=0) for arm in (loop, control)]
-    scores = [[one.metrics["AP"] for one in arm] for arm in (loop, control)]
-    spread = moderated(scores, prior)
+    times = resamplings(len(image_ids), draws, seed)
+    arms = [[(one.metrics["AP"], average_precision(one, times)) for one in arm] for arm in (loop, control)]
+    return gain_of(arms[0], arms[1], prior)
+
+
+def resamplings(num_images: int, draws: int, seed: int) -> NDArray[np.int64]:
+    """How often each resampling contains each image, ``[draws, num_images]``."""
+    return np.random.default_rng(seed).multinomial(num_images, [1 / num_images] * num_images, size=draws)
+
+
+Measurement = tuple[float, NDArray[np.float64]]
+"""AP of a training, and its AP in each resampling ``[draws]``."""
+
+
+def gain_of(loop: Sequence[Measurement], control: Sequence[Measurement], prior: Spread = PRIOR) -> Gain:
+    """See ``gain``."""
+    spread = moderated([[ap for ap, _ in arm] for arm in (loop, control)], prior)
+    scale = spread.sd * (1 / len(loop) + 1 / len(control)) ** 0.5
+    means, resampled = ([np.mean([one[part] for one in arm], axis=0) for arm in (loop, control)] for part in (0, 1))
     differences = resampled[0] - resampled[1]
-    scale = spread.sd * sum(1 / len(arm) for arm in scores) ** 0.5
     low, high = sum_interval(differences[~np.isnan(differences)], scale, spread.dof)
-    value = float(np.mean(scores[0]) - np.mean(scores[1]))
-    return Gain(value=value, low=low, high=high, training_sd=spread.sd)
+    return Gain(value=float(means[0] - means[1]), low=low, high=high, training_sd=spread.sd)
 
 
 def sum_interval(values: NDArray[np.float64], scale: float, dof: float) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 ``python tests/bench/aa.py train SETTING [--num 12] [--root DIR] [--data DIR --weights FILE]`` trains controls and
 stores their detections below the root; started again, it goes on. ``python tests/bench/aa.py judge SETTING ...`` draws
-pairs of disjoint groups of controls, asks ``loop.evaluation.bootstrap.gain`` for the verdict on each, and writes
+pairs of disjoint groups of controls, asks ``loop.evaluation.bootstrap`` for the verdict on each, and writes
 ``results/aa.json`` and the section of ``docs/evidence.md``.
 
 ``python tests/bench/aa.py prior`` prints the spread between training seeds that the constant
@@ -28,7 +28,7 @@ from loop.config import LoopConfig
 from loop.config_files import load
 from loop.data.importing import Dataset
 from loop.driver import anchored, import_real
-from loop.evaluation.bootstrap import Gain, gain
+from loop.evaluation.bootstrap import Gain, Measurement, average_precision, gain_of, resamplings
 from loop.evaluation.coco import Evaluation, evaluate
 from loop.evaluation.luck import PRIOR, Spread, estimate_prior, within
 from loop.progress import Reporter
@@ -93,10 +93,12 @@ def pairs(seeds: Sequence[int], num_seeds: int) -> Iterator[tuple[list[int], lis
 
 def judge(name: str, root: str, given: Sequence[str]) -> None:
     """Judge pairs of the finished controls, and write rows and section."""
-    known = evaluations(name, root, given)
+    controls = evaluations(name, root, given)
+    times = resamplings(len(next(iter(controls.values())).image_ids), DRAWS, seed=0)
+    known = {seed: (one.metrics["AP"], average_precision(one, times)) for seed, one in controls.items()}
     results = json.loads(FILE.read_text()) if FILE.exists() else {}
     rows = [_judged(known, pair, num) for num in SEEDS for pair in _first(pairs(list(known), num))]
-    aps = {str(seed): round(one.metrics["AP"], 5) for seed, one in known.items()}
+    aps = {str(seed): round(ap, 5) for seed, (ap, _) in known.items()}
     results[name] = {"made_with": made_with(), "setting": SETTINGS[name], "controls": aps, "pairs": rows}
     FILE.write_text(json.dumps(results, indent=1) + "\n")
     write_section(DOCUMENT, "aa", section(results))
@@ -106,16 +108,11 @@ def _first(drawn: Iterator[tuple[list[int], list[int]]]) -> list[tuple[list[int]
     return [pair for _, pair in zip(range(NUM_PAIRS), drawn, strict=False)]
 
 
-def _judged(known: Mapping[int, Evaluation], pair: tuple[list[int], list[int]], num_seeds: int) -> dict[str, Any]:
+def _judged(known: Mapping[int, Measurement], pair: tuple[list[int], list[int]], num_seeds: int) -> dict[str, Any]:
     arms = [[known[seed] for seed in group] for group in pair]
-    found, images = gain(*arms, DRAWS, 0), gain(*arms, DRAWS, 0, IMAGES_ALONE)
-    return {
-        "seeds": num_seeds,
-        "pair": pair,
-        "gain": round(found.value, 5),
-        "ci95": _ends(found),
-        "of_images": _ends(images),
-    }
+    found, images = gain_of(*arms), gain_of(*arms, IMAGES_ALONE)
+    row = {"seeds": num_seeds, "pair": pair, "gain": round(found.value, 5)}
+    return {**row, "ci95": _ends(found), "of_images": _ends(images)}
 
 
 def _ends(found: Gain) -> list[float]:

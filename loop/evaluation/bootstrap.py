@@ -65,10 +65,10 @@ def gain_of(loop: Sequence[Measurement], control: Sequence[Measurement], prior: 
     """See ``gain``."""
     spread = moderated([[ap for ap, _ in arm] for arm in (loop, control)], prior)
     scale = spread.sd * (1 / len(loop) + 1 / len(control)) ** 0.5
-    means, resampled = ([np.mean([one[part] for one in arm], axis=0) for arm in (loop, control)] for part in (0, 1))
-    differences = resampled[0] - resampled[1]
+    value = np.mean([ap for ap, _ in loop]) - np.mean([ap for ap, _ in control])
+    differences = np.mean([draws for _, draws in loop], axis=0) - np.mean([draws for _, draws in control], axis=0)
     low, high = sum_interval(differences[~np.isnan(differences)], scale, spread.dof)
-    return Gain(value=float(means[0] - means[1]), low=low, high=high, training_sd=spread.sd)
+    return Gain(value=float(value), low=low, high=high, training_sd=spread.sd)
 
 
 def sum_interval(values: NDArray[np.float64], scale: float, dof: float) -> tuple[float, float]:

@@ -99,7 +99,8 @@ def _corners(shape: ET.Element) -> Corners:
         return [number(shape.get(key)) for key in keys]
 
     if shape.tag == "box":
-        return _turned(*of("xtl", "ytl", "xbr", "ybr"), number(shape.get("rotation") or 0))
+        left, top, right, bottom = of("xtl", "ytl", "xbr", "ybr")
+        return _turned(left, top, right, bottom, number(shape.get("rotation") or 0))
     if shape.tag == "ellipse":
         cx, cy, rx, ry = of("cx", "cy", "rx", "ry")
         return _turned(cx - rx, cy - ry, cx + rx, cy + ry, number(shape.get("rotation") or 0))

@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from upath import UPath
 
 from actors.checkpoint import Checkpoint
@@ -24,7 +23,7 @@ from loop.data.config import DataConfig
 from loop.data.importing import Dataset, import_split
 from loop.driver import import_real
 from loop.evaluation.bootstrap import gain
-from loop.evaluation.coco import Evaluation, evaluate
+from loop.evaluation.coco import Evaluation, Repeated, evaluate
 from loop.progress import Reporter
 from loop.report.summary import points
 from loop.use.chosen import Chosen
@@ -58,7 +57,9 @@ class Measurement:
         ]
         if self.gain is not None and self.gain_ci95 is not None:
             gain, low, high = (points(value, sign=True) for value in (self.gain, *self.gain_ci95))
-            rows.append(f"gain over the control: {gain} points AP, 95 % interval [{low}, {high}]")
+            rows.append(
+                f"gain over the control: {gain} points AP, 95 % interval [{low}, {high}] (images and training seeds)"
+            )
         return "\n".join(rows)
 
     def _cells(self, key: str) -> str:
@@ -135,7 +136,7 @@ def _record(chosen: Chosen, data: Dataset, split: str, results: Mapping[str, Seq
     difference = None
     if "loop" in results:
         seed = derive_seed(config.seed, "bootstrap", chosen.round)
-        difference = gain(results["loop"][0], results["control"][0], config.evaluation.bootstrap_draws, seed)
+        difference = gain(results["loop"], results["control"], config.evaluation.bootstrap_draws, seed)
     folder = chosen.run.path / "evaluations"
     with exclusive(folder):
         measured = Measurement(
@@ -147,7 +148,7 @@ def _record(chosen: Chosen, data: Dataset, split: str, results: Mapping[str, Seq
             earlier=_earlier(chosen.run.path.parent, images),
             round=chosen.round,
             fingerprint=config.fingerprint(),
-            metrics={arm: _means([one.metrics for one in evaluations]) for arm, evaluations in results.items()},
+            metrics={arm: Repeated(each=tuple(evaluations)).metrics for arm, evaluations in results.items()},
             gain=difference.value if difference else None,
             gain_ci95=(difference.low, difference.high) if difference else None,
         )
@@ -163,7 +164,3 @@ def _earlier(root: UPath, images: str) -> dict[str, int]:
             run = file.parent.parent.name
             times[run] = times.get(run, 0) + 1
     return times
-
-
-def _means(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {key: float(np.mean([one[key] for one in metrics])) for key in metrics[0]}

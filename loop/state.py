@@ -179,7 +179,9 @@ class RunFolder:
         """Record the detectors of round ``number``; those of round 0 are the controls that the loop starts from."""
         root = self.path.parent
         below = [tuple(UPath(one).relative_to(root).as_posix() for one in arm) for arm in (loop, control)]
-        write_record(self.round(number) / "detectors.json", Detectors(loop=below[0], control=below[1]))
+        file, record = self.round(number) / "detectors.json", Detectors(loop=below[0], control=below[1])
+        if not file.exists() or read_record(file, Detectors) != record:  # a control may be trained anew elsewhere
+            write_record(file, record)
 
     def detectors(self, number: int) -> tuple[tuple[Checkpoint, ...], tuple[Checkpoint, ...]]:
         """The detectors of loop and control of round ``number``, one for each training seed.

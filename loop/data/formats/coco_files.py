@@ -60,7 +60,7 @@ def _annotation_folder(root: UPath) -> Iterator[UPath]:
 
 
 def _split_folders(root: UPath) -> Iterator[UPath]:
-    for folder in sorted(root.glob("*/")):
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not hidden(path.name)):
         files = list(islice(_json(folder.glob("*.json"), root), _MANY + 1))
         yield from (file for file in files if len(files) <= _MANY and _is_coco(file, broken=False))
 

@@ -90,7 +90,8 @@ def read(root: UPath, config: DataConfig, ledger: Ledger) -> RawDataset:
     both = next((name for name in found if name.lower() == "trainval"), None)
     if both is not None:
         whole = found.pop(both)
-        found |= {} if any(names_split(name) == "train" for name in found) else {"train": whole}
+        if not any(names_split(name) == "train" for name in found):
+            found["train"] = whole
     from_zero: list[str] = []
     splits = {
         split: tuple(_images(root, place, config, ledger, from_zero))

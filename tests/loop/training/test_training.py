@@ -1,3 +1,4 @@
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
@@ -286,6 +287,7 @@ def test_ray_gives_the_bytes_of_this_process_even_when_a_worker_is_killed(job, k
     assert f"training {long.name} lost worker 0" in caplog.text
     assert "it goes on from its last saved state" in caplog.text
     assert Path(long.checkpoint).read_bytes() == expected
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # Ray Train would take Ctrl-C for itself
     assert [entry["step"] for entry in result.losses] == list(range(5, 61, 5))
 
 

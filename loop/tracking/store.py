@@ -208,7 +208,9 @@ def _create(file: Path) -> None:
 
 
 def _num_rows(file: Path, table: str) -> int:
-    """Rows of a table; 0 if there is no such table. Raises ValueError if ``file`` is no database."""
+    """Rows of a table; 0 if there is no such table or file. Raises ValueError if ``file`` is no database."""
+    if not file.exists():
+        return 0
     try:
         with closing(sqlite3.connect(file)) as database:
             return int(database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])  # noqa: S608 - our own names

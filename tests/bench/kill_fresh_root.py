@@ -86,7 +86,7 @@ def wait(pid: int) -> int:
 def reached(root: Path) -> str:
     """How far the killed run was."""
     marks = {"control trained": "controls/*/detector.safetensors", "in MLflow": "run/mlflow.json"}
-    marks |= {"store made": "mlflow.db", "making the store": STORE_BEGUN, "begun": "run"}
+    marks |= {"making the store": STORE_BEGUN, "store made": "mlflow.db", "begun": "run"}
     return next((name for name, pattern in marks.items() if any(root.glob(pattern))), "nothing written")
 
 

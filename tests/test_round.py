@@ -30,7 +30,7 @@ from loop.driver import run
 from loop.hosting.placement import Node, unplaced
 from loop.progress import Reporter
 from loop.state import RunFolder
-from loop.tracking import _client, local_store
+from loop.tracking.store import local_store, open_client
 
 STAGES = {"mine", "generate", "inspect", "judge", "keep", "train", "evaluate"}
 OTHER_BATCHES = {"generate": {"batch_size": 3}, "inspect": {"batch_size": 5}, "judge": {"batch_size": 1}}
@@ -57,7 +57,7 @@ def read(file):
 
 def of_mlflow(run_folder):
     """The MLflow runs of a run and of its rounds."""
-    client = _client(local_store(str(run_folder.parent)))
+    client = open_client(local_store(str(run_folder.parent)))
     return client.search_runs([read(run_folder / "mlflow.json")["experiment"]])
 
 

@@ -2,12 +2,13 @@
 
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
 from upath import UPath
 
-from actors.storage import read_record, write_record
+from actors.storage import is_local, read_record, write_record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,3 +49,6 @@ class Outbox:
         for file in self.waiting():
             yield read_record(file, Entry)
             file.unlink()
+        if is_local(self.folder):
+            with suppress(OSError):  # there is no folder, or a half-written file in it
+                self.folder.rmdir()

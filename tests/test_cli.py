@@ -106,7 +106,7 @@ def test_the_shell_completes_commands():
     completion = {"_DETLOOP_COMPLETE": "complete_bash", "COMP_WORDS": "detloop ex", "COMP_CWORD": "1"}
     script = Path(sys.executable).with_name("detloop")
     done = subprocess.run([script], check=False, capture_output=True, text=True, env={**os.environ, **completion})  # noqa: S603 - our own
-    assert done.stdout.split() == ["export"]
+    assert done.stdout.split() == ["export", "export-model"]
 
 
 def test_check_says_what_a_run_would_do_and_starts_nothing(detloop, tmp_path):

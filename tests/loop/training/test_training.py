@@ -71,7 +71,7 @@ def job(images, tmp_path) -> Callable[..., TrainJob]:
         made = TrainJob(
             detector=UltralyticsConfig(model="yolo11n.yaml", image_size_px=SIZE_PX),
             training=TrainingConfig(overrides=overrides or {}, **plan),
-            mixing=MixingConfig(p=p, mode=mode),
+            mixing=MixingConfig(p=p, mode=mode, max_repeats=None),
             classes=("red", "green", "blue"),
             real=images[0],
             pool=images[1],

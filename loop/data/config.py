@@ -47,6 +47,12 @@ class DataConfig(Config):
     max_faulty_frac: float = Field(0.05, ge=0.0, le=1.0)
     """Stop the import if more than this fraction of a split's boxes are faulty: they may be in another notation. Up to
     three boxes never stop it."""
+    classes: tuple[str, ...] | None = None
+    """Names of the classes in the order of their ids, for YOLO labels without names. Data sets with names of their own
+    keep them; other names are then an error."""
+    yolo_rows: Literal["auto", "box", "polygon"] = "auto"
+    """Meaning of YOLO rows with six or more numbers. box: the first four are the box, the others keypoints, confidence
+    or track id. polygon: all are points. auto: what fits the rows of the whole data set; if both do, it is an error."""
     world: WorldConfig = WorldConfig()
 
     @model_validator(mode="after")

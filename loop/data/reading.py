@@ -18,7 +18,7 @@ from actors.storage import is_local
 from loop.data.boxes import Sound, usable_boxes
 from loop.data.config import DataConfig
 from loop.data.formats import READERS, detect
-from loop.data.formats.base import RawDataset, listing, pictures
+from loop.data.formats.base import RawDataset, below, is_picture, listing
 from loop.data.frames import into_frame
 from loop.data.ledger import Ledger
 from loop.data.locating import Located, locate
@@ -53,15 +53,16 @@ def read_folder(config: DataConfig, root: UPath) -> Folder:
     ledger = Ledger()
     raw = READERS[kind].read(root, config, ledger)
     located = into_frame(_without_repeats(locate(root, raw.splits, config, ledger), ledger), ledger)
-    _remark_on_strangers(root, raw, located, config, ledger)
+    _remark_on_strangers(root, raw, located, ledger)
     for split, images in located.items():
         check_boxes(split, images, raw.classes, READERS[kind].NOTATION, config)
     strip = _shared_folder(located)
+    index = {name: position for position, name in enumerate(raw.classes)}
     splits = {
         split: tuple(
             image
             for one in images
-            if (image := _image(root, one, one.place.removeprefix(strip), raw.classes, ledger)) is not None
+            if (image := _image(root, one, one.place.removeprefix(strip), index, ledger)) is not None
         )
         for split, images in located.items()
     }
@@ -102,19 +103,15 @@ def _without_repeats(located: Mapping[str, list[Located]], ledger: Ledger) -> di
 
 
 def _remark_on_strangers(
-    root: UPath, raw: RawDataset, located: Mapping[str, Sequence[Located]], config: DataConfig, ledger: Ledger
+    root: UPath, raw: RawDataset, located: Mapping[str, Sequence[Located]], ledger: Ledger
 ) -> None:
     """Count the image files that are beside those of the data set but do not belong to it."""
     named = {place for images in raw.splits.values() for one in images for place in one.places}
     named |= {one.place for images in located.values() for one in images}
     folders = {str(PurePosixPath(one.place).parent) for images in located.values() for one in images}
     for folder in sorted(folders):
-        beside = [
-            name
-            for name in pictures(root, folder, follow_links=config.follow_links)
-            if str(PurePosixPath(name).parent) == folder
-        ]
-        num_strangers = len(set(beside) - named)
+        beside = {below(root, path) for path in (root / folder).iterdir() if is_picture(path.name)}
+        num_strangers = len(beside - named)
         if num_strangers:
             ledger.remarks.append(f"{num_strangers} pictures in {folder} belong to no split, or have no annotation")
 
@@ -125,8 +122,7 @@ def _shared_folder(located: Mapping[str, Sequence[Located]]) -> str:
     return f"{firsts.pop()}/" if len(firsts) == 1 and firsts <= set(IMAGE_FOLDERS) else ""
 
 
-def _image(root: UPath, one: Located, image_id: str, classes: Sequence[str], ledger: Ledger) -> LabeledImage | None:
-    index = {name: position for position, name in enumerate(classes)}
+def _image(root: UPath, one: Located, image_id: str, index: Mapping[str, int], ledger: Ledger) -> LabeledImage | None:
     kept = usable_boxes(one, index, ledger)
     if kept is None:
         return None

@@ -466,11 +466,12 @@ def test_voc_set_files_and_yolo_lists_that_leave_the_folder_are_refused(tmp_path
     (tmp_path / "yolo").mkdir()
     yolo_set(tmp_path / "yolo", b"")
     (tmp_path / "yolo/data.yaml").write_text("names: [thing]\ntrain: list.txt\nval: images/val\n")
-    (tmp_path / "yolo/list.txt").write_text("images/train/good.png\n/etc/passwd\n")
-    with pytest.raises(ValueError, match=r"list\.txt: file name '/etc/passwd' leaves"):
-        read(tmp_path / "yolo")
+    (tmp_path / "yolo/list.txt").write_text("images/train/good.png\n/etc/secret.png\n../../secret.png\n")
+    noise(tmp_path / "secret.png")
+    lost = [drop.detail for drop in read(tmp_path / "yolo").report.dropped]
+    assert lost == ["looked for etc/secret.png", "looked for secret.png"]  # below the root
     (tmp_path / "yolo/data.yaml").write_text("names: [thing]\ntrain: /etc\nval: images/val\n")
-    with pytest.raises(ValueError, match=r"data\.yaml, train: file name '/etc' leaves"):
+    with pytest.raises(FileNotFoundError, match=r"data\.yaml, train: '/etc' is not there"):
         read(tmp_path / "yolo")
 
 
@@ -574,7 +575,6 @@ def test_voc_images_and_annotations_without_their_other_half_are_counted(tmp_pat
         (b"thing .5 .5 .5 .5", "unknown class"),
         (b"0 .5 .5 nan .5", "not a number"),
         (b"0 .5 .5 .5", "not a number"),
-        (b"0 .5 .5 .5 .5 .5", "not a number"),
         (b"0 .5 .5 0 .5", "zero area"),
         (b"0 .5 .5 -.5 .5", "negative size"),
         (b"0 1.5 .5 .5 .5", "outside the image"),
@@ -604,7 +604,7 @@ def test_label_files_without_a_picture_are_counted(tmp_path):
     [
         ("names: [a", "not readable as YAML"),
         ("just text", "holds str"),
-        ("train: images/train\nval: images/val", "'names' must list the classes"),
+        ("train: images/train\nval: images/val", "the class names are not known"),
         ("names: {1: a, 2: b}\ntrain: images/train", "the keys of 'names' must be 0 to 1"),
         ("names: [a, a]\ntrain: images/train", "a class is named twice"),
         ("names: [a]\nval: images/val\ntest: images/val", "no training split"),

@@ -82,7 +82,7 @@ def _class_table(splits: Mapping[str, Sequence[OutImage]], classes: Sequence[str
     yield f"| boxes by class | {' | '.join(parts)} |"
     yield f"|---|{'---:|' * len(parts)}"
     for name in classes:
-        escaped = name.replace("|", "\\|")
+        escaped = " ".join(name.split()).replace("|", "\\|")
         yield f"| {escaped} | {' | '.join(str(column[name]) for column in counts)} |"
 
 

@@ -3,7 +3,8 @@
 Synthetic images join the training split, flagged, with their source image and their lineage. Validation and test
 splits stay real. Boxes, classes (also those without boxes), empty images and ignore flags survive a round trip through
 every format (``import_data``), boxes to within 0.5 px. Instance masks survive in COCO only; the other formats have no
-place for them. Image files are copied byte for byte.
+place for them. Image files are copied byte for byte, but those that readers of YOLO and VOC do not know are saved as
+PNG.
 """
 
 from collections import Counter
@@ -13,6 +14,7 @@ from pathlib import PurePosixPath
 
 from upath import UPath
 
+from actors.images import decode, encode_png
 from actors.records import LabeledImage, Sample
 from actors.seeds import derive_id
 from loop.data.card import dataset_card
@@ -21,6 +23,7 @@ from loop.data.formats.base import OutImage
 from loop.data.provenance import Provenance
 
 _NUM_COPIERS = 8
+_READABLE = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})  # by Ultralytics, OpenCV and Pillow
 _SYNTHETIC = "synthetic_"  # prefix of the file names of synthetic images
 
 
@@ -38,24 +41,35 @@ def export(
     ``provenance`` (by image id) marks the images of ``real`` that are synthetic already: ``Dataset.synthetic`` of an
     imported export. ``fmt`` is coco, yolo or voc. Returns the path of the dataset card.
 
-    Raises ValueError for an unknown format, for a folder that is not empty (it is left unchanged), and for a synthetic
-    image that is held out or was generated from a held-out one.
+    Raises ValueError for an unknown format, for a folder that is not empty (it is left unchanged), for a class name
+    that the format cannot hold, and for a synthetic image that is held out or was generated from a held-out one.
     """
     if fmt not in FORMATS:
         raise ValueError(f"unknown export format {fmt!r}; choose one of {', '.join(FORMATS)}")
     if out.exists() and (not out.is_dir() or any(True for _ in out.iterdir())):
         raise ValueError(f"{out} is not empty; export into a new folder")
+    _refuse_names(classes, fmt)
     known = dict(provenance or {})
     samples = [_as_image(sample) for sample in pool if not sample.dropped]
     known |= {image.id: origin for image, origin in samples}
     splits = {"train": [*real, *(image for image, _ in samples)], **(held_out or {})}
     _refuse_leaks(splits, known)
-    named = _named(splits, known, FORMATS[fmt])
+    named = _named(splits, known, fmt)
     FORMATS[fmt].write(named, classes, out)
     _copy_pictures(named, out, FORMATS[fmt])
     card = out / "README.md"
     card.write_text(dataset_card(named, classes, fmt), encoding="utf-8")
     return card
+
+
+def _refuse_names(classes: Sequence[str], fmt: str) -> None:
+    """VOC has class names as lines of text and as text of XML, which has no control characters."""
+    wrong = [name for name in classes if name != name.strip() or not name or not name.replace(" ", "").isprintable()]
+    if fmt == "voc" and wrong:
+        raise ValueError(
+            f"VOC cannot hold the class name {wrong[0]!r}: no line breaks, control characters or outer spaces; "
+            "export as coco or yolo, or rename the class"
+        )
 
 
 def _as_image(sample: Sample) -> tuple[LabeledImage, Provenance]:
@@ -75,11 +89,11 @@ def _refuse_leaks(splits: Mapping[str, Sequence[LabeledImage]], known: Mapping[s
 
 
 def _named(
-    splits: Mapping[str, Sequence[LabeledImage]], known: Mapping[str, Provenance], module: Format
+    splits: Mapping[str, Sequence[LabeledImage]], known: Mapping[str, Provenance], fmt: str
 ) -> dict[str, list[OutImage]]:
     """Every image with its file name in the export and the path of its source image."""
-    names = _unique_names(splits)
-    paths = {image_id: module.picture_path(split, name) for (split, image_id), name in names.items()}
+    names = {key: _with_suffix(name, fmt) for key, name in _unique_names(splits).items()}
+    paths = {image_id: FORMATS[fmt].picture_path(split, name) for (split, image_id), name in names.items()}
     named: dict[str, list[OutImage]] = {}
     for split, images in splits.items():
         named[split] = [
@@ -107,6 +121,12 @@ def _unique_names(splits: Mapping[str, Sequence[LabeledImage]]) -> dict[tuple[st
     }
 
 
+def _with_suffix(name: str, fmt: str) -> str:
+    """The name of a copy that can be read as ``fmt``."""
+    path = PurePosixPath(name)
+    return name if fmt == "coco" or path.suffix.lower() in _READABLE else f"{path.stem}.png"
+
+
 def _flat(split: str, image_id: str) -> str:
     return image_id.removeprefix("images/").removeprefix(f"{split}/").replace("/", "__")
 
@@ -126,4 +146,6 @@ def _copy_pictures(named: Mapping[str, Sequence[OutImage]], out: UPath, module: 
 
 def _copy(job: tuple[OutImage, UPath]) -> None:
     one, target = job
-    target.write_bytes(UPath(one.image.uri).read_bytes())
+    data = UPath(one.image.uri).read_bytes()
+    same = PurePosixPath(one.image.uri).suffix == target.suffix
+    target.write_bytes(data if same else encode_png(decode(data, one.image.uri)))

@@ -14,10 +14,10 @@ from upath import UPath
 from actors.plain import dumps
 from actors.records import LabeledImage
 from loop.data.config import DataConfig
-from loop.data.ledger import ImportReport, Ledger, count
+from loop.data.ledger import ImportReport, count
 from loop.data.provenance import Provenance
 from loop.data.reading import Folder, read_folder
-from loop.data.splits import hold_out, subset
+from loop.data.splits import Images, hold_out, subset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,15 +57,17 @@ def import_data(config: DataConfig, root: UPath, seed: int) -> Dataset:
     faults are counted in the report.
     """
     folder = read_folder(config, root)
-    splits = _drawn(folder.splits, folder.synthetic, config, seed, folder.ledger)
+    _check_classes(folder, config)
+    splits = _drawn(folder, config, seed)
     report = _report(folder, splits)
     _check_usable(report)
+    used = {image.id for images in splits.values() for image in images}
     return Dataset(
         classes=folder.classes,
         splits=splits,
         report=report,
         val_is_drawn="val" not in folder.splits,
-        synthetic=folder.synthetic,
+        synthetic={name: origin for name, origin in folder.synthetic.items() if name in used},
     )
 
 
@@ -110,28 +112,55 @@ def _relabelled(images: Sequence[LabeledImage], folder: Folder, classes: Sequenc
     )
 
 
-def _drawn(
-    splits: dict[str, tuple[LabeledImage, ...]],
-    synthetic: Mapping[str, Provenance],
-    config: DataConfig,
-    seed: int,
-    ledger: Ledger,
-) -> dict[str, tuple[LabeledImage, ...]]:
+def _check_classes(folder: Folder, config: DataConfig) -> None:
+    if config.classes is not None and config.classes != folder.classes:
+        raise ValueError(
+            f"data.classes is {list(config.classes)}, but {folder.root} names its classes itself: "
+            f"{list(folder.classes)}; remove the key"
+        )
+
+
+def _drawn(folder: Folder, config: DataConfig, seed: int) -> dict[str, Images]:
     """The splits after holding out validation images and sampling the subset."""
-    train = splits["train"]
-    if synthetic:
-        ledger.remarks.append(f"{len(synthetic)} images are synthetic, by their own flag; none of them is held out")
+    splits, remarks = folder.splits, folder.ledger.remarks
+    if folder.synthetic:
+        remarks.append(f"{len(folder.synthetic)} images are synthetic, by their own flag; none of them is held out")
     if "val" not in splits:
-        real = [image for image in train if image.id not in synthetic]
-        _, val = hold_out(real, config.val_frac, seed)
-        held_out = {image.id for image in val}
-        train = tuple(image for image in train if image.id not in held_out)
-        splits = {"train": train, "val": val, **{name: splits[name] for name in splits if name != "train"}}
-        ledger.remarks.append(f"no validation split: {len(val)} training images held out, drawn with seed {seed}")
+        splits = _held_out(folder, config.val_frac, seed)
     if config.subset is not None:
-        ledger.remarks.append(f"data.subset: {config.subset} of {len(train)} training images, drawn with seed {seed}")
+        train = splits["train"]
+        remarks.append(f"data.subset: {config.subset} of {len(train)} training images, drawn with seed {seed}")
         splits = splits | {"train": subset(train, config.subset, seed)}
     return splits
+
+
+def _held_out(folder: Folder, val_frac: float, seed: int) -> dict[str, Images]:
+    """The splits with validation images drawn from the real training images, whose synthetic copies leave training."""
+    real = [image for image in folder.splits["train"] if image.id not in folder.synthetic]
+    if len(real) < 2:
+        report = _report(folder, folder.splits)
+        raise ValueError(f"{len(real)} usable images cannot be split into training and validation:\n{report}")
+    _, val = hold_out(real, val_frac, seed)
+    held_out = {image.id for image in val}
+    train = []
+    for image in folder.splits["train"]:
+        original = _original(image.id, folder.synthetic)
+        if original not in held_out:
+            train.append(image)
+        elif original != image.id:
+            folder.ledger.drop(image.id, "image", "copy of a held-out image", f"made from {original}")
+    folder.ledger.remarks.append(f"no validation split: {len(val)} training images held out, drawn with seed {seed}")
+    others = {name: images for name, images in folder.splits.items() if name != "train"}
+    return {"train": tuple(train), "val": val, **others}
+
+
+def _original(image_id: str, synthetic: Mapping[str, Provenance]) -> str:
+    """The real image that an image was made from, over any number of steps; itself if it is real."""
+    seen = {image_id}
+    while image_id in synthetic and (source := synthetic[image_id].source) not in seen:
+        image_id = source
+        seen.add(image_id)
+    return image_id
 
 
 def _report(folder: Folder, splits: Mapping[str, Sequence[LabeledImage]]) -> ImportReport:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loop.evaluation.coco import RECALLS, Repeated
+from loop.report.lettering import legible
 from loop.report.summary import RoundSummary
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ def pr_curve(loop: Repeated, control: Repeated) -> bytes:
             axes.text(x, 1.03, text, color=colour, fontsize=8, transform=axes.transAxes)
         axes.text(0, 1.03, "AP50", color=INK, fontsize=8, transform=axes.transAxes)
         axes.set(xlim=(0, 1), ylim=(0, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-        axes.set_title(title, fontsize=9, color=INK, loc="left", fontweight="bold", pad=17)
+        name, families = legible(title)
+        heading = axes.set_title(name, fontsize=9, color=INK, loc="left", fontweight="bold", pad=17)
+        heading.set_fontfamily(list(families))
+        heading.set_parse_math(False)
     for axes in grid[len(panels) :]:
         axes.set_axis_off()
     figure.supxlabel("recall", fontsize=9, color=INK)

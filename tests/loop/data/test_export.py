@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 from upath import UPath
 
+from actors import images as pixels
 from actors.records import Annotation, Detections, LabeledImage, Lineage, Sample
 from loop.data.config import DataConfig
 from loop.data.export import export
@@ -281,3 +282,49 @@ def test_an_export_can_go_to_a_storage_uri(parts):
     out = UPath("memory://export-test/out")
     export(real, pool, CLASSES, out, "voc", held_out)
     assert len(read(out).synthetic) == 2
+
+
+@pytest.mark.parametrize("fmt", FORMATS)
+def test_pictures_that_readers_do_not_know_are_converted(tmp_path, fmt):
+    suffixes = (".gif", ".ppm", ".jfif", ".JPG", ".tiff")
+    real = [image(tmp_path / "real", f"{index}{suffix}", ONE) for index, suffix in enumerate(suffixes)]
+    export(real[1:], [], CLASSES, UPath(tmp_path / "out"), fmt, {"val": real[:1]})
+    data = read(UPath(tmp_path / "out"))
+    names = {Path(one.uri).name for images in data.splits.values() for one in images}
+    converted = {"0.gif", "1.ppm", "2.jfif"} if fmt == "coco" else {"0.png", "1.png", "2.png"}
+    assert names == {*converted, "3.JPG", "4.tiff"}
+    for was in real:
+        (now,) = [one for images in data.splits.values() for one in images if Path(one.uri).stem == Path(was.uri).stem]
+        np.testing.assert_array_equal(pixels.read(was.uri), pixels.read(now.uri))
+        np.testing.assert_allclose(now.annotation.boxes, ONE.boxes, atol=0.01)
+
+
+ODD_NAMES = ("two\nlines", "yes", "1", "null", "- a: b # c", "猫")
+
+
+@pytest.mark.parametrize("fmt", ["coco", "yolo"])
+def test_odd_class_names_survive(tmp_path, fmt):
+    real = [image(tmp_path / "real", f"{name}.png", ONE) for name in "ab"]
+    export(real[:1], [], ODD_NAMES, UPath(tmp_path / "out"), fmt, {"val": real[1:]})
+    assert read(UPath(tmp_path / "out")).classes == ODD_NAMES
+
+
+@pytest.mark.parametrize("name", ["two\nlines", " outer", "bell\x07", ""])
+def test_class_names_that_voc_cannot_hold_are_refused(tmp_path, name):
+    real = [image(tmp_path / "real", f"{name}.png", NOTHING) for name in "ab"]
+    with pytest.raises(ValueError, match="VOC cannot hold the class name"):
+        export(real[:1], [], (name,), UPath(tmp_path / "out"), "voc", {"val": real[1:]})
+    assert not (tmp_path / "out").exists()
+
+
+def test_copies_of_images_that_an_import_holds_out_leave_training(tmp_path):
+    real = [image(tmp_path / "real", f"{name}.png", ONE) for name in "abcdef"]
+    pool = [sample(tmp_path / "pool", one.id, seed) for seed, one in enumerate(real)]
+    export(real, pool, CLASSES, UPath(tmp_path / "out"), "yolo")
+    data = read(UPath(tmp_path / "out"))
+    held_out = {one.id for one in data.splits["val"]}
+    assert len(held_out) == 1
+    assert len(data.splits["train"]) == 10  # of 12: without the held-out image and its copy
+    assert held_out.isdisjoint(origin.source for origin in data.synthetic.values())
+    assert [drop.reason for drop in data.report.dropped] == ["copy of a held-out image"]
+    passed_on(data, UPath(tmp_path / "again"), "coco")

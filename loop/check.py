@@ -11,6 +11,7 @@ from actors.storage import is_local
 from loop import duration
 from loop.config import LoopConfig
 from loop.cross_fit import check_num_folds
+from loop.data.advice import advise
 from loop.data.importing import import_data
 from loop.state import RunFolder
 
@@ -29,7 +30,9 @@ class Counts:
     images: Mapping[str, int]  # by split
     pixels: float  # mean per image
     boxes: int | None = None  # in the training images, without ignored ones; None before the world is rendered
-    note: str = ""  # on what the import left out
+    note: str = ""  # on the images as a whole
+    told: tuple[str, ...] = ()  # what the import left out or changed
+    advice: tuple[str, ...] = ()  # on the data
 
 
 def describe(config: LoopConfig) -> str:
@@ -48,6 +51,7 @@ def describe(config: LoopConfig) -> str:
     rows = {
         "run": f"{folder.path} ({state}), fingerprint {config.fingerprint()}",
         "real images": ", ".join(f"{number} {split}" for split, number in counts.images.items()) + counts.note,
+        **_listed("import", counts.told),
         "a round": f"mine {counts.images['train']} images, select up to {mining.budget} instances ({mining.policy})",
         "": f"draw up to {num_candidates} candidates ({config.generator.kind}) for {len(config.filters)} filters; "
         f"rejected boxes: {config.rejected_boxes}",
@@ -58,7 +62,7 @@ def describe(config: LoopConfig) -> str:
         **_fit(config, counts),
         "trainings": f"{num_trainings} of {training.steps} steps, {'controls and folds' if num_folds else 'controls'} "
         "included (finished ones are reused)",
-        **_listed("note", _advice(config, counts) if config.rounds else ()),
+        **_listed("note", [*counts.advice, *(_advice(config, counts) if config.rounds else ())]),
         "disk": f"up to {disk_mb:.0f} MB of candidates",
         "time": duration.told(config, num_trainings, num_candidates),
         **_needs(config),
@@ -165,5 +169,5 @@ def _count(config: LoopConfig) -> Counts:
     train = data.splits["train"]
     pixels = sum(image.width * image.height for image in train) / max(len(train), 1)
     boxes = sum(int((~image.annotation.ignore).sum()) for image in train)
-    dropped = f"; {len(data.report.dropped)} boxes or images left out (detloop data validate says which)"
-    return Counts(images=images, pixels=pixels, boxes=boxes, note=dropped if data.report.dropped else "")
+    advice = tuple(advise(data, config.detector.image_size_px))
+    return Counts(images=images, pixels=pixels, boxes=boxes, told=tuple(data.report.told()), advice=advice)

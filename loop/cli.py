@@ -4,7 +4,7 @@ import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -107,8 +107,9 @@ def check(configs: Configs, overrides: Overrides) -> None:
 
 
 @app.command()
-def init(
+def init(  # noqa: PLR0913 - each is an option of the command
     folder: Annotated[Path, typer.Argument(help="Folder of a labelled data set.")],
+    *,
     out: Annotated[Path, typer.Option(help="Config file to write. It must not exist.")] = Path("detloop.yaml"),
     weights: Annotated[
         str | None,
@@ -119,8 +120,22 @@ def init(
             show_default=False,
         ),
     ] = None,
+    layout: Annotated[Literal["auto", "coco", "yolo", "voc"], typer.Option("--format")] = "auto",
+    train: Annotated[str | None, typer.Option(help="Name of the training split.", show_default=False)] = None,
+    val: Annotated[str | None, typer.Option(help="Name of the validation split.", show_default=False)] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME",
+            help="Class names in the order of their ids, for YOLO labels without names.",
+            show_default=False,
+        ),
+    ] = None,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Read files behind links out of the folder.")
+    ] = False,
 ) -> None:
-    """Inspect a folder of labelled images and write a commented config for it.
+    """Inspect a folder of labelled images, report what is found and left out, and write a commented config for it.
 
     Exit status: 0 when the config is written; 2 when the folder holds no data of a known format, there are no such
     weights, or the file exists.
@@ -128,16 +143,23 @@ def init(
     from upath import UPath
 
     from actors.detectors.ultralytics.component import UltralyticsConfig
+    from loop.config_files import load
+    from loop.data.advice import advise
     from loop.data.init_config import render
     from loop.data.survey import describe
 
     if out.exists():
         raise FileExistsError(f"{out} exists already; name another file with --out")
-    found = describe(UPath(folder))
+    names = classes and [name.strip() for name in classes.split(",")]
+    keys = {"format": layout, "train": train, "val": val, "classes": names, "follow_links": follow_links}
+    found = describe(UPath(folder), keys={key: value for key, value in keys.items() if value})
+    typer.echo(str(found))
     starter = UltralyticsConfig.starter(weights)
-    out.write_text(render(found, str(out), starter))
+    out.write_text(render(found, str(out), starter), encoding="utf-8")
     if starter.note:
         typer.echo(f"Note: {starter.note}.")
+    for note in advise(found.dataset, load([out], []).detector.image_size_px):
+        typer.echo(f"Note: {note}.")
     typer.echo(f"{out} written. Next: detloop check {out}, then detloop run {out}")
 
 

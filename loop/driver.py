@@ -13,6 +13,7 @@ from loop.arms import Trainings
 from loop.check import missing
 from loop.config import LoopConfig
 from loop.context import Loop
+from loop.data.advice import advise
 from loop.data.export import export
 from loop.data.importing import Dataset, import_data
 from loop.data.world import write_world
@@ -54,6 +55,12 @@ def _drive(config: LoopConfig, reporter: Reporter) -> UPath:
     data = import_real(config)
     folder.claim_data(data.identity())
     reporter.say(f"{data.report}\n")
+    if config.data.format != "world":
+        notes = once(
+            folder.path / "data_notes.json", list[str], lambda: list(advise(data, config.detector.image_size_px))
+        )
+        for note in notes:
+            reporter.warn(note)
     with engine(config.hosting):
         if config.hosting.engine == "ray" and (slow := without_gpu(config, nodes())):
             reporter.warn(slow)

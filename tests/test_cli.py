@@ -378,3 +378,44 @@ def test_the_ui_is_for_this_machine_alone(monkeypatch, tmp_path):
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert command[command.index("--port") + 1] == "5001"
     assert command[command.index("--backend-store-uri") + 1] == f"sqlite:///{tmp_path}/mlflow.db"
+
+
+def yolo_without_names(root):
+    for index in range(6):
+        for folder in ("images", "labels"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        Image.effect_noise((64, 64), 60 + index).save(root / f"images/{index}.png")
+        (root / f"labels/{index}.txt").write_text("0 .5 .5 .4 .4 .9\n1 .3 .3 .2 .2 .8\n")
+    (root / "labels/0.txt").write_text("0 .5 .5 .4 .4 .9\n0 .5 .5 .4 .4 .9\n")  # a box twice
+    return root
+
+
+def test_init_and_check_tell_what_is_left_out_and_changed(detloop, tmp_path):
+    root, out = yolo_without_names(tmp_path / "data"), tmp_path / "mine.yaml"
+    status, _, said = detloop("init", root, "--weights", "none", "--out", out)
+    assert status == 2
+    assert "the class names are not known" in said
+    assert not out.exists()
+    options = ("--format", "yolo", "--classes", "red,blue", "--weights", "none", "--out", out)
+    status, said, _ = detloop("init", root, *options)
+    assert status == 0
+    _, plan, _ = detloop("check", out)
+    for text in (said, plan):
+        assert "Dropped: 1 x box: exact duplicate" in text
+        assert "12 of 12 label rows have numbers after the box" in text
+        assert "no validation split: 1 training images held out" in text
+        assert "fewer than 5 training boxes" in text
+    assert load([out]).data.classes == ("red", "blue")
+    assert "left out: 1, changed: 0" in out.read_text()
+
+
+def test_init_says_what_was_looked_for_where_nothing_can_be_used(detloop, tmp_path):
+    root = yolo_without_names(tmp_path / "data")
+    for file in (root / "images").iterdir():
+        file.write_bytes(b"no picture")
+    status, _, said = detloop(
+        "init", root, "--classes", "red,blue", "--weights", "none", "--out", tmp_path / "mine.yaml"
+    )
+    assert status == 2
+    assert "0 usable images cannot be split" in said
+    assert "Dropped: 6 x image: unreadable file" in said

@@ -11,6 +11,7 @@ The comments of the written file state these rules:
 * What the detector starts from, and steps: see ``init_training``.
 """
 
+import json
 import math
 import re
 
@@ -23,6 +24,7 @@ from loop.data.init_training import FROM_SCRATCH, schedule, training_section
 from loop.data.survey import Found, describe
 
 _TARGET_SIDE_PX = 16
+_LARGEST_PX = 640
 _LEAST_SUBSET = 20
 
 _COMMENT_COLUMN = 30
@@ -42,12 +44,13 @@ rounds: 1 ## of mine, generate, judge, train and evaluate; a finished run goes o
 data:
   format: {format}
   root: {root}
-  # Images found: {counts}. Boxes or images left out: {num_dropped}; `detloop data validate` lists them.
+{keys}  # Images found: {counts}. Boxes or images left out: {num_dropped}, changed: {num_noted};
+  # `detloop data validate` lists them.
 {val_frac}{subset}
 detector:
 {detector}
-  # Images are {own_size_px} px on the longer side. The median of the boxes' shorter sides is {median:.0f} px. In the
-  # class with the smallest boxes, a tenth are below {small:.0f} px: these should still have {target} px.
+  # Images are {own_size_px} px on the longer side. The median of the boxes' shorter sides is {median:.0f} px.
+  # In the class with the smallest boxes, a tenth are below {small:.0f} px: {scaled:.0f} px at this size{limit}.
   image_size_px: {image_size_px} ## a multiple of 32, at least {least_size_px}
 
 mining:
@@ -109,7 +112,9 @@ def render(found: Found, file: str = "config.yaml", starter: Starter | None = No
         format=found.format,
         root=_quoted(found.root),
         counts=", ".join(f"{name} {counts.images}" for name, counts in report.splits.items()),
+        keys=_keys(found),
         num_dropped=len(report.dropped),
+        num_noted=len(report.noted),
         val_frac=_VAL_FRAC if found.dataset.val_is_drawn else "",
         subset=_SUBSET.format(size=train.images // 4) if train.images >= 4 * _LEAST_SUBSET else "",
         detector=starter.section,
@@ -117,7 +122,8 @@ def render(found: Found, file: str = "config.yaml", starter: Starter | None = No
         own_size_px=found.image_size_px,
         median=found.median_side_px,
         small=found.small_side_px,
-        target=_TARGET_SIDE_PX,
+        scaled=found.small_side_px * size_px / found.image_size_px,
+        limit=_limit(found, size_px),
         image_size_px=size_px,
         least_size_px=schedule(starter).least_size_px,
         budget=min(max(round(train.boxes / 5), 400), 2000),
@@ -131,7 +137,7 @@ def render(found: Found, file: str = "config.yaml", starter: Starter | None = No
 def image_size(found: Found, least_px: int = FROM_SCRATCH.least_size_px) -> int:
     """The detector's input size in px: a multiple of 32 at which small boxes keep 16 px, within the limits."""
     wanted = found.image_size_px * _TARGET_SIDE_PX / found.small_side_px
-    return _multiple(min(max(wanted, least_px), 640, max(found.image_size_px, 32)), 32)
+    return _multiple(min(max(wanted, least_px), _LARGEST_PX, max(found.image_size_px, 32)), 32)
 
 
 def dose(num_images: int) -> tuple[int, float]:
@@ -139,6 +145,21 @@ def dose(num_images: int) -> tuple[int, float]:
     if num_images <= 50:
         return 20, 0.5
     return (2, 0.3) if num_images <= 300 else (1, 0.2)
+
+
+def _limit(found: Found, size_px: int) -> str:
+    """Why small boxes do not keep their 16 px; empty if they do."""
+    if found.small_side_px * size_px >= found.image_size_px * _TARGET_SIDE_PX:
+        return ""
+    if size_px < _LARGEST_PX:
+        return ", the images' own"
+    return ", the largest that init sets"
+
+
+def _keys(found: Found) -> str:
+    """The lines of the keys of data that were given; JSON is YAML."""
+    given = {key: json.dumps(value, ensure_ascii=False) for key, value in found.keys.items() if key != "format"}
+    return "".join(f"  {key}: {value}\n" for key, value in given.items())
 
 
 def run_name(root: str) -> str:

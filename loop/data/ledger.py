@@ -113,12 +113,15 @@ class ImportReport:
             "remarks": list(self.remarks),
         }
 
+    def told(self) -> list[str]:
+        """All that was left out or changed, in lines of text; empty if that is nothing."""
+        lines = _listing("Dropped", self.dropped) + _listing("Kept, but", self.noted)
+        return lines + [f"Note: {remark}" for remark in self.remarks]
+
     def __str__(self) -> str:
         lines = [f"{self.format.upper()} data in {self.root}", *_table(self.splits)]
-        lines += _listing("Dropped", self.dropped) or ["Dropped: nothing"]
-        lines += _listing("Kept, but", self.noted)
-        lines += [f"Note: {remark}" for remark in self.remarks]
-        return "\n".join(lines)
+        lines += [] if self.dropped else ["Dropped: nothing"]
+        return "\n".join(lines + self.told())
 
 
 def count(images: Sequence[LabeledImage], classes: Sequence[str]) -> SplitCounts:

@@ -1,14 +1,13 @@
 """Survey of a folder of data: its format, classes, splits, and the sizes of images and boxes."""
 
-import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from upath import UPath
 
-from actors.records import Annotation, LabeledImage
+from actors.records import LabeledImage
 from loop.data.config import DataConfig
 from loop.data.importing import Dataset, import_data
 
@@ -18,6 +17,7 @@ class Found:
     """The contents of a folder of labelled images. Box sides are those of boxes that are not ignored."""
 
     root: str
+    keys: Mapping[str, object]  # of the section data, besides its root
     dataset: Dataset
     image_size_px: int  # median of the images' longer sides
     min_side_px: float  # shortest box side
@@ -38,16 +38,18 @@ class Found:
         )
 
 
-def describe(folder: UPath, seed: int = 0) -> Found:
-    """Import the folder with default settings and measure it.
+def describe(folder: UPath, seed: int = 0, keys: Mapping[str, object] | None = None) -> Found:
+    """Import the folder and measure it. ``keys`` are further keys of the section data; others have their defaults.
 
     Raises the errors of ``import_data``: for a folder without data, a FileNotFoundError that lists the known formats.
     """
-    dataset = import_data(DataConfig(root=str(folder)), folder, seed)
+    root = folder.resolve() if ".." in folder.parts else folder
+    dataset = import_data(DataConfig.model_validate({**(keys or {}), "root": str(root)}), root, seed)
     images = [image for split in dataset.splits.values() for image in split]
     sides, labels = _shorter_sides(images)
     return Found(
         root=dataset.report.root,
+        keys=keys or {},
         dataset=dataset,
         image_size_px=int(np.median([max(image.width, image.height) for image in images])),
         min_side_px=float(sides.min()),
@@ -58,6 +60,8 @@ def describe(folder: UPath, seed: int = 0) -> Found:
 
 def _shorter_sides(images: Sequence[LabeledImage]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Shorter sides ``[n]`` in px and labels ``[n]`` of the boxes; ignored boxes count only if there are no others."""
-    every = functools.reduce(Annotation.join, (image.annotation for image in images))
-    counted = every if every.ignore.all() else every.take(~every.ignore)
-    return (counted.boxes[:, 2:] - counted.boxes[:, :2]).min(axis=1), counted.labels
+    boxes, labels, ignore = (
+        np.concatenate([getattr(image.annotation, name) for image in images]) for name in ("boxes", "labels", "ignore")
+    )
+    counted = ignore.all() | ~ignore
+    return (boxes[counted, 2:] - boxes[counted, :2]).min(axis=1), labels[counted]

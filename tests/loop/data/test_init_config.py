@@ -16,7 +16,7 @@ from actors.detectors.ultralytics import starter
 from actors.detectors.ultralytics.component import UltralyticsConfig
 from actors.detectors.ultralytics.releases import releases_folder
 from loop.config_files import load
-from loop.data.init_config import dose, image_size, run_name, starter_config
+from loop.data.init_config import dose, image_size, render, run_name, starter_config
 from loop.data.init_training import FROM_SCRATCH, FROM_WEIGHTS
 from loop.data.survey import describe
 
@@ -204,3 +204,27 @@ def test_real_folders(real_data, tmp_path):
 def test_folders_without_data_say_what_was_looked_for(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no detection data found here\. Looked for coco: "):
         starter_config(UPath(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("side_px", "size_px", "said"),
+    [(4, 400, "4 px at this size, the images' own."), (3, 2000, "1 px at this size, the largest that init sets.")],
+)
+def test_the_size_of_small_boxes_that_is_written_is_the_one_they_get(tmp_path, side_px, size_px, said):
+    text = starter_config(folder_of_data(tmp_path / "d", 2, [side_px], size_px))
+    assert f"a tenth are below {side_px} px: {said}" in text
+    assert "16 px at this size." in starter_config(folder_of_data(tmp_path / "e", 2, [20]))
+
+
+def test_the_keys_of_the_data_that_were_given_are_written(tmp_path):
+    root = folder_of_data(tmp_path / "d", 4, [40])
+    keys = {"train": "all", "classes": ["kind: 0 #1"], "follow_links": True}
+    (tmp_path / "mine.yaml").write_text(render(describe(root, keys=keys)))
+    data = load([tmp_path / "mine.yaml"]).data
+    assert (data.train, data.classes, data.follow_links) == ("all", ("kind: 0 #1",), True)
+
+
+def test_the_root_is_written_without_detours(tmp_path):
+    root = folder_of_data(tmp_path / "d", 4, [40])
+    (tmp_path / "mine.yaml").write_text(starter_config(root / ".." / "d"))
+    assert load([tmp_path / "mine.yaml"]).data.root == str(tmp_path / "d")

@@ -120,7 +120,7 @@ def init(  # noqa: PLR0913 - each is an option of the command
             show_default=False,
         ),
     ] = None,
-    layout: Annotated[Literal["auto", "coco", "yolo", "voc"], typer.Option("--format")] = "auto",
+    layout: Annotated[Literal["auto", "coco", "yolo", "voc", "cvat"], typer.Option("--format")] = "auto",
     train: Annotated[str | None, typer.Option(help="Name of the training split.", show_default=False)] = None,
     val: Annotated[str | None, typer.Option(help="Name of the validation split.", show_default=False)] = None,
     classes: Annotated[

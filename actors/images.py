@@ -44,6 +44,23 @@ def read(uri: str) -> Pixels:
     return decode(UPath(uri).read_bytes(), uri)  # fsspec.open would take "::" in a file name for a chain of URIs
 
 
+def reduced_size(width: int, height: int, max_side_px: int) -> tuple[int, int]:
+    """Width and height in px of an image after ``reduced``."""
+    ratio = min(max_side_px / max(width, height), 1.0)
+    return max(round(width * ratio), 1), max(round(height * ratio), 1)
+
+
+def reduced(pixels: Pixels, max_side_px: int) -> Pixels:
+    """An image ``[H, W, 3]`` by area averages, with a longer side of ``max_side_px``; itself if it is not larger."""
+    import cv2
+
+    height, width = pixels.shape[:2]
+    size = reduced_size(width, height, max_side_px)
+    if size == (width, height):
+        return pixels
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def scaled(pixels: Pixels) -> NDArray[np.float32]:
     """Pixels ``[H, W, 3]`` uint8 as the input of a diffusion model: ``[3, H, W]`` float32 in [-1, 1]."""
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32) / 127.5 - 1

@@ -5,11 +5,12 @@ An adapter is opened inside its actor from plain arguments: configs and ``Source
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from upath import UPath
 
 from actors import images, rows
@@ -67,16 +68,27 @@ class Inspect:
     """Adds the detections in a row's pixels, or in the picture at its ``uri``."""
 
     def __init__(self, config: DetectorBase, checkpoint: Checkpoint) -> None:
-        self.detector = config.load(checkpoint)
+        self.detector, self.max_side_px = config.load(checkpoint), config.picture_px
 
     def __call__(self, batch: Sequence[Row]) -> list[Row]:
-        """The columns of the detections."""
+        """The columns of the detections, in px of the row's own picture, which is reduced first if it is large."""
         pictures = [row["pixels"] if "pixels" in row else images.read(row["uri"]) for row in batch]
-        return [rows.detections_columns(seen) for seen in self.detector.detect(pictures)]
+        reduced = [images.reduced(pixels, self.max_side_px) for pixels in pictures]
+        found = self.detector.detect(reduced)
+        return [
+            rows.detections_columns(replace(seen, boxes=seen.boxes * _factors(small, pixels)))
+            for seen, small, pixels in zip(found, reduced, pictures, strict=True)
+        ]
 
     def blank(self) -> Row:
         """No detections."""
         return rows.detections_columns(Detections.empty())
+
+
+def _factors(reduced: images.Pixels, pixels: images.Pixels) -> NDArray[np.float32]:
+    """Factors ``[4]`` from boxes in the ``reduced`` copy of a picture to boxes in the picture; 1 if it is the same."""
+    sides = [np.array(one.shape[1::-1], np.float32) for one in (pixels, reduced)]
+    return np.tile(sides[0] / sides[1], 2)
 
 
 def open_detector_embed(config: DetectorBase, checkpoint: Checkpoint, size_px: int) -> "Features":
@@ -88,8 +100,9 @@ def open_detector_embed(config: DetectorBase, checkpoint: Checkpoint, size_px: i
 class Embed:
     """Adds the features of the picture at a row's ``uri``, or of its k crops if the row has ``boxes`` (as JSON)."""
 
-    def __init__(self, open_embed: "Callable[[], Features]") -> None:
-        self.features = open_embed()
+    def __init__(self, open_embed: "Callable[[], Features]", max_side_px: int) -> None:
+        """Pictures are reduced to ``max_side_px``, as all that are mined and drawn."""
+        self.features, self.max_side_px = open_embed(), max_side_px
 
     def __call__(self, batch: Sequence[Row]) -> list[Row]:
         """The column ``features`` [k, d]; k = 1 for a whole picture."""
@@ -100,9 +113,11 @@ class Embed:
 
     def _pictures(self, row: Row) -> list[images.Pixels]:
         pixels = images.read(row["uri"])
+        reduced = images.reduced(pixels, self.max_side_px)
         if "boxes" not in row:
-            return [pixels]
-        return [window(pixels, np.array(box, np.float32), 0.0) for box in json.loads(row["boxes"])]
+            return [reduced]
+        boxes = np.array(json.loads(row["boxes"]), np.float32) / _factors(reduced, pixels)
+        return [window(reduced, box, 0.0) for box in boxes]
 
     def blank(self) -> Row:
         """No features."""

@@ -7,6 +7,7 @@ import yaml
 from upath import UPath
 
 from actors.config import Config, Need
+from actors.images import reduced_size
 from actors.storage import is_local
 from loop import duration
 from loop.config import LoopConfig
@@ -28,7 +29,7 @@ class Counts:
     """Number and size of the real images."""
 
     images: Mapping[str, int]  # by split
-    pixels: float  # mean per image
+    pixels: float  # mean per training image, as a run draws into it
     boxes: int | None = None  # in the training images, without ignored ones; None before the world is rendered
     note: str = ""  # on the images as a whole
     told: tuple[str, ...] = ()  # what the import left out or changed
@@ -167,7 +168,11 @@ def _count(config: LoopConfig) -> Counts:
     data = import_data(config.data, UPath(config.data.root or ""), config.seed)
     images = {split: len(members) for split, members in data.splits.items()}
     train = data.splits["train"]
-    pixels = sum(image.width * image.height for image in train) / max(len(train), 1)
+    limit_px = config.detector.picture_px
+    sizes = [reduced_size(image.width, image.height, limit_px) for image in train]
+    pixels = sum(width * height for width, height in sizes) / max(len(train), 1)
+    num_large = sum(max(image.width, image.height) > limit_px for image in train)
+    reduced = f"; {num_large} train reduced to {limit_px} px (detector.max_picture_px)" if num_large else ""
     boxes = sum(int((~image.annotation.ignore).sum()) for image in train)
     advice = tuple(advise(data, config.detector.image_size_px))
-    return Counts(images=images, pixels=pixels, boxes=boxes, told=tuple(data.report.told()), advice=advice)
+    return Counts(images=images, pixels=pixels, boxes=boxes, note=reduced, told=tuple(data.report.told()), advice=advice)

@@ -22,6 +22,7 @@ from loop.hosting.launch import nodes
 from loop.hosting.placement import without_gpu
 from loop.keep import Fate
 from loop.progress import Reporter
+from loop.reduce_images import reduce_images
 from loop.report.control import report_control
 from loop.report.fit_sheet import fit_sheet
 from loop.report.round import report_round
@@ -62,6 +63,7 @@ def _drive(config: LoopConfig, reporter: Reporter) -> UPath:
         for note in notes:
             reporter.warn(note)
     with engine(config.hosting):
+        data = reduce_images(data, config, reporter)
         if config.hosting.engine == "ray" and (slow := without_gpu(config, nodes())):
             reporter.warn(slow)
         write_record(folder.train_records, data.splits["train"])

@@ -125,13 +125,17 @@ def detect(
 
 
 def embed(
-    rows: Sequence[Row], open_embed: "Callable[[], Features]", hosting: HostingConfig, on_row: OnRow
+    rows: Sequence[Row],
+    open_embed: "Callable[[], Features]",
+    max_side_px: int,
+    hosting: HostingConfig,
+    on_row: OnRow,
 ) -> dict[str, NDArray[np.float32]]:
     """The features ``[k, d]`` of each row's picture or boxes (see ``adapters.Embed``), by row id.
 
     Raises ValueError if a picture cannot be read.
     """
-    stage = Stage(name="embed", open_component=partial(Embed, open_embed), role=hosting.inspect)
+    stage = Stage(name="embed", open_component=partial(Embed, open_embed, max_side_px), role=hosting.inspect)
     collected = collect(Stream(rows=tuple(rows)).then(stage), hosting, on_row)
     refuse_broken(collected)
     return {row["id"]: np.asarray(row["features"], np.float32) for row in collected.rows}

@@ -30,6 +30,7 @@ from loop.data.importing import Dataset, import_images
 from loop.driver import anchored, import_real, learnt_by_filters
 from loop.hosting.engine import engine
 from loop.progress import Reporter
+from loop.reduce_images import reduce_images
 from loop.state import RunFolder
 
 
@@ -53,6 +54,7 @@ def mine(config: LoopConfig, reporter: Reporter, current: Checkpoint | None = No
     config = anchored(config)
     data = import_real(config)
     with engine(config.hosting):
+        data = reduce_images(data, config, reporter)
         seen = _seen(Trainings(config=config, data=data, reporter=reporter), current)
     found = [
         one for image in data.splits["train"] for one in attributes(image, seen[image.id], **config.mining.attribute())
@@ -108,6 +110,7 @@ def judge_run(config: LoopConfig, reporter: Reporter) -> Judgement:
     is_known = config.filters == folder.config().filters and folder.filter_states.exists()
     data = import_real(config)
     with engine(config.hosting):
+        data = reduce_images(data, config, reporter)
         trainings = Trainings(config=config, data=data, reporter=reporter)
         states = read_record(folder.filter_states, dict) if is_known else learnt_by_filters(config, data)
         judged = list[Sample]()
@@ -129,6 +132,7 @@ def judge_images(config: LoopConfig, root: UPath, reporter: Reporter, current: C
     data = import_real(config)
     own = import_images(root, data.classes)
     with engine(config.hosting):
+        data = reduce_images(data, config, reporter)
         trainings = Trainings(config=config, data=data, reporter=reporter)
         current = current or trainings.control(0).checkpoint
         with reporter.stage("inspect", len(own)) as progress:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Setting = bool | int | float | str
 
+LEAST_PICTURE_PX = 640  # images up to this size are never reduced by default: their cost is small
+
 
 class Detector(Protocol):
     """A trained detector on one device."""
@@ -78,6 +80,10 @@ class DetectorBase(Component):
     """Weights for training.start: weights."""
     image_size_px: int = Field(320, ge=32, multiple_of=32)
     """Longer side that images are resized to; a multiple of 32."""
+    max_picture_px: int | None = Field(None, ge=32)
+    """Longer side of the pictures that are mined, drawn and trained on; default: twice image_size_px, at least 640.
+    Larger real images are reduced to it once, when a run starts. The detector sees no detail beyond image_size_px;
+    drawing at twice that keeps edges smooth."""
     min_score: float = Field(0.001, ge=0.0, le=1.0)
     """Detections below this are not reported."""
     max_detections: int = Field(300, ge=1)
@@ -91,6 +97,11 @@ class DetectorBase(Component):
         ``SCRATCH``. Raises ValueError where the family cannot write such a config, or there are no such weights.
         """
         raise ValueError(f"no config can be written for the detectors of {cls.__name__}: it has no starter")
+
+    @property
+    def picture_px(self) -> int:
+        """``max_picture_px``, or its default."""
+        return self.max_picture_px or max(2 * self.image_size_px, LEAST_PICTURE_PX)
 
     # For every family to answer
 

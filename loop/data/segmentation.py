@@ -60,6 +60,17 @@ def compressed(segmentation: object, corners: NDArray[np.float32], width: int, h
     return counts.decode()
 
 
+def resized_mask(counts: str, size: tuple[int, int], new_size: tuple[int, int]) -> str:
+    """Compressed run lengths of a mask resized from ``size`` to ``new_size`` (width, height); "" if nothing is left."""
+    import cv2
+    from pycocotools import mask as coco
+
+    pixels = coco.decode({"size": list(size[::-1]), "counts": counts.encode()})
+    resized = cv2.resize(pixels * 255, new_size, interpolation=cv2.INTER_AREA) > 127
+    encoded: bytes = coco.encode(np.asfortranarray(resized.astype(np.uint8)))["counts"]
+    return encoded.decode() if resized.any() else ""
+
+
 def _polygon(points: object, width: int, height: int) -> NDArray[np.float64]:
     """Coordinates ``[2 n]`` in px. Rejects outlines so long that their rasterisation would exhaust the memory."""
     try:

@@ -128,7 +128,9 @@ def _fid(loop: Loop, rows: Sequence[Row], seed: int) -> dict[str, float]:
 def _embed(loop: Loop, label: str, rows: Sequence[Row], open_embed: "Callable[[], Embed]") -> Iterator[Features]:
     """The features of all pictures of each of ``KINDS``, in the order of the rows."""
     with loop.reporter.stage(label, len(rows)) as progress:
-        features = stages.embed(rows, open_embed, loop.config.hosting, progress.advance)
+        features = stages.embed(
+            rows, open_embed, loop.config.detector.picture_px, loop.config.hosting, progress.advance
+        )
     for kind in KINDS:
         group = [features[row["id"]] for row in rows if row["kind"] == kind]
         yield np.concatenate(group) if group else np.zeros((0, 0))

@@ -19,6 +19,7 @@ CUT_SHARE = {"object": 0.3, "box": 0.1}
 
 _SEAM_PX = 6  # width of the surroundings that must match
 _MOST_OFF = 30.0  # grey levels: pixels that differ by more show different things
+_LEAST_SIGMA_PX = 40.0  # Gaussians of twice this and more run on a reduced copy
 _GRAIN_PX = 1.5  # standard deviation of the Gaussian that removes a picture's grain
 
 
@@ -82,8 +83,23 @@ def meet(region: Pixels, other: Floats, inside: Mask, known: Mask, most_cut: flo
 
 def _average(values: Floats, counts: Mask, sigma: float) -> Floats:
     """Gaussian averages ``[h, w, 3]`` of the values where ``counts`` ``[h, w]`` is true."""
+    weight = counts.astype(np.float32)
+    total, norm = (_blurred(one, sigma) for one in (values * weight[..., None], weight))
+    return np.asarray(total / np.maximum(norm, 1e-6)[..., None], np.float32)
+
+
+def _blurred(array: Floats, sigma: float) -> Floats:
+    """The array ``[h, w]`` or ``[h, w, 3]`` blurred by a Gaussian.
+
+    A wide one runs on a reduced copy: otherwise the time per pixel would grow with ``sigma``.
+    """
     import cv2
 
-    weight = counts.astype(np.float32)[..., None]
-    total, norm = (cv2.GaussianBlur(one, (0, 0), sigma) for one in (values * weight, weight))
-    return np.asarray(total / np.maximum(norm, 1e-6)[..., None], np.float32)
+    shrink = max(int(sigma // _LEAST_SIGMA_PX), 1)
+    if shrink == 1:
+        return np.asarray(cv2.GaussianBlur(array, (0, 0), sigma))
+    height, width = array.shape[:2]
+    size = (-(-width // shrink), -(-height // shrink))
+    small = cv2.resize(array, size, interpolation=cv2.INTER_AREA)
+    blurred = cv2.GaussianBlur(small, (0, 0), sigma * size[0] / width, sigmaY=sigma * size[1] / height)
+    return np.asarray(cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR))

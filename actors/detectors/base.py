@@ -81,9 +81,9 @@ class DetectorBase(Component):
     image_size_px: int = Field(320, ge=32, multiple_of=32)
     """Longer side that images are resized to; a multiple of 32."""
     max_picture_px: int | None = Field(None, ge=32)
-    """Longer side of the pictures that are mined, drawn and trained on; default: twice image_size_px, at least 640.
+    """Longer side of the pictures that are mined, drawn and trained on; default: 1.5 times image_size_px, at least 640.
     Larger real images are reduced to it once, when a run starts. The detector sees no detail beyond image_size_px;
-    drawing at twice that keeps edges smooth."""
+    drawing somewhat finer keeps edges smooth."""
     min_score: float = Field(0.001, ge=0.0, le=1.0)
     """Detections below this are not reported."""
     max_detections: int = Field(300, ge=1)
@@ -101,7 +101,7 @@ class DetectorBase(Component):
     @property
     def picture_px(self) -> int:
         """``max_picture_px``, or its default."""
-        return self.max_picture_px or max(2 * self.image_size_px, LEAST_PICTURE_PX)
+        return self.max_picture_px or max(3 * self.image_size_px // 2, LEAST_PICTURE_PX)
 
     # For every family to answer
 

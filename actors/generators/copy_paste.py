@@ -27,6 +27,7 @@ PasteMode = Mode | Literal["occlusion"]
 
 _NUM_TARGETS = 12  # images tried until one has room for all the instances
 _NUM_SEAM_TARGETS = 3  # images tried until one has places with good seams
+_MAX_LARGE_SHIFT = 20.0  # grey levels: a photograph's object in the dark is not black itself
 _GOOD_SEAM = 40.0  # RMS, grey levels: largest difference between a good place's surroundings and the instance's own
 
 
@@ -79,7 +80,8 @@ class CopyPaste:
     The target is another training image, or the instances' own image for a share ``same_image`` of the candidates. If
     it has no room for all instances, or no places with matching surroundings, other images are tried and the best is
     used. Pixels outside of the pasted cutouts do not change. The annotation holds the target's boxes, then one box for
-    each pasted instance, flagged ``drawn``. An instance without a place is left out.
+    each pasted instance, flagged ``drawn``. An instance without a place is left out. A large one (more than half of its
+    image's longer side) is made smaller where it has no room else, and left out if no outline of it is found.
     """
 
     def __init__(self, config: CopyPasteConfig, real: Sequence[LabeledImage]) -> None:
@@ -167,17 +169,18 @@ class CopyPaste:
         original: Cutout,
         rng: np.random.Generator,
     ) -> tuple[Box, float] | None:
-        """Paste one instance into the canvas and return its box and seam, or None if it has no place.
+        """Paste one instance into the canvas and return its box and seam, or None if it has no place or outline.
 
         ``painted`` ``[H, W]`` is set to the position of the box at the pasted pixels.
         """
+        if original.shows_ground:
+            return None
         hardened, overlap = self._harden(original, rng)
         found: tuple[positions.Place, Cutout] | None = None
         for _ in range(self.config.tries):
-            cutout = self._turn(hardened, rng)
-            place = positions.find(canvas, cutout, annotation.boxes, overlap, rng)
-            if place and (found is None or place.seam < found[0].seam):
-                found = place, cutout
+            room = positions.find_room(canvas, self._turn(hardened, rng), annotation.boxes, overlap, rng)
+            if room and (found is None or room[0].seam < found[0].seam):
+                found = room
         if found is None:
             return None
         place, cutout = found
@@ -230,8 +233,8 @@ def blend(canvas: Pixels, cutout: Cutout, place: positions.Place, above: Mask) -
     """Blend a cutout into the canvas, in place, and return the box ``[4]`` of its visible object.
 
     ``above`` ``[h, w]`` masks the pixels that other objects cover. The cutout's colours are shifted by the median
-    difference of the surroundings. The box keeps the margin that the annotator left around the object. If no part of
-    the object is visible, nothing is blended and None is returned.
+    difference of the surroundings, those of a large object within a limit. The box keeps the margin that the annotator
+    left around the object. If no part of the object is visible, nothing is blended and None is returned.
     """
     import cv2
 
@@ -242,7 +245,8 @@ def blend(canvas: Pixels, cutout: Cutout, place: positions.Place, above: Mask) -
     pixels = cutout.pixels.astype(np.float32)
     around = ~cutout.core
     if around.any():
-        pixels += np.median(region[around].astype(np.float32) - pixels[around], axis=0)
+        most = _MAX_LARGE_SHIFT if cutout.large else np.inf
+        pixels += np.clip(np.median(region[around].astype(np.float32) - pixels[around], axis=0), -most, most)
     below = 1.0 - cv2.GaussianBlur(above.astype(np.float32), (0, 0), 1.0)
     alpha = (cutout.alpha() * below)[..., None]
     region[:] = np.clip(np.rint(region * (1 - alpha) + pixels * alpha), 0, 255).astype(np.uint8)

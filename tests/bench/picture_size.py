@@ -35,7 +35,7 @@ from loop.progress import Reporter, StageProgress
 from loop.state import Pooled
 
 WIDTHS = {"0.3 MP": 640, "3 MP": 2000, "12 MP": 4000, "48 MP": 8000}  # px; images are 4:3
-NUM_IMAGES = {"train": 6, "val": 2}
+NUM_IMAGES = {"train": 4, "val": 2}
 GENERATORS = {
     "inpaint": ["generator.painter={kind: crop, fit_steps: 4, fit_batch_size: 4}"],  # otherwise as init writes it
     "copy_paste": ["generator={kind: copy_paste}"],

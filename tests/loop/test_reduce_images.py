@@ -46,9 +46,9 @@ def config(tmp_path, **detector):
     )
 
 
-def test_the_limit_is_twice_the_image_size_but_at_least_640_px():
+def test_the_limit_is_half_as_much_again_as_the_image_size_and_at_least_640_px():
     assert UltralyticsConfig(image_size_px=160).picture_px == 640
-    assert UltralyticsConfig(image_size_px=512).picture_px == 1024
+    assert UltralyticsConfig(image_size_px=512).picture_px == 768
     assert UltralyticsConfig(image_size_px=512, max_picture_px=600).picture_px == 600
 
 
@@ -69,7 +69,7 @@ def test_a_large_training_image_is_replaced_by_a_reduced_copy_with_its_box_and_m
 
 
 def test_images_within_the_limit_are_not_copied(data, tmp_path):
-    reduced = reduce_images(data, config(tmp_path, image_size_px=800), Reporter())
+    reduced = reduce_images(data, config(tmp_path, image_size_px=1088), Reporter())
     assert reduced is data
 
 

@@ -14,6 +14,9 @@ Turnable = TypeVar("Turnable", Pixels, Mask)
 Shape = Literal["object", "box"]
 
 _SEGMENT_PX = 48  # objects are segmented at no more than this size: GrabCut's time grows with the area
+_LARGE_SEGMENT_PX = 128  # the same for large objects, whose outlines would be visibly coarse
+_LARGE_SHARE = 0.5  # of the image's longer side, for the box's longer side: above, an object is large
+_LARGE_FADE_PX = 2.0  # widest edge over which a large object fades into the image
 _LEAST_SHARE = 0.7  # of the annotated box that a segmented object's box must fill; below, a part is missing
 
 BORDER_PX = 2  # a side within this distance of the image's border counts as cut off
@@ -30,6 +33,8 @@ class Cutout:
     at_border: Mask  # [3, 3], left, top, right, bottom at their positions: sides cut off by the image's border
     opacity: float = 1.0  # weight of the object over the pixels below it
     source: str = ""  # id of its image
+    large: bool = False  # in its own image
+    outlined: bool = True  # False if the core is an ellipse because no outline was found
 
     @property
     def width(self) -> int:
@@ -41,6 +46,11 @@ class Cutout:
         """Height in px."""
         return int(self.core.shape[0])
 
+    @property
+    def shows_ground(self) -> bool:
+        """True for a large object without an outline, whose ellipse visibly holds parts of its old background."""
+        return self.large and not self.outlined
+
     def core_in_image(self, box: Box, shape: tuple[int, int]) -> Mask:
         """Mask ``[H, W]`` of the object in an image in which it fills ``box`` ``[4]``."""
         found = np.zeros(shape, np.bool_)
@@ -49,24 +59,35 @@ class Cutout:
         return found
 
     def alpha(self) -> NDArray[np.float32]:
-        """Blending weight ``[h, w]``: ``opacity`` on the core, fading to 0 over half the margin."""
+        """Blending weight ``[h, w]``: ``opacity`` on the core, fading to 0 over half the margin.
+
+        A large object fades over a few px: half of its margin would be a halo of its old background.
+        """
         import cv2
 
         squares = cv2.distanceTransform((~self.core).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) ** 2
         distance = np.sqrt(np.rint(squares))  # squares are whole numbers; cv2's last bits vary between calls
-        weight = np.clip(1.0 - distance / (self.margin_px / 2 + 1.0), 0.0, 1.0)
+        fade_px = min(self.margin_px / 2, _LARGE_FADE_PX) if self.large else self.margin_px / 2
+        weight = np.clip(1.0 - distance / (fade_px + 1.0), 0.0, 1.0)
         return np.asarray(weight * self.opacity, dtype=np.float32)
 
 
 def cut(pixels: Pixels, box: Box, shape: Shape) -> Cutout:
-    """The instance in ``box`` ``[4]`` of an image, with a margin of 12 % of its longer side, at least 4 px."""
+    """The instance in ``box`` ``[4]`` of an image, with a margin of 12 % of its longer side, at least 4 px.
+
+    The core of an ``object`` without an outline is the ellipse in the box.
+    """
     height, width = pixels.shape[:2]
     left, top, right, bottom = _whole_pixels(box, width, height)
     margin = max(4, round(0.12 * max(right - left, bottom - top)))
     x, y = max(left - margin, 0), max(top - margin, 0)
     crop = pixels[y : min(bottom + margin, height), x : min(right + margin, width)].copy()  # frees the image
     inner = np.array([left - x, top - y, right - x, bottom - y])
-    core = _rectangle(crop.shape[:2], inner) if shape == "box" else segment(crop, inner)
+    large = max(right - left, bottom - top) > _LARGE_SHARE * max(height, width)
+    if shape == "box":
+        core: Mask | None = _rectangle(crop.shape[:2], inner)
+    else:
+        core = segment(crop, inner, _LARGE_SEGMENT_PX if large else _SEGMENT_PX)
     at_border = np.zeros((3, 3), np.bool_)
     at_border[[1, 0, 1, 2], [0, 1, 2, 1]] = (
         left <= BORDER_PX,
@@ -75,31 +96,39 @@ def cut(pixels: Pixels, box: Box, shape: Shape) -> Cutout:
         bottom >= height - BORDER_PX,
     )
     origin = np.array([x, y, x, y], np.float32)
-    return Cutout(pixels=crop, core=core, box=box - origin, margin_px=margin, at_border=at_border)
+    return Cutout(
+        pixels=crop,
+        core=_ellipse_distance(crop.shape[:2], inner) < 1.0 if core is None else core,
+        box=box - origin,
+        margin_px=margin,
+        at_border=at_border,
+        large=large,
+        outlined=core is not None,
+    )
 
 
-def segment(crop: Pixels, inner: NDArray[np.int_]) -> Mask:
+def segment(crop: Pixels, inner: NDArray[np.int_], size_px: int) -> Mask | None:
     """Mask ``[h, w]`` of the object in the box ``inner`` ``[4]`` of a crop, by GrabCut (Rother et al., SIGGRAPH 2004).
 
-    If GrabCut finds only a part of the object, or has too few pixels to start from, it is the ellipse in the box.
+    It runs on the crop reduced to ``size_px``. None if it finds only a part of the object, or has too few pixels to
+    start from.
     """
     import cv2
 
-    factor = min(1.0, _SEGMENT_PX / max(crop.shape[:2]))
+    factor = min(1.0, size_px / max(crop.shape[:2]))
     small = cv2.resize(crop, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     distance = _ellipse_distance(small.shape[:2], inner * factor)
     marks = np.full(small.shape[:2], cv2.GC_BGD, np.uint8)
     marks[_rectangle(small.shape[:2], np.rint(inner * factor).astype(int))] = cv2.GC_PR_BGD
     marks[distance < 1.0] = cv2.GC_PR_FGD
     marks[distance < 0.4] = cv2.GC_FGD
-    ellipse = _ellipse_distance(crop.shape[:2], inner) < 1.0
     if min((marks == cv2.GC_BGD).sum(), (marks == cv2.GC_FGD).sum()) < 8:  # fewer pixels than colour clusters
-        return ellipse
+        return None
     cv2.setRNGSeed(0)  # GrabCut clusters colours from a random start
     cv2.grabCut(small, marks, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)
     found = _largest_part((marks & 1).astype(np.uint8))
     core = cv2.resize(found, crop.shape[1::-1], interpolation=cv2.INTER_LINEAR) > 127
-    return np.asarray(core if core.any() and _fills(bounds(core), inner) else ellipse, dtype=np.bool_)
+    return np.asarray(core, np.bool_) if core.any() and _fills(bounds(core), inner) else None
 
 
 def turned(cutout: Cutout, *, flip: bool, quarter_turns: int) -> Cutout:

@@ -6,13 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors import boxes as geometry
-from actors.generators.cutouts.cutout import Cutout
+from actors.generators.cutouts.cutout import Cutout, scaled
 from actors.images import Pixels
 
 Floats = NDArray[np.float32]
 Positions = NDArray[np.int_]
 
 _COARSE_PX = 12  # cutouts are matched at about this size first, then at full size around the place found
+_SMALLER = (0.7, 0.5, 0.35, 0.25)  # scales at which a large object is placed where it has no room at its own
 _SLACK = 4.0  # grey levels: places whose seam is worse than the best by no more than this are as good
 
 
@@ -33,6 +34,21 @@ class Overlap:
     most: float
     hidden: bool = False
     """Existing objects cover the cutout; the overlap is a share of its own area, else of the smaller of the two."""
+
+
+def find_room(
+    target: Pixels, cutout: Cutout, occupied: geometry.Boxes, overlap: Overlap, rng: np.random.Generator
+) -> tuple[Place, Cutout] | None:
+    """As ``find``, with the cutout at the scale of its place: a large object is made smaller if it has no room else.
+
+    An object that fills half of its image hardly fits anywhere beside another one.
+    """
+    for factor in (1.0, *(_SMALLER if cutout.large else ())):
+        smaller = cutout if factor == 1.0 else scaled(cutout, factor)
+        place = find(target, smaller, occupied, overlap, rng)
+        if place:
+            return place, smaller
+    return None
 
 
 def find(

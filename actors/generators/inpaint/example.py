@@ -69,15 +69,21 @@ class Instances:
         return ground(pixels, free & there, boxes, chance)
 
     def itself_or_alike(self, canvas: Pixels, key: Key, difficulty: Difficulty, rng: np.random.Generator) -> Cutout:
-        """The instance if it is whole and, with ``attributes``, of this ``difficulty``; else a similar one."""
+        """The instance if it is whole and, with ``attributes``, of this ``difficulty``; else a similar one.
+
+        A large one without an outline is replaced, too.
+        """
         image_id, index = key
         fits = self.attributes is None or self.attributes[image_id][index] is difficulty
-        return self.cut(*key) if fits and self.whole[image_id][index] else self.alike(canvas, key, difficulty, rng)
+        if fits and self.whole[image_id][index] and not self.cut(*key).shows_ground:
+            return self.cut(*key)
+        return self.alike(canvas, key, difficulty, rng)
 
     def alike(self, canvas: Pixels, key: Key, difficulty: Difficulty, rng: np.random.Generator) -> Cutout:
         """A whole instance of the same class and about the same size and shape; the instance itself if there is none.
 
-        If whole boxes are cut out, or difficulty matters, it is the one of a few whose surroundings match best.
+        If whole boxes are cut out, or difficulty matters, it is the one of a few whose surroundings match best. Large
+        ones without an outline are passed over as far as a few tries find others.
         """
         annotation, index = self.images[key[0]].annotation, key[1]
         box, label = annotation.boxes[index], int(annotation.labels[index])
@@ -86,10 +92,18 @@ class Instances:
         tries = _NUM_BOXES if self.shape == "box" else _NUM_OUTLINES if self.attributes else 1
         drawn = []
         for _ in range(tries):
-            cutout = self.cut(*(names[found[int(rng.integers(len(found)))]] if found else key))
+            cutout = self._drawn([names[place] for place in found] or [key], rng)
             turns = quarter_turns(box, cutout.box, rng) if self.rotate else 0
             drawn.append(turned(cutout, flip=bool(rng.integers(2)) and self.flip, quarter_turns=turns))
         return drawn[0] if tries == 1 else min(drawn, key=lambda one: seam(canvas, one, box))
+
+    def _drawn(self, keys: Sequence[Key], rng: np.random.Generator) -> Cutout:
+        """A random one of the instances; a large one has an outline unless a few tries find none that has."""
+        for _ in range(_NUM_BOXES):
+            cutout = self.cut(*keys[int(rng.integers(len(keys)))])
+            if not cutout.shows_ground:
+                break
+        return cutout
 
 
 def check_known(attributes: Attributes, images: Sequence[LabeledImage]) -> None:

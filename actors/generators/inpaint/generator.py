@@ -54,8 +54,10 @@ class Inpaint:
 
     Pixels outside of the holes do not change. A hole leaves out the neighbours' boxes; a box that shares more than 15 %
     of its area with them is not painted. If the painter starts from an example, neither is a box whose old object
-    cannot be removed, or whose example cannot be pasted, without cutting off its surroundings. The annotation holds the
-    image's boxes, then one box for each inserted instance.
+    cannot be removed, or whose example cannot be pasted, without cutting off its surroundings. A large instance (more
+    than half of its image's longer side) is made smaller at a new place where it has no room else; one without an
+    outline is replaced by a similar one that has. The annotation holds the image's boxes, then one box for each
+    inserted instance.
     """
 
     def __init__(self, config: InpaintSettings, real: Sequence[LabeledImage], painter: Painter) -> None:
@@ -119,14 +121,17 @@ class Inpaint:
     ) -> tuple[geometry.Boxes, Cutout] | None:
         """A box ``[4]`` for an instance, clear of the others and with matching surroundings, and its example."""
         cutout = self.instances.itself_or_alike(canvas, key, difficulty, rng)
+        if cutout.shows_ground:
+            return None
         turns = int(rng.integers(4)) * self.config.rotate
         cutout = turned(cutout, flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns)
         if self.config.turn_deg:
             cutout = rotated(cutout, rng.uniform(-self.config.turn_deg, self.config.turn_deg))
         cutout = self.config.harden(cutout, self._mode(rng), rng)
-        place = positions.find(canvas, cutout, annotation.boxes, positions.Overlap(most=0.0), rng)
-        if place is None:
+        room = positions.find_room(canvas, cutout, annotation.boxes, positions.Overlap(most=0.0), rng)
+        if room is None:
             return None
+        place, cutout = room
         box = cutout.box + np.array([place.x, place.y] * 2, np.float32)
         return geometry.clip(box, canvas.shape[1], canvas.shape[0]), cutout
 
@@ -168,7 +173,7 @@ class Inpaint:
             return True
         if self.config.cutout == "box":  # the example covers the old object
             return examples.goes_on(start, site.example, site.box)
-        ground = self.instances.ground(image.id, site.index)
+        ground = None if site.example.shows_ground else self.instances.ground(image.id, site.index)
         if ground:
             ground.lay(start, site.mask)
         return ground is not None

@@ -229,7 +229,8 @@ def _placed(canvas: Pixels, cutout: Cutout, box: geometry.Boxes) -> tuple[Part, 
     """The part of the canvas that a cutout covers if its object fills ``box``, and its affine map ``[2, 3]``."""
     factors = (box[2:] - box[:2]) / np.maximum(cutout.box[2:] - cutout.box[:2], 1.0)
     offset = box[:2] - factors * cutout.box[:2]
-    matrix = np.array([[factors[0], 0, offset[0]], [0, factors[1], offset[1]]], np.float64)
+    centre = offset + (factors - 1) / 2  # cv2 counts from the centre of the first pixel, boxes from its corner
+    matrix = np.array([[factors[0], 0, centre[0]], [0, factors[1], centre[1]]], np.float64)
     left, top = np.maximum(np.floor(offset - factors), 0).astype(int)
     ends = np.ceil(offset + factors * (cutout.width, cutout.height)).astype(int)
     right, bottom = np.minimum(ends, canvas.shape[1::-1])

@@ -6,7 +6,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from actors.boxes import intersections
-from actors.generators.cutouts.cutout import cut
+from actors.generators.cutouts.cutout import Cutout, cut
 from actors.generators.inpaint.clearing import ground
 from actors.generators.inpaint.component import InpaintConfig
 from actors.generators.inpaint.example import alike, compose, goes_on, seam, silhouette
@@ -383,6 +383,16 @@ def test_a_cutout_set_back_where_it_was_leaves_no_trace_even_at_the_images_borde
     canvas[y : y + 20, x : x + 20] = 0
     compose(canvas, cut(noise, BOX, "box"), box, np.ones(canvas.shape[:2], bool))
     assert (canvas == truth).all()
+
+
+def test_an_example_of_twice_the_size_lies_where_its_box_says():
+    """The edge at 2 of 4 px is at 4 of 8 px: columns 3 and 4, centred at 3.5 and 4.5, are at 1.25 and 1.75 of it."""
+    pixels = np.repeat(np.array([[0, 0, 100, 100]], np.uint8), 4, axis=0)[..., None].repeat(3, axis=2)
+    box = np.array([0, 0, 4, 4], np.float32)
+    whole = Cutout(pixels=pixels, core=np.ones((4, 4), bool), box=box, margin_px=1, at_border=np.zeros((3, 3), bool))
+    canvas = np.full((16, 16, 3), 50, np.uint8)
+    compose(canvas, whole, box * 2 + 4, np.ones((16, 16), bool))
+    assert canvas[8, 5:11, 0].tolist() == [0, 0, 25, 75, 100, 100]
 
 
 def test_a_seam_is_over_the_whole_margin_of_the_cutout_and_no_more(noise):

@@ -162,7 +162,8 @@ def _shifted(crop: Crop, size_px: int, rng: np.random.Generator) -> Crop:
     side = rng.uniform(0.85, 1.15) * size_px
     x, y = rng.uniform(0, len(crop.pixels) - side, 2)
     factor = size_px / side
-    matrix = np.array([[factor, 0, -x * factor], [0, factor, -y * factor]])
+    half = (factor - 1) / 2  # cv2 counts from the centre of the first pixel, boxes from its corner
+    matrix = np.array([[factor, 0, half - x * factor], [0, factor, half - y * factor]])
 
     def warped(pixels: NDArray[np.uint8], method: int) -> NDArray[np.uint8]:
         shown = cv2.warpAffine(pixels, matrix, (size_px, size_px), flags=method, borderMode=cv2.BORDER_REFLECT_101)

@@ -175,4 +175,6 @@ def _count(config: LoopConfig) -> Counts:
     reduced = f"; {num_large} train reduced to {limit_px} px (detector.max_picture_px)" if num_large else ""
     boxes = sum(int((~image.annotation.ignore).sum()) for image in train)
     advice = tuple(advise(data, config.detector.image_size_px))
-    return Counts(images=images, pixels=pixels, boxes=boxes, note=reduced, told=tuple(data.report.told()), advice=advice)
+    return Counts(
+        images=images, pixels=pixels, boxes=boxes, note=reduced, told=tuple(data.report.told()), advice=advice
+    )

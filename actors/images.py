@@ -61,6 +61,12 @@ def reduced(pixels: Pixels, max_side_px: int) -> Pixels:
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
+def factors(reduced: Pixels, pixels: Pixels) -> NDArray[np.float32]:
+    """Factors ``[4]`` from boxes in the ``reduced`` copy of an image to boxes in the image; 1 if it is the same."""
+    sides = [np.array(one.shape[1::-1], np.float32) for one in (pixels, reduced)]
+    return np.tile(sides[0] / sides[1], 2)
+
+
 def scaled(pixels: Pixels) -> NDArray[np.float32]:
     """Pixels ``[H, W, 3]`` uint8 as the input of a diffusion model: ``[3, H, W]`` float32 in [-1, 1]."""
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32) / 127.5 - 1

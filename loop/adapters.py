@@ -5,17 +5,16 @@ An adapter is opened inside its actor from plain arguments: configs and ``Source
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from upath import UPath
 
 from actors import images, rows
 from actors.checkpoint import Checkpoint
-from actors.detectors.base import DetectorBase
+from actors.detectors.base import DetectorBase, Reducing
 from actors.filters import FilterConfig
 from actors.filters.chain import build_filters, judge
 from actors.filters.crops import window
@@ -68,27 +67,16 @@ class Inspect:
     """Adds the detections in a row's pixels, or in the picture at its ``uri``."""
 
     def __init__(self, config: DetectorBase, checkpoint: Checkpoint) -> None:
-        self.detector, self.max_side_px = config.load(checkpoint), config.picture_px
+        self.detector = Reducing(config.load(checkpoint), config.picture_px)
 
     def __call__(self, batch: Sequence[Row]) -> list[Row]:
-        """The columns of the detections, in px of the row's own picture, which is reduced first if it is large."""
+        """The columns of the detections, in px of the row's own picture."""
         pictures = [row["pixels"] if "pixels" in row else images.read(row["uri"]) for row in batch]
-        reduced = [images.reduced(pixels, self.max_side_px) for pixels in pictures]
-        found = self.detector.detect(reduced)
-        return [
-            rows.detections_columns(replace(seen, boxes=seen.boxes * _factors(small, pixels)))
-            for seen, small, pixels in zip(found, reduced, pictures, strict=True)
-        ]
+        return [rows.detections_columns(seen) for seen in self.detector.detect(pictures)]
 
     def blank(self) -> Row:
         """No detections."""
         return rows.detections_columns(Detections.empty())
-
-
-def _factors(reduced: images.Pixels, pixels: images.Pixels) -> NDArray[np.float32]:
-    """Factors ``[4]`` from boxes in the ``reduced`` copy of a picture to boxes in the picture; 1 if it is the same."""
-    sides = [np.array(one.shape[1::-1], np.float32) for one in (pixels, reduced)]
-    return np.tile(sides[0] / sides[1], 2)
 
 
 def open_detector_embed(config: DetectorBase, checkpoint: Checkpoint, size_px: int) -> "Features":
@@ -116,7 +104,7 @@ class Embed:
         reduced = images.reduced(pixels, self.max_side_px)
         if "boxes" not in row:
             return [reduced]
-        boxes = np.array(json.loads(row["boxes"]), np.float32) / _factors(reduced, pixels)
+        boxes = np.array(json.loads(row["boxes"]), np.float32) / images.factors(reduced, pixels)
         return [window(reduced, box, 0.0) for box in boxes]
 
     def blank(self) -> Row:

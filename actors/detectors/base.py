@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -19,7 +19,7 @@ from actors.checkpoint import (
 )
 from actors.config import Component
 from actors.detector_loss import DetectorLoss
-from actors.images import Pixels
+from actors.images import Pixels, factors, reduced
 from actors.records import Detections
 
 if TYPE_CHECKING:
@@ -214,3 +214,23 @@ class DetectorBase(Component):
         except RuntimeError as error:
             raise ValueError(f"{uri}: does not fit {self.model} with {len(header.classes)} classes: {error}") from error
         return network, header.classes
+
+
+class Reducing:
+    """A detector that first reduces pictures to the size of those that it was trained on; boxes are in their own px."""
+
+    def __init__(self, detector: Detector, max_side_px: int) -> None:
+        self.detector, self.classes, self.max_side_px = detector, detector.classes, max_side_px
+
+    def detect(self, images: Sequence[Pixels]) -> list[Detections]:
+        """See ``Detector``."""
+        smaller = [reduced(pixels, self.max_side_px) for pixels in images]
+        found = self.detector.detect(smaller)
+        return [
+            replace(seen, boxes=seen.boxes * factors(small, pixels))
+            for seen, small, pixels in zip(found, smaller, images, strict=True)
+        ]
+
+    def features(self, images: Sequence[Pixels]) -> "Tensor":
+        """See ``Detector``."""
+        return self.detector.features([reduced(pixels, self.max_side_px) for pixels in images])

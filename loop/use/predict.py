@@ -11,7 +11,7 @@ from PIL import Image
 from upath import UPath
 
 from actors import images
-from actors.detectors.base import Detector
+from actors.detectors.base import Detector, Reducing
 from actors.images import Pixels
 from actors.records import Detections
 from loop.data.formats.base import below, is_picture
@@ -130,7 +130,8 @@ def open_detector(chosen: Chosen, score: float, *, control: bool) -> Detector:
     if not 0 <= score <= 1:
         raise ValueError(f"score: a number from 0 to 1, not {score}")
     checkpoint, _ = chosen.one(control=control)
-    return chosen.config.detector.model_copy(update={"min_score": score}).load(checkpoint)
+    config = chosen.config.detector.model_copy(update={"min_score": score})
+    return Reducing(config.load(checkpoint), config.picture_px)
 
 
 def predict_reported(

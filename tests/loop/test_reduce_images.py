@@ -110,7 +110,7 @@ class WhiteConfig(UltralyticsConfig):
 def test_a_detector_sees_a_large_image_reduced_and_its_boxes_are_in_px_of_the_image(data):
     inspect = Inspect(WhiteConfig(image_size_px=320), "none")
     (row,) = inspect([{"uri": data.splits["val"][0].uri}])
-    assert inspect.detector.shapes == [(320, 640, 3)]
+    assert inspect.detector.detector.shapes == [(320, 640, 3)]
     np.testing.assert_allclose(row["seen_boxes"].reshape(-1, 4), [BOX])
 
 

@@ -492,7 +492,8 @@ def test_ray_with_two_actors_and_killed_ones_gives_the_bytes_of_this_process(fol
 
 def test_a_run_that_leaves_gpus_alone_says_so(easy_config, new_root, monkeypatch):
     """All that needs Ray is left out."""
-    for name, stand_in in {"engine": nullcontext(), "_tracker": nullcontext(), "in_an_actor": {}}.items():
+    monkeypatch.setattr(driver.Tracker, "open", lambda *_: nullcontext())
+    for name, stand_in in {"engine": nullcontext(), "in_an_actor": {}}.items():
         monkeypatch.setattr(driver, name, lambda *_, stand_in=stand_in: stand_in)
     monkeypatch.setattr(driver, "_rounds", lambda *_: None)
     monkeypatch.setattr(driver, "nodes", lambda: [Node(cpus=8.0, gpus=1.0)])

@@ -4,7 +4,6 @@ A later file overrides the earlier ones: mappings are merged, lists are replaced
 replaces the earlier one as a whole.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -14,32 +13,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from actors.config import Config
+from actors.yaml_text import parse_yaml
 from loop.config import ConfigError, LoopConfig
 
 Section = TypeVar("Section", bound=Config)
-
-MAX_NODES = 100_000  # of a config; some lines of aliases to aliases can stand for billions
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-3 is a number, and a repeated key is an error. PyYAML would silently drop its first value."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set[str]()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue  # no key of a config, which is said later
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"key {key.value!r} occurs twice", problem_mark=key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
 
 
 def load(files: Sequence[str | Path], overrides: Sequence[str] = ()) -> LoopConfig:
@@ -71,7 +48,7 @@ def validate(kind: type[Section], tree: Mapping[str, Any], source: str) -> Secti
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        tree = _parse(file.read_text())
+        tree = parse_yaml(file.read_text())
     except FileNotFoundError:
         raise ConfigError(f"{file}: no such config file") from None
     except (yaml.YAMLError, ValueError, OSError) as error:
@@ -81,34 +58,12 @@ def _read(file: Path) -> dict[str, Any]:
     return tree
 
 
-def _parse(text: str) -> object:
-    """The value of a YAML text. Raises YAMLError or ValueError."""
-    try:
-        loader = _Loader(text)  # a safe one
-        node = loader.get_single_node()
-        if (num_nodes := _num_nodes(node, {})) > MAX_NODES:
-            raise ValueError(f"its aliases stand for {num_nodes:.0e} values, and a config may hold {MAX_NODES:.0e}")
-        return node and loader.construct_document(node)
-    except RecursionError:
-        raise ValueError("nested too deeply, or in itself") from None
-
-
-def _num_nodes(node: yaml.Node | None, known: dict[int, int]) -> int:
-    """The number of nodes below ``node``, with every alias in place of its anchor. ``known``: by id."""
-    if isinstance(node, yaml.ScalarNode) or node is None:
-        return 1
-    if id(node) not in known:
-        below = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
-        known[id(node)] = 1 + sum(_num_nodes(part, known) for part in below)
-    return known[id(node)]
-
-
 def _parse_override(text: str) -> dict[str, Any]:
     key, separator, value = text.partition("=")
     if not separator or not all(key.strip().split(".")):
         raise ConfigError(f"--set {text}: write it as key.sub=value")
     try:
-        tree = _parse(value)
+        tree = parse_yaml(value)
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"--set {text}: the value is not valid YAML: {error}") from None
     return nest(key.strip(), tree)

@@ -90,7 +90,7 @@ def parse(words):
 
 def is_call(words):
     """Whether a command in prose has arguments, and is not only named."""
-    return any(not re.fullmatch("[a-z]+", word) for word in words)
+    return any(not re.fullmatch(r"[a-z]+(-[a-z]+)*", word) for word in words)
 
 
 NAMED = {shlex.join(words) for page in PAGES for words in commands(spans(page))}

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from actors.yaml_text import parse_yaml
+
 HEADS = ("Detect", "v10Detect", "RTDETRDecoder")
 """The last layer of a detector."""
 
@@ -54,8 +56,8 @@ def check_model_file(path: Path) -> None:
     if not path.is_file():
         raise ValueError(f"{path} is no regular file")
     try:
-        tree = yaml.safe_load(path.read_bytes())
-    except (yaml.YAMLError, RecursionError, UnicodeDecodeError) as error:
+        tree = parse_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as YAML: {error}") from error
     check_model(tree, str(path))
 

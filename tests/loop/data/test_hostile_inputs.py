@@ -57,6 +57,14 @@ def voc_set(root: Path, **files: bytes) -> Path:
     return root
 
 
+def test_aliases_that_stand_for_billions_of_names_are_refused_at_once(tmp_path):
+    folds = ["&a0 [x, x, x, x, x, x, x, x, x]", *(f"&a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))]
+    lines = "\n".join(f"a{number}: {fold}" for number, fold in enumerate(folds))
+    (tmp_path / "data.yaml").write_text(f"{lines}\ntrain: images\nval: images\nnames: *a11\n")
+    with pytest.raises(ValueError, match=r"data\.yaml: not readable as YAML: its aliases stand for .* values"):
+        import_data(DataConfig(root=str(tmp_path), format="yolo"), UPath(tmp_path), 0)
+
+
 def voc_xml(corners: tuple = (2, 2, 9, 9), name: str = "thing", head: str = "", filename: str = "x.png") -> bytes:
     tags = "".join(
         f"<{key}>{value}</{key}>" for key, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)

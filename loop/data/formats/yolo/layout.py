@@ -16,8 +16,9 @@ from typing import Any
 import yaml
 from upath import UPath
 
+from actors.yaml_text import parse_yaml
 from loop.data.config import DataConfig
-from loop.data.formats.base import ALIASES, content, hidden
+from loop.data.formats.base import ALIASES, hidden
 from loop.data.formats.yolo.labels import LabelFiles, looks_like_labels, text_files
 from loop.data.formats.yolo.paths import SPLIT_NAME, Paths, endings, text_of
 from loop.data.ledger import Ledger
@@ -92,8 +93,8 @@ def _load(file: UPath) -> dict[str, Any]:
         lines = (line.partition("=") for line in text_of(file).splitlines())
         return {{"valid": "val"}.get(key.strip(), key.strip()): value.strip() for key, mark, value in lines if mark}
     try:
-        tree = yaml.safe_load(content(file))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        tree = parse_yaml(text_of(file))
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{file}: not readable as YAML: {error}") from None
     if not isinstance(tree, dict):
         raise ValueError(f"{file}: a YOLO data file is a mapping, this one holds {type(tree).__name__}")

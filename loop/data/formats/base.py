@@ -135,10 +135,11 @@ def _usual(found: Mapping[str, Found], split: str) -> str | None:
 def safe_name(name: str) -> str | None:
     """``name`` with forward slashes; None if it may leave its folder.
 
-    It may if it is absolute, or has ``..`` or a NUL character, by the rules of POSIX or Windows.
+    It may if it is absolute, an address (``https://...``), or has ``..`` or a NUL character, by the rules of POSIX or
+    Windows.
     """
     windows = PureWindowsPath(name)
-    absolute = PurePosixPath(name).is_absolute() or windows.root or windows.drive
+    absolute = PurePosixPath(name).is_absolute() or windows.root or windows.drive or "://" in name
     return None if not name or absolute or ".." in windows.parts or "\0" in name else windows.as_posix()
 
 

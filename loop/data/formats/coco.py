@@ -15,6 +15,7 @@ training of a detector. Keypoints are not read.
 
 import json
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -110,15 +111,20 @@ def _categories(tree: Mapping[str, list[Any]], file: UPath, ledger: Ledger) -> d
     """Category names by id, in the order of the ids. Categories of the same name become one class."""
     named: dict[int, str] = {}
     for category in tree["categories"]:
-        if not isinstance(category, dict) or not isinstance(category.get("id"), int) or not category.get("name"):
+        category_id = _key(category.get("id")) if isinstance(category, dict) else None
+        if not isinstance(category_id, int) or not _is_name(category.get("name")):
             raise ValueError(f"{file}: category {category!r} needs an integer 'id' and a 'name'")
-        if category["id"] in named:
-            raise ValueError(f"{file}: two categories have the id {category['id']}; give each its own")
-        named[category["id"]] = str(category["name"]).strip()
+        if category_id in named:
+            raise ValueError(f"{file}: two categories have the id {category_id}; give each its own")
+        named[category_id] = str(category["name"]).strip()
     for name, times in Counter(named.values()).items():
         if times > 1:
             ledger.remarks.append(f"{file}: {times} categories are called {name!r} and were joined")
     return dict(sorted(named.items()))
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str | int) and bool(str(value).strip())
 
 
 def _images(
@@ -189,8 +195,10 @@ def _by_id(images: Iterable[Any], file: UPath, ledger: Ledger, source: str) -> d
 
 def _key(value: object) -> int | str | None:
     """An id as it is compared: numbers may be written as 7, 7.0 or "7"."""
-    if isinstance(value, str) and not value.isdecimal():
-        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value  # a float would round large ids
+    if isinstance(value, str):
+        return int(value.partition(".")[0]) if re.fullmatch(r"[0-9]{1,99}(\.0+)?", value) else value
     as_number = number(value)
     return int(as_number) if as_number.is_integer() else None
 

@@ -19,6 +19,7 @@ move by about half a pixel at most.
 """
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ from loop.data.formats.base import (
     pictures,
     safe_name,
 )
-from loop.data.formats.xml import opens_with, parse
+from loop.data.formats.xml import opens_with, parse, plain_tags
 from loop.data.ledger import Ledger
 from loop.data.provenance import Provenance, from_fields, to_fields
 
@@ -159,11 +160,12 @@ def _images(root: UPath, split: Split, config: DataConfig, ledger: Ledger, from_
     named = defaultdict(list)
     for picture in pictures(root, split.pictures, follow_links=config.follow_links):
         named[_stem(picture, split.pictures)].append(picture)
+    known = {picture for found in named.values() for picture in found}
     for stem in _stems(root, split, named):
         source = PurePosixPath(split.annotations, f"{stem}.xml").as_posix()
         path = inside(root, source, source, follow_links=config.follow_links)
         try:
-            element = parse(content(path))
+            element = plain_tags(parse(content(path)))
         except FileNotFoundError:
             ledger.drop(source, "image", "missing annotation", "no XML file for this image")
             continue
@@ -171,7 +173,11 @@ def _images(root: UPath, split: Split, config: DataConfig, ledger: Ledger, from_
             ledger.drop(source, "image", "unreadable annotation", str(error))
             continue
         from_zero += [source] if _counts_from_zero(element) else []
-        yield _image(element, source, split.pictures, named[stem])
+        image = _image(element, source, split.pictures, named[stem])
+        other = PurePosixPath(split.pictures, image.name).as_posix()
+        if other in known and other not in image.places:
+            ledger.note(source, "image", "names another picture", f"<filename> is {image.name}")
+        yield image
 
 
 def _stem(name: str, folder: str) -> str:
@@ -181,10 +187,18 @@ def _stem(name: str, folder: str) -> str:
 def _stems(root: UPath, split: Split, named: Iterable[str]) -> Sequence[str]:
     """The names of a split's images: those in the set file, else all with an XML file or an image file."""
     if split.stems is not None:
-        return split.stems
+        return [_listed(root, split, line) for line in split.stems]
     files = (root / split.annotations).rglob("*.xml")
     stems = {_stem(below(root, file), split.annotations) for file in files if not hidden(below(root, file))}
     return sorted(stems | set(named))
+
+
+def _listed(root: UPath, split: Split, line: str) -> str:
+    """The name that a line of a set file means: as it is, or without a flag, a folder and a suffix after or in it."""
+    path = PurePosixPath(re.sub(r"\s+(-1|0|1)$", "", line))
+    bare = path.with_suffix("") if path.suffix.lower() in PICTURE_SUFFIXES else path
+    forms = (line, str(path), str(bare), bare.name)
+    return next((form for form in forms if (root / split.annotations / f"{form}.xml").is_file()), line)
 
 
 def _image(element: ET.Element, source: str, folder: str, found: Sequence[str]) -> RawImage:
@@ -197,7 +211,7 @@ def _image(element: ET.Element, source: str, folder: str, found: Sequence[str]) 
     return RawImage(
         source=source,
         places=places if not found or set(places) & set(found) else (),
-        boxes=tuple(_box(child, index) for index, child in enumerate(element.findall("object"))),
+        boxes=tuple(_box(child, index) for index, child in enumerate(element.iter("object"))),
         name=given,
         size=(number(element.findtext("size/width")), number(element.findtext("size/height"))),
         provenance=_provenance(element.find("provenance"), source),
@@ -227,7 +241,7 @@ def _corners(xmin: float, ymin: float, xmax: float, ymax: float) -> Corners:
 
 
 def _counts_from_zero(element: ET.Element) -> bool:
-    edges = [number(found.text) for key in ("xmin", "ymin") for found in element.iterfind(f"object/bndbox/{key}")]
+    edges = [number(found.text) for key in ("xmin", "ymin") for found in element.iterfind(f".//object/bndbox/{key}")]
     return 0 in edges
 
 

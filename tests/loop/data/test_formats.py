@@ -166,6 +166,40 @@ def test_coco_ids_may_be_written_as_text_and_boxes_ignored_by_either_key(tmp_pat
     assert ignored == {"a.png": [True, False], "b.png": [False]}
 
 
+@pytest.mark.parametrize("write", [str, float, lambda key: f"{key}.0"])
+def test_coco_ids_of_categories_may_be_written_as_text_and_floats(tmp_path, write):
+    for name in "ab":
+        picture(tmp_path / f"{name}.png")
+    coco(tmp_path / "all.json", {f"{name}.png": [(write(2), [1, 1, 5, 5])] for name in "ab"}, {})
+    tree = json.loads((tmp_path / "all.json").read_text())
+    tree["categories"] = [{"id": write(2), "name": "two"}, {"id": write(1), "name": "one"}]
+    (tmp_path / "all.json").write_text(json.dumps(tree))
+    data = read(tmp_path)
+    assert data.classes == ("one", "two")
+    assert [one.annotation.labels.tolist() for images in data.splits.values() for one in images] == [[1], [1]]
+
+
+@pytest.mark.parametrize("write", [int, str])
+def test_coco_ids_of_19_digits_are_not_rounded(tmp_path, write):
+    coco(tmp_path / "all.json", {f"{i}.png": [(1, [1 + i, 1, 5, 5])] for i in range(4)}, {1: "x"})
+    tree = json.loads((tmp_path / "all.json").read_text())
+    for fields, key in [(one, "id") for one in tree["images"]] + [(one, "image_id") for one in tree["annotations"]]:
+        fields[key] = write(1537292829197990000 + fields[key])
+    (tmp_path / "all.json").write_text(json.dumps(tree))
+    for index in range(4):
+        picture(tmp_path / f"{index}.png")
+    found = {one.id: one.annotation.boxes[0, 0] for images in read(tmp_path).splits.values() for one in images}
+    assert found == {"0.png": 1, "1.png": 2, "2.png": 3, "3.png": 4}
+
+
+def test_coco_pictures_that_are_named_by_an_address_are_found_by_name(tmp_path):
+    for name in "ab":
+        picture(tmp_path / f"images/{name}.png")
+    coco(tmp_path / "all.json", {f"https://some.where/x/{name}.png": [(1, [1, 1, 5, 5])] for name in "ab"}, {1: "x"})
+    data = read(tmp_path)
+    assert sorted(image.id for images in data.splits.values() for image in images) == ["a.png", "b.png"]
+
+
 def test_coco_annotations_of_other_images_stop_the_import(tmp_path):
     picture(tmp_path / "a.png")
     coco(tmp_path / "all.json", {"a.png": [(1, [i, 1, 5, 5], {"image_id": i % 2 * 9}) for i in range(8)]}, {1: "x"})
@@ -290,6 +324,59 @@ def test_voc_sets_have_usual_names_in_any_letter_case(tmp_path):
         "test": ["c.png"],
     }
     assert data.report.findings == ()
+
+
+@pytest.mark.parametrize("line", ["{}", "{}  1", "{} -1", "{}.png", "JPEGImages/{}.png", "./JPEGImages/{}.jpg 0"])
+def test_voc_sets_with_flags_suffixes_and_folders(tmp_path, line):
+    sets = tmp_path / "ImageSets/Main"
+    sets.mkdir(parents=True)
+    for split, stem in (("train", "a 1"), ("val", "b")):
+        voc(tmp_path / f"Annotations/{stem}.xml", ("cat", 1, 1, 9, 9, 0))
+        picture(tmp_path / f"JPEGImages/{stem}.png")
+        (sets / f"{split}.txt").write_text(line.format(stem) + "\n")
+    data = read(tmp_path)
+    assert [[one.id for one in images] for images in data.splits.values()] == [["a 1.png"], ["b.png"]]
+    assert data.report.findings == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("object>", "Object>"),
+        ("bndbox>", "BndBox>"),
+        ("xmin>", "XMin>"),
+        ("<annotation>", '<annotation xmlns="http://some.where">'),
+        ("<object>", "<objects><object>"),
+    ],
+)
+def test_voc_tags_of_other_tools_leave_no_image_empty(tmp_path, old, new):
+    for name in "abc":
+        voc(tmp_path / f"{name}.xml", ("cat", 2, 3, 9, 9, 0))
+        picture(tmp_path / f"{name}.png")
+    text = (tmp_path / "a.xml").read_text().replace(old, new)
+    text = text.replace("</object>", "</object></objects>") if "<objects>" in text else text
+    (tmp_path / "a.xml").write_text(text)
+    data = read(tmp_path)
+    found = [one.annotation.boxes.tolist() for images in data.splits.values() for one in images]
+    assert found == [[[1, 2, 9, 9]]] * 3
+
+
+@pytest.mark.parametrize("encoding", ["GB2312", "gbk", "Big5", "EUC-KR", "Shift_JIS"])
+def test_voc_files_in_encodings_of_several_bytes(tmp_path, encoding):
+    for name in "ab":
+        picture(tmp_path / f"{name}.png")
+        voc(tmp_path / f"{name}.xml", ("\u4eba", 2, 3, 9, 9, 0))
+        text = f'<?xml version="1.0" encoding="{encoding}"?>' + (tmp_path / f"{name}.xml").read_text(encoding="utf-8")
+        (tmp_path / f"{name}.xml").write_bytes(text.encode(encoding))
+    assert read(tmp_path).classes == ("\u4eba",)
+
+
+def test_voc_files_that_name_another_picture_are_said(tmp_path):
+    for name, other in (("a", "b"), ("b", "gone")):
+        voc(tmp_path / f"{name}.xml", ("cat", 2, 3, 9, 9, 0), filename=f"{other}.png")
+        picture(tmp_path / f"{name}.png")
+    (note,) = read(tmp_path).report.noted
+    assert (note.file, note.reason) == ("a.xml", "names another picture")
 
 
 def test_voc_boxes_that_begin_at_pixel_0_are_said(tmp_path):

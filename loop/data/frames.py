@@ -47,6 +47,8 @@ def into_frame(located: Mapping[str, Sequence[Located]], ledger: Ledger) -> dict
 def _case(image: Located) -> _Case | None:
     """None if the boxes are of the image's own frame, or there are none."""
     given, own = _given_size(image), image.size
+    if given is None and image.header.orientation != 1 and image.raw.boxes:
+        return _Case(kind="other", given=own, frame="open")
     lying = image.header.orientation >= 5
     if given is None or (given == own and image.header.orientation == 1):
         return None

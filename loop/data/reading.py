@@ -52,7 +52,9 @@ def read_folder(config: DataConfig, root: UPath) -> Folder:
     kind = _format(config, root)
     ledger = Ledger()
     raw = READERS[kind].read(root, config, ledger)
-    located = into_frame(_without_repeats(locate(root, raw.splits, config, ledger), ledger), ledger)
+    located = into_frame(
+        _without_repeats(_without_same(locate(root, raw.splits, config, ledger), ledger), ledger), ledger
+    )
     _remark_on_strangers(root, raw, located, ledger)
     for split, images in located.items():
         check_boxes(split, images, raw.classes, READERS[kind].NOTATION, config)
@@ -81,6 +83,17 @@ def _format(config: DataConfig, root: UPath) -> str:
             f"{root}: no {kind} data here; looked for {READERS[kind].LOOKED_FOR}; found {listing(root)}"
         )
     return kind
+
+
+def _without_same(located: Mapping[str, list[Located]], ledger: Ledger) -> dict[str, list[Located]]:
+    """The splits without a held-out one that holds just the pictures of another, as in ``val: images/train``."""
+    kept = dict(located)
+    for split, copy in (("val", "test"), ("train", "val"), ("train", "test")):
+        places = [{one.place for one in kept.get(name, ())} for name in (split, copy)]
+        if places[0] and places[0] == places[1]:
+            ledger.remarks.append(f"{copy} is left out: it holds the same {len(places[0])} pictures as {split}")
+            del kept[copy]
+    return kept
 
 
 def _without_repeats(located: Mapping[str, list[Located]], ledger: Ledger) -> dict[str, list[Located]]:

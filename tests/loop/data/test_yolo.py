@@ -212,6 +212,54 @@ def test_a_split_that_the_config_names_must_be_there(tmp_path):
         read(tmp_path, val="mine")
 
 
+@pytest.mark.parametrize(("split", "copy"), [("train", "val"), ("val", "test"), ("train", "test")])
+def test_a_split_of_the_same_pictures_as_another_is_left_out(tmp_path, split, copy):
+    folder(tmp_path, USUAL)
+    places = {"train": "train/images", "val": "valid/images"}
+    places[copy] = places[split]
+    write(tmp_path / "data.yaml", NAMES + "".join(f"{name}: {place}\n" for name, place in places.items()))
+    data = read(tmp_path)
+    assert list(counts(data)) == ["train", "val"]
+    assert f"{copy} is left out: it holds the same" in remarks(data)
+    assert data.report.dropped == ()
+
+
+@pytest.mark.parametrize("label", ["labels/A.txt", "labels/a.png.txt", "images/a.txt", "old/a.txt"])
+def test_a_picture_whose_label_file_lies_elsewhere_is_not_taken_as_empty(tmp_path, label):
+    files = {"images/b.png": "labels/b.txt", "images/c.png": "labels/c.txt", "images/empty.png": None}
+    folder(tmp_path, {**files, "images/a.png": label})
+    write(tmp_path / "data.yaml", f"{NAMES}train: images\n")
+    data = read(tmp_path)
+    found = sorted(image.id for images in data.splits.values() for image in images)
+    assert found == ["b.png", "c.png", "empty.png"]
+    assert ("images/a.png", "label file elsewhere") in [(drop.file, drop.reason) for drop in data.report.dropped]
+
+
+def test_pictures_that_share_a_label_file_are_said(tmp_path):
+    folder(tmp_path, {"images/a.png": "labels/a.txt", "images/b.png": "labels/b.txt", "images/a.bmp": None})
+    write(tmp_path / "data.yaml", f"{NAMES}train: images\n")
+    assert [note.reason for note in read(tmp_path).report.noted] == ["shared label file"] * 2
+
+
+@pytest.mark.parametrize(("orientation", "noted"), [(1, 0), (3, 2), (6, 2)])
+def test_turned_pictures_are_said_as_fractions_do_not_tell_their_frame(tmp_path, orientation, noted):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    folder(tmp_path, {**USUAL, "train/images/b.png": None})
+    for file in tmp_path.glob("*/images/*.png"):
+        Image.new("RGB", (WIDTH, HEIGHT)).save(file, exif=exif)
+    write(tmp_path / "data.yaml", f"{NAMES}train: train/images\nval: valid/images\n")
+    assert [note.reason for note in read(tmp_path).report.noted] == ["orientation"] * noted
+
+
+@pytest.mark.parametrize("names", ["[red, null]", "[[red], [blue]]", "[{name: red}, {name: blue}]", "red, blue"])
+def test_names_that_are_none_are_refused_as_given(tmp_path, names):
+    folder(tmp_path, USUAL)
+    write(tmp_path / "data.yaml", f"names: {names}\ntrain: train/images\nval: valid/images\n")
+    with pytest.raises(ValueError, match=r"None in it|\['red'\] in it|\{'name': 'red'\} in it|'names' is 'red, blue'"):
+        read(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["classes.txt", "obj.names", "predefined_classes.txt", "labels/classes.txt"])
 @pytest.mark.parametrize("flat", [False, True])
 def test_folders_without_a_data_file(tmp_path, name, flat):

@@ -4,14 +4,15 @@ Coordinates are fractions of the image's sides, after its EXIF orientation is ap
 of ``data.yaml`` or ``obj.data``, in its order; without such a file, those of ``classes.txt`` and of the folders
 (``layout``). A split is a folder, a list file, or a list of these. The path of a label file is that of the image with
 the last folder ``images`` replaced by ``labels``; without such a folder, it is beside the image (``labels``). An image
-without a label file is empty. Longer lines are polygons, whose bounding box is used, or boxes with further numbers
-(``rows``).
+without a label file is empty, unless a label file that may be its own lies elsewhere: it is then left out. Longer lines
+are polygons, whose bounding box is used, or boxes with further numbers (``rows``).
 
 ``provenance.jsonl`` holds what label files have no room for: one line per image that is synthetic or that has ignored
 boxes (their line numbers, from 0).
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -22,7 +23,7 @@ from upath import UPath
 
 from loop.data.config import DataConfig
 from loop.data.formats.base import Notation, OutImage, RawBox, RawDataset, RawImage, choose_splits, inside
-from loop.data.formats.yolo.labels import LabelFiles
+from loop.data.formats.yolo.labels import LabelFiles, loose_stem, unclaimed
 from loop.data.formats.yolo.layout import LOOKED_FOR, find, layout
 from loop.data.formats.yolo.paths import text_of
 from loop.data.formats.yolo.rows import NOWHERE, Evidence, Meaning, Row, meanings, remarks
@@ -105,9 +106,16 @@ def _labelled(
         )
     for orphan in files.orphans(listed):
         ledger.drop(orphan, "image", "missing image", "a label file without picture")
+    strays = {} if all(map(files.of, listed)) else unclaimed(root, config.follow_links)
+    owners = Counter(filter(None, map(files.of, listed)))
     found, num_unlabelled = [], 0
     for picture in listed:
         label = files.of(picture)
+        if label is None and (stray := strays.get(loose_stem(picture))):
+            ledger.drop(picture, "image", "label file elsewhere", f"its boxes may be those of {stray}")
+            continue
+        if owners[label] > 1:
+            ledger.note(picture, "image", "shared label file", f"{label} is of {owners[label]} pictures")
         num_unlabelled += label is None
         file = label and inside(root, label, picture, follow_links=config.follow_links)
         try:

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from upath import UPath
 
-from loop.data.formats.base import below, is_picture, number, pictures
+from loop.data.formats.base import PICTURE_SUFFIXES, below, hidden, is_picture, number, pictures, walk
 
 NOT_LABELS = frozenset({"classes.txt", "labels.txt", "predefined_classes.txt", "notes.txt"})  # of labelling tools
 
@@ -85,6 +85,23 @@ class KnownPictures:
         shared = [_num_shared(PurePosixPath(one).parts, parts) for one in same]
         best = [one for one, number in zip(same, shared, strict=True) if number == max(shared)]
         return best[0] if len(best) == 1 else None
+
+
+def unclaimed(root: UPath, follow_links: bool) -> dict[str, str]:
+    """The label files below ``root`` that are of no picture, relative to it, by their ``loose_stem``."""
+    files = [file for file in walk(root, ".", follow_links=follow_links) if not hidden(file)]
+    listed = list(filter(is_picture, files))
+    labels = LabelFiles(root, listed)
+    claimed = {labels.of(picture) for picture in listed}
+    texts = {file for file in files if PurePosixPath(file).suffix.lower() == ".txt" and _is_label(file)}
+    return {loose_stem(file): file for file in sorted(texts - claimed)}
+
+
+def loose_stem(file: str) -> str:
+    """The name of a file in one letter case, without its suffix and that of a picture before it (``a.jpg.txt``)."""
+    name = PurePosixPath(_normal(file).casefold()).stem
+    path = PurePosixPath(name)
+    return path.stem if path.suffix in PICTURE_SUFFIXES else name
 
 
 def text_files(folder: UPath) -> Iterator[UPath]:

@@ -115,13 +115,16 @@ def _classes(root: UPath, names: object, config: DataConfig, origin: str, ledger
         if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
             raise ValueError(f"{origin}: the keys of 'names' must be 0 to {len(names) - 1}, they are {list(names)}")
         names = [name for _, name in sorted(names.items(), key=lambda item: int(item[0]))]
+    given = names
     if names is None or isinstance(names, str):
         names = _names_of_files(root, names, ledger) or list(config.classes or ())
     if not isinstance(names, list) or not names:
         raise ValueError(
-            f"{origin}: the class names are not known ('names' is {names!r}, and there is no {', '.join(NAMES[:2])}). "
+            f"{origin}: the class names are not known ('names' is {given!r}, and there is no {', '.join(NAMES[:2])}). "
             "Name them in the order of their ids: data.classes, or `detloop init --classes first,second`"
         )
+    if odd := [name for name in names if name is None or isinstance(name, list | dict)]:
+        raise ValueError(f"{origin}: 'names' must be a list of names, {odd[0]!r} in it is none; put names in quotes")
     classes = tuple(map(str, names))
     if len(set(classes)) < len(classes):
         raise ValueError(f"{origin}: a class is named twice in 'names': {list(classes)}")

@@ -10,7 +10,8 @@ The first of these patterns that matches gives the annotation files: ``annotatio
 Classes are the categories in the order of their ids in the training file, followed by those that occur in other splits
 only. Categories are matched by name across files, so ids may differ. Boxes with ``iscrowd`` or ``ignore`` are ignored.
 The ``segmentation`` of a box becomes its instance mask (``loop.data.segmentation``). It affects neither the box nor the
-training of a detector. Keypoints are not read.
+training of a detector. Keypoints are not read. The boxes of ``person_keypoints_*.json`` are, if there is no
+other file.
 """
 
 import json
@@ -58,12 +59,12 @@ def read(root: UPath, config: DataConfig, ledger: Ledger) -> RawDataset:
     if aside := files.left_aside(root, found.values()):
         ledger.remarks.append(f"left aside, as no detection annotations: {', '.join(aside)}")
     chosen = choose_splits(found, _by_split(root, found, config), ledger)
-    trees = {split: _load(file) for split, (_, file) in chosen.items()}
-    categories = {split: _categories(trees[split], chosen[split][1], ledger) for split in chosen}
+    trees = _trees(chosen, config, ledger)
+    categories = {split: _categories(tree, chosen[split][1], ledger) for split, tree in trees.items()}
     classes = tuple(dict.fromkeys(name for names in categories.values() for name in names.values()))
     splits = {
-        split: tuple(_images(root, file, trees[split], categories[split], config, ledger))
-        for split, (_, file) in chosen.items()
+        split: tuple(_images(root, chosen[split][1], tree, categories[split], config, ledger))
+        for split, tree in trees.items()
     }
     return RawDataset(classes=classes, splits=splits)
 
@@ -96,10 +97,26 @@ def picture_path(split: str, name: str) -> str:
     return f"images/{split}/{name}"
 
 
-def _load(file: UPath) -> dict[str, list[Any]]:
+def _trees(
+    chosen: Mapping[str, tuple[str, UPath]], config: DataConfig, ledger: Ledger
+) -> dict[str, dict[str, list[Any]]]:
+    """The content of the files by split. A test split that nobody labelled is left out, unless the config names it."""
+    trees = {}
+    for split, (_, file) in chosen.items():
+        may_lack = split == "test" and config.test is None
+        tree = _load(file, {"annotations": []} if may_lack else {})
+        if may_lack and not tree["annotations"]:
+            ledger.remarks.append(f"the test split is left out: {file} has no annotations")
+        else:
+            trees[split] = tree
+    return trees
+
+
+def _load(file: UPath, defaults: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
     tree = read_json(file)
     if not isinstance(tree, dict):
         raise ValueError(f"{file}: a COCO file is a mapping, this one holds {type(tree).__name__}")
+    tree = {**defaults, **{key: value for key, value in tree.items() if value is not None}}
     wanted = ("images", "annotations", "categories")
     wrong = [key for key in wanted if not isinstance(tree.get(key), list)]
     if wrong:

@@ -12,7 +12,8 @@ from loop.data.formats.base import below, content, hidden, names_split, read_jso
 LOOKED_FOR = "annotations/*.json, <split>/_annotations.coco.json, *.json or <split>/*.json"
 
 _ROBOFLOW = "_annotations.coco.json"
-_OTHER_TASKS = re.compile(r"(captions|person_keypoints|panoptic|stuff)|(.*_)?image_info", re.IGNORECASE)
+_OTHER_TASKS = re.compile(r"(captions|panoptic|stuff)|(.*_)?image_info", re.IGNORECASE)
+_KEYPOINTS = re.compile(r"person_keypoints", re.IGNORECASE)  # their boxes are those of the instances
 _AFFIXES = re.compile(r"^_?(instances|annotations?)[_-]|[._-](instances|annotations?|coco)$")
 _LISTS = re.compile(rb'"(images|annotations)"\s*:\s*\[')
 _MANY = 20  # a folder with more JSON files has one for each image: another format
@@ -23,7 +24,7 @@ def find(root: UPath) -> dict[str, UPath]:
 
     Two files of one split are both named by their paths below ``root``.
     """
-    files = next(filter(None, map(list, _layouts(root))), [])
+    files = _without_keypoints(next(filter(None, map(list, _layouts(root))), []))
     names = Counter(split_name(root, file) for file in files)
     return {name if names[name := split_name(root, file)] == 1 else below(root, file): file for file in files}
 
@@ -42,6 +43,11 @@ def split_name(root: UPath, file: UPath) -> str:
     return file.parent.name if own_folder and not names_split(name) else name
 
 
+def _without_keypoints(files: list[UPath]) -> list[UPath]:
+    """The files without those of keypoints, unless there are no others."""
+    return [file for file in files if not _KEYPOINTS.match(file.name)] or files
+
+
 def _layouts(root: UPath) -> Iterator[Iterator[UPath]]:
     yield _annotation_folder(root)
     yield (file for file in _json(root.glob(f"*/{_ROBOFLOW}"), root))
@@ -53,7 +59,7 @@ def _annotation_folder(root: UPath) -> Iterator[UPath]:
     """The COCO files in ``annotations/``, and files that must be of a split by their name, whatever they hold."""
     files = [file for file in _json((root / "annotations").glob("*.json"), root) if not _OTHER_TASKS.match(file.name)]
     sound = [file for file in files if _is_coco(file, broken=True)]
-    splits = {names_split(split_name(root, file)) for file in sound}
+    splits = {names_split(split_name(root, file)) for file in _without_keypoints(sound)}
     for file in files:
         if file in sound or names_split(split_name(root, file)) not in splits | {None}:
             yield file

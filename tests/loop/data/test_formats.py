@@ -137,6 +137,37 @@ def test_coco_files_that_hold_something_else_are_left_aside_and_said(tmp_path):
     assert sum(map(len, data.splits.values())) == 2
 
 
+def test_coco_files_of_keypoints_are_read_where_there_are_no_others(tmp_path):
+    for name in "ab":
+        picture(tmp_path / f"{name}.png")
+        coco(
+            tmp_path / f"annotations/person_keypoints_{name}_train.json", {f"{name}.png": [(1, [1, 1, 5, 5])]}, {1: "x"}
+        )
+    (tmp_path / "annotations/person_keypoints_b_train.json").rename(tmp_path / "annotations/person_keypoints_val.json")
+    data = read(tmp_path)
+    assert [[image.id for image in images] for images in data.splits.values()] == [["a.png"], ["b.png"]]
+    coco(
+        tmp_path / "annotations/instances_train.json",
+        {"a.png": [(1, [2, 1, 5, 5])], "b.png": [(1, [2, 1, 5, 5])]},
+        {1: "x"},
+    )
+    data = read(tmp_path)
+    assert sorted(image.annotation.boxes[0, 0] for images in data.splits.values() for image in images) == [2, 2]
+
+
+@pytest.mark.parametrize("annotations", [None, [], "none"])
+def test_coco_a_test_split_without_annotations_is_left_out(tmp_path, annotations):
+    for split in ("train", "val", "test"):
+        picture(tmp_path / f"images/{split}/a.png")
+        coco(tmp_path / f"annotations/{split}.json", {"a.png": [(1, [1, 1, 5, 5])]}, {1: "x"})
+    tree = json.loads((tmp_path / "annotations/test.json").read_text()) | {"annotations": annotations}
+    tree = {key: value for key, value in tree.items() if value != "none"}
+    (tmp_path / "annotations/test.json").write_text(json.dumps(tree))
+    data = read(tmp_path)
+    assert list(data.splits) == ["train", "val"]
+    assert any("the test split is left out" in remark for remark in data.report.remarks)
+
+
 def test_coco_two_files_of_one_split_want_a_name(tmp_path):
     for name in ("train", "instances_train", "val"):
         picture(tmp_path / f"images/{name}.png")

@@ -174,6 +174,7 @@ USUAL = {
         "train: shapes-1/train/images\nval: shapes-1/valid/images",
         "path: ../datasets/shapes-1\ntrain: shapes-1/train/images\nval: [shapes-1/valid/images]",
         "path: /content/x\ntrain: train/images\nval: valid/images",
+        "path: [/content/x]\ntrain: train/images\nval: valid/images",
     ],
 )
 def test_paths_of_other_places_are_found_by_their_end(tmp_path, paths):

@@ -38,7 +38,7 @@ class Paths:
 
     def set_base(self, path: object) -> None:
         """Make paths relative to ``path``, if there is such a folder below the root."""
-        if path in {None, "", "."}:
+        if path is None or str(path) in {"", "."}:
             return
         place = next((one for one in self._places(str(path)) if (self.root / one).is_dir()), None)
         self.base = place or "."

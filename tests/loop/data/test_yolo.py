@@ -225,6 +225,18 @@ def test_a_split_of_the_same_pictures_as_another_is_left_out(tmp_path, split, co
     assert data.report.dropped == ()
 
 
+@pytest.mark.parametrize(
+    ("pictures", "labels"),
+    [("Images/{}", "Labels/{}"), ("{}/Images", "{}/Labels"), ("{}/images", "labels/{}"), ("images/{}", "{}/labels")],
+)
+def test_labels_in_folders_of_another_order_or_letter_case(tmp_path, pictures, labels):
+    for split, name in (("train", "a"), ("val", "b")):
+        folder(tmp_path, {f"{pictures.format(split)}/{name}.png": f"{labels.format(split)}/{name}.txt"})
+    write(tmp_path / "data.yaml", NAMES + "".join(f"{split}: {pictures.format(split)}\n" for split in ("train", "val")))
+    data = read(tmp_path)
+    assert [[len(image.annotation) for image in images] for images in data.splits.values()] == [[1], [1]]
+
+
 @pytest.mark.parametrize("label", ["labels/A.txt", "labels/a.png.txt", "images/a.txt", "old/a.txt"])
 def test_a_picture_whose_label_file_lies_elsewhere_is_not_taken_as_empty(tmp_path, label):
     files = {"images/b.png": "labels/b.txt", "images/c.png": "labels/c.txt", "images/empty.png": None}

@@ -114,7 +114,7 @@ def _labelled(
         if label is None and (stray := strays.get(loose_stem(picture))):
             ledger.drop(picture, "image", "label file elsewhere", f"its boxes may be those of {stray}")
             continue
-        if owners[label] > 1:
+        if label and owners[label] > 1:
             ledger.note(picture, "image", "shared label file", f"{label} is of {owners[label]} pictures")
         num_unlabelled += label is None
         file = label and inside(root, label, picture, follow_links=config.follow_links)

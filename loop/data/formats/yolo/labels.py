@@ -18,8 +18,8 @@ class LabelFiles:
     """Finds the label files of pictures, whatever the Unicode form of their names and the case of their suffix.
 
     The labels of a folder of pictures are in the first of these that has one: the folder with its last ``images``
-    replaced by ``labels``, the folder itself, the folder with another of its parts replaced by ``labels``, and the
-    folder with ``labels`` inserted.
+    replaced by ``labels``, the folder itself, the folder with another of its parts replaced by ``labels``, the folder
+    with ``labels`` inserted, ``Labels`` for ``Images``, ``labels/train`` for ``train/images`` and the other way round.
     """
 
     def __init__(self, root: UPath, listed: Sequence[str]) -> None:
@@ -133,6 +133,10 @@ def _label_folders(folder: str) -> Iterator[str]:
     yield _joined(parts)
     yield from (_joined([*parts[:index], "labels", *parts[index + 1 :]]) for index in reversed(range(len(parts))))
     yield from (_joined([*parts[:index], "labels", *parts[index:]]) for index in reversed(range(len(parts) + 1)))
+    for index in (index for index, part in enumerate(parts) if part.lower() == "images"):
+        yield _joined([*parts[:index], "Labels", *parts[index + 1 :]])
+        yield _joined([*parts[: max(index - 1, 0)], "labels", *parts[max(index - 1, 0) : index], *parts[index + 1 :]])
+        yield _joined([*parts[:index], *parts[index + 1 : index + 2], "labels", *parts[index + 2 :]])
 
 
 def _joined(parts: Sequence[str]) -> str:

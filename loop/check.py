@@ -142,7 +142,9 @@ def missing(config: LoopConfig) -> list[str]:
 
 
 def _component_needs(config: LoopConfig) -> list[Need]:
-    """Files that the components of ``config`` need."""
+    """Files that the components of ``config`` need. Raises ValueError or OSError if a detector is not known."""
+    for detector in filter(None, (config.detector, config.mining.detector)):
+        detector.check_architecture()
     parts: list[Config] = [config.detector] if config.training.start == "weights" else []
     if config.rounds:
         parts += [config.mining.detector] if parts and config.mining.detector else []

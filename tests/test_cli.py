@@ -186,6 +186,23 @@ def test_missing_weights_stop_a_run_before_its_control_is_trained(detloop, monke
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("yolo99n.yaml", "no file 'yolo99n.yaml' and no model of ultralytics"),
+        ("yolo11n.pt", "'yolo11n.pt' is no model YAML; weight files go into detector.weights"),
+        ("yolo11n-seg.yaml", "no detector: its last layer is none of Detect"),
+    ],
+)
+@pytest.mark.parametrize("key", ["detector", "mining.detector"])
+def test_a_model_that_is_not_known_is_refused_before_the_run_takes_its_name(detloop, tmp_path, key, model, message):
+    change = f"{key}={{kind: ultralytics, model: {model}}}"
+    for command in ("check", "run"):
+        status, _, said = detloop(command, QUICKSTART, "--set", change, "--set", f"root={tmp_path / 'runs'}")
+        assert (status, message in said) == (2, True)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_check_lists_the_weights_that_detectors_start_from(detloop, tmp_path):
     own = tmp_path / "own.safetensors"
     other = f"mining.detector={{kind: ultralytics, model: yolov8n.yaml, weights: {own}}}"

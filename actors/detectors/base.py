@@ -103,6 +103,9 @@ class DetectorBase(Component):
         """``max_picture_px``, or its default."""
         return self.max_picture_px or max(3 * self.image_size_px // 2, LEAST_PICTURE_PX)
 
+    def check_architecture(self) -> None:
+        """Raise ValueError or FileNotFoundError if ``model`` names none, as far as the family can tell at once."""
+
     # For every family to answer
 
     @abstractmethod

@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from actors.config import Need
 from actors.detectors.base import DetectorBase
-from actors.detectors.ultralytics.model_file import check_model_file
+from actors.detectors.ultralytics.model_file import check_model_file, find_model_file
 from actors.detectors.ultralytics.releases import is_release
 
 
@@ -31,6 +31,10 @@ class UltralyticsSettings(DetectorBase):
         if Path(model).exists():
             check_model_file(Path(model))
         return model
+
+    @override
+    def check_architecture(self) -> None:
+        check_model_file(find_model_file(self.model))
 
     @override
     def needs(self) -> tuple[Need, ...]:

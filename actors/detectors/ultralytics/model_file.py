@@ -5,6 +5,8 @@ namespace. A file passes if it holds numbers and the names of known layers and a
 """
 
 import ast
+import importlib.util
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,28 @@ NUMBERS = frozenset({"nc", "depth_multiple", "width_multiple", "reg_max", "end2e
 KEYS = NUMBERS | {"activation", "scales", "backbone", "head"}
 NAMES = frozenset({"scale", "yaml_file"})
 """Keys that ultralytics adds, from the name of the file, and replaces where they are given."""
+
+
+def find_model_file(name: str) -> Path:
+    """The model YAML that ultralytics takes for ``name``: a local file, or one of its package, found without its import.
+
+    Raises ValueError if the name is not one of a YAML, FileNotFoundError if there is none.
+    """
+    if not name.endswith((".yaml", ".yml")) or "://" in name:
+        raise ValueError(f"detector.model: {name!r} is no model YAML; weight files go into detector.weights")
+    if Path(name).exists():
+        return Path(name)
+    package = importlib.util.find_spec("ultralytics")
+    files = (Path(package.origin).parent / "cfg/models").rglob("*.yaml") if package and package.origin else ()
+    known = {file.name: file for file in files}
+    p6 = re.sub(r"(yolov[58][nsmlx])6\.yaml$", r"\1-p6.yaml", name)
+    for one in (name, re.sub(r"(\d+)[nslmx](.*)$", r"\1\2", p6)):  # yolo11n.yaml is a scale of yolo11.yaml
+        if one in known:
+            return known[one]
+    raise FileNotFoundError(
+        f"detector.model: no file {name!r} and no model of ultralytics; examples: yolo11n.yaml, yolo26s.yaml, "
+        "yolov8m.yaml, rtdetr-l.yaml"
+    )
 
 
 def check_model_file(path: Path) -> None:

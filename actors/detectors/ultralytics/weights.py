@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.detectors.ultralytics.config import UltralyticsSettings
-from actors.detectors.ultralytics.model_file import check_model, check_model_file
+from actors.detectors.ultralytics.model_file import check_model, check_model_file, find_model_file
 from actors.detectors.ultralytics.releases import is_release, releases_folder
 
 if TYPE_CHECKING:
@@ -69,17 +69,9 @@ def build(config: UltralyticsSettings, num_classes: int) -> Model:
 def _read_yaml(name: str) -> dict[str, Any]:
     from ultralytics.nn.tasks import yaml_model_load
 
-    if not name.endswith((".yaml", ".yml")) or "://" in name:
-        raise ValueError(f"detector.model: {name!r} is no model YAML; weight files go into detector.weights")
-    if Path(name).exists():
-        check_model_file(Path(name))
-    try:
-        layers: dict[str, Any] = yaml_model_load(name)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"detector.model: no file {name!r} and no model of ultralytics; examples: yolo11n.yaml, yolo26s.yaml, "
-            "yolov8m.yaml, rtdetr-l.yaml"
-        ) from error
+    if (file := find_model_file(name)) == Path(name):
+        check_model_file(file)
+    layers: dict[str, Any] = yaml_model_load(name)
     check_model(layers, f"detector.model: {name}")
     return layers
 

@@ -8,7 +8,14 @@ import torch
 import yaml
 
 from actors.detectors.ultralytics.component import UltralyticsConfig
-from actors.detectors.ultralytics.model_file import ACTIVATIONS, HEADS, LAYERS, check_model, is_activation
+from actors.detectors.ultralytics.model_file import (
+    ACTIVATIONS,
+    HEADS,
+    LAYERS,
+    check_model,
+    find_model_file,
+    is_activation,
+)
 from actors.detectors.ultralytics.weights import import_ultralytics
 
 GOOD = """\
@@ -32,6 +39,18 @@ def test_every_detector_of_ultralytics_passes():
     assert len(files) > 25
     for name, tree in files.items():
         check_model(tree, name)
+
+
+@pytest.mark.parametrize(
+    "name", ["yolo11n.yaml", "yolo26x.yaml", "yolov8m-p2.yaml", "yolov5n6.yaml", "yolov10s.yaml", "rtdetr-l.yaml"]
+)
+def test_a_model_of_ultralytics_is_found_as_the_package_finds_it(name):
+    import_ultralytics()
+    from ultralytics.nn.tasks import yaml_model_load
+
+    layers = yaml.safe_load(find_model_file(name).read_text())
+    loaded = yaml_model_load(name)
+    assert {key: loaded[key] for key in layers} == layers
 
 
 def test_the_known_layers_and_activations_are_networks():

@@ -25,7 +25,9 @@ def decode(data: bytes, name: str) -> Pixels:
             if picture.width * picture.height > MAX_PIXELS:
                 raise ValueError(f"{name}: {picture.width}x{picture.height} px is more than {MAX_PIXELS} px; resize it")
             return _to_rgb(ImageOps.exif_transpose(picture), name)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:  # its own message names an object in memory
+        raise ValueError(f"{name}: not a readable picture (no known format)") from error
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name}: not a readable picture ({error})") from error
 
 

@@ -153,5 +153,5 @@ def predict_reported(
                 found[one.picture.name] = Found(picture=one.picture, width=width, height=height, seen=one.seen)
             progress.advance()
     for one in unreadable:
-        reporter.warn(f"{one.picture.name} cannot be read: {one.reason}")
+        reporter.warn(f"{one.picture.name} cannot be read: {one.reason.removeprefix(f'{one.picture.place}: ')}")
     return [found[picture.name] for picture in pictures if picture.name in found]

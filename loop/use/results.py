@@ -90,8 +90,8 @@ def predict_into(
     found = predict_reported(detector, pictures, reporter, results.add)
     place = results.finish(found)
     num_boxes = sum(len(one.seen) for one in found)
-    reporter.say(f"{num_boxes} detections in {len(found)} of {len(pictures)} pictures: {place}")
-    if not num_boxes:
+    reporter.say(f"{num_boxes} detections, {len(found)} of {len(pictures)} pictures read: {place}")
+    if found and not num_boxes:
         reporter.warn(f"nothing scored {score} or more; a detector trained for few steps needs a lower --score")
     return len(pictures) - len(found)
 

@@ -175,7 +175,7 @@ def test_pictures_in_folders_get_the_boxes_of_the_detector_as_coco(folder, shots
     before = sorted(tmp_path.rglob("*"))
     out = tmp_path / "out"
     status, said, _ = call("predict", folder, shots, "--out", out, "--score", SCORE, "--draw")
-    assert (status, "broken.jpg cannot be read" in said, "in 8 of 9 pictures" in said) == (1, True, True)
+    assert (status, "broken.jpg cannot be read" in said, "8 of 9 pictures read" in said) == (1, True, True)
     tree = json.loads((out / "predictions.json").read_text())
     names = {image["id"]: image["file_name"] for image in tree["images"]}
     assert sorted(names.values()) == [
@@ -255,7 +255,7 @@ def test_a_run_in_a_remote_root_is_used_from_there(folder, shots):
 
 def test_a_score_that_nothing_reaches_is_told(folder, shots, call, tmp_path):
     status, said, _ = call("predict", folder, shots / "4.png", "--out", tmp_path / "out", "--score", "1")
-    assert (status, "0 detections in 1 of 1 pictures" in said, "nothing scored 1.0 or more" in said) == (0, True, True)
+    assert (status, "0 detections, 1 of 1 pictures read" in said, "nothing scored 1.0 or more" in said) == (0, True, True)
 
 
 # Evaluation

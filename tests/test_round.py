@@ -271,7 +271,7 @@ def test_a_round_without_a_pool_trains_nothing_and_says_why(easy_config, new_roo
     (warning,) = [line for line in said.splitlines() if "candidates were kept" in line]
     (num_dropped,) = figures(folder)[0]["dropped"].values()
     assert warning.startswith(f"warning: 0 of {num_dropped} candidates were kept;")
-    assert f"dropped for chain: no_drawn_box_left ({num_dropped});" in warning
+    assert f"dropped for no_drawn_box_left ({num_dropped});" in warning
     reason = "the pool holds 0 synthetic images, fewer than mixing.min_pool (5)"
     assert f"warning: round 1 trains no detector and keeps the control: {reason}" in said
     assert "\ntrain round 1" not in said

@@ -58,7 +58,7 @@ def _few_drawn(samples: Sequence[Sample]) -> list[str]:
 def _few_kept(samples: Sequence[Sample]) -> list[str]:
     if not samples:
         return ["nothing was mined, so there are no candidates, and the pool does not change"]
-    reasons = Counter(sample.dropped for sample in samples if sample.dropped)
+    reasons = Counter(sample.dropped.removeprefix("chain: ") for sample in samples if sample.dropped)
     num_kept = len(samples) - reasons.total()
     main = ", ".join(f"{shorten(reason, MAX_REASON_CHARS)} ({num})" for reason, num in reasons.most_common(NUM_REASONS))
     warning = (

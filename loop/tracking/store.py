@@ -143,8 +143,11 @@ def explained(place: Store) -> Iterator[None]:
 
 
 def brief(error: BaseException) -> str:
-    """The first cause of an error in one line. MLflow's own text repeats it within four layers of other libraries."""
-    while (cause := error.__cause__ or error.__context__) is not None:
+    """The first cause of an error in one line. MLflow's own text repeats it within four layers of other libraries.
+
+    A failed look-up says less than the error that it led to.
+    """
+    while (cause := error.__cause__ or error.__context__) is not None and not isinstance(cause, KeyError):
         error = cause
     return shorten(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__, MAX_REASON_CHARS)
 

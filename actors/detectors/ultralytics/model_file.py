@@ -51,7 +51,7 @@ NAMES = frozenset({"scale", "yaml_file"})
 
 
 def find_model_file(name: str) -> Path:
-    """The model YAML that ultralytics takes for ``name``: a local file, or one of its package, found without its import.
+    """The model YAML that ultralytics takes for ``name``: a local file or one of the package, which is not imported.
 
     Raises ValueError if the name is not one of a YAML, FileNotFoundError if there is none.
     """

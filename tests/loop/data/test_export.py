@@ -83,7 +83,7 @@ def parts(tmp_path):
     ]
     held_out = {
         "val": [image(tmp_path / "real", "val/a.png", ONE)],
-        "test": [image(tmp_path / "real", "b.png", NOTHING)],
+        "test": [image(tmp_path / "real", "b.png", ONE)],
     }
     return real, pool, held_out
 

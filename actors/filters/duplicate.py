@@ -36,17 +36,18 @@ class DuplicateConfig(FilterBase):
 
     @override
     def fit(self, real: RealImages) -> State:
-        """Hashes of all real images, and remarks on leaks: training images that are near-duplicates of held-out ones.
+        """Hashes of all real images, and a remark on leaks: training images that are near-duplicates of held-out ones.
 
         A leak is a fault of the data set. Generated images close to that held-out image are still rejected.
         """
         state = {"train": _entries(real.train), "held_out": _entries(real.held_out)}
         leaks = _near(_hashes(state["train"]), _hashes(state["held_out"]), self.max_distance)
         pairs = [(state["train"][i]["id"], state["held_out"][j]["id"]) for i, j in leaks]
-        return {
-            **state,
-            "remarks": [f"training image {one} is a near-duplicate of held-out {two}" for one, two in pairs],
-        }
+        remarks = []
+        if pairs:
+            some = f"{len(pairs)} pairs of a training and a held-out image are near-duplicates"
+            remarks.append(f"{some}, such as {pairs[0][0]} and {pairs[0][1]}")
+        return {**state, "remarks": remarks}
 
     @override
     def build(self, state: State, open_embed: OpenEmbed | None = None) -> "Duplicate":

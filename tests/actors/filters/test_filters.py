@@ -179,7 +179,8 @@ def test_training_image_with_something_new_in_a_drawn_box_is_kept(real):
 
 def test_pairs_that_leak_already_are_reported(real):
     state = fit_filters([DuplicateConfig()], RealImages(train=real[:5], held_out=real[4:]))["duplicate"]
-    assert state["remarks"] == ["training image 04.png is a near-duplicate of held-out 04.png"]
+    (remark,) = state["remarks"]
+    assert remark == "1 pairs of a training and a held-out image are near-duplicates, such as 04.png and 04.png"
 
 
 # naturalness ----------------------------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ def describe(config: LoopConfig) -> str:
     num_others = num_folds or int(mining.detector is not None and config.rounds > 0)
     num_arms = config.rounds + (config.rounds + 1 if training.start == "previous" else 1)
     num_trainings = config.evaluation.seeds * num_arms + num_others
+    most = min(mining.budget, counts.boxes or mining.budget)
     disk_mb = config.rounds * num_candidates * counts.pixels * BYTES_A_PIXEL / 1e6
     folder = RunFolder(UPath(config.root) / config.name)
     state = f"{folder.num_finished()} of {config.rounds} rounds finished" if folder.path.exists() else "new"
@@ -53,7 +54,7 @@ def describe(config: LoopConfig) -> str:
         "run": f"{folder.path} ({state}), fingerprint {config.fingerprint()}",
         "real images": ", ".join(f"{number} {split}" for split, number in counts.images.items()) + counts.note,
         **_listed("import", counts.told),
-        "a round": f"mine {counts.images['train']} images, select up to {mining.budget} instances ({mining.policy})",
+        "a round": f"mine {counts.images['train']} images, select up to {most} instances ({mining.policy})",
         "": f"draw up to {num_candidates} candidates ({config.generator.kind}) for {len(config.filters)} filters; "
         f"rejected boxes: {config.rejected_boxes}",
         " ": f"train {training.steps} steps of {training.batch_size} images at {config.detector.image_size_px} px, "

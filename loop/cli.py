@@ -100,10 +100,13 @@ def check(configs: Configs, overrides: Overrides) -> None:
 
     Exit status: 0 when the config and the data can be used; 2 when they cannot.
     """
-    from loop.check import describe
+    from loop.check import describe, missing
     from loop.config_files import load
 
-    typer.echo(describe(load(configs, overrides)))
+    config = load(configs, overrides)
+    typer.echo(describe(config))
+    if gone := "; ".join(missing(config)):
+        typer.echo(f"detloop run will refuse this config: missing {gone}", err=True)
 
 
 @app.command()

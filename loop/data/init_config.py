@@ -180,7 +180,8 @@ def _summary(found: Found) -> str:
     classes = found.dataset.classes
     names = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
     printable = "".join(letter if letter.isprintable() else " " for letter in names)
-    return f"{len(classes)} classes ({printable}), found as {found.format.upper()}"
+    number = "1 class" if len(classes) == 1 else f"{len(classes)} classes"
+    return f"{number} ({printable}), found as {found.format.upper()}"
 
 
 def _aligned(line: str) -> str:

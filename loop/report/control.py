@@ -19,7 +19,7 @@ _WHY_FRESH = {
 
 def report_control(loop: Loop, control: Arm) -> None:
     """Say what the control started from, and warn if it finds nothing on the validation images."""
-    if taken := told_weights(loop):
+    if taken := describe_weights(loop):
         loop.reporter.say(f"weights: {taken}")
     ap50 = evaluate(loop.data.splits["val"], control.seen, loop.data.classes).metrics["AP50"]
     if loop.config.rounds and ap50 < FINDS_NOTHING:
@@ -35,7 +35,7 @@ def control_weights(loop: Loop) -> Mapping[str, int]:
     return loop.trainings.control(0).trained.weights
 
 
-def told_weights(loop: Loop) -> str:
+def describe_weights(loop: Loop) -> str:
     """``control_weights`` in words; empty without weights."""
     if not (counts := control_weights(loop)):
         return ""

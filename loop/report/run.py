@@ -11,7 +11,7 @@ from loop.context import Loop
 from loop.cross_fit import fold_arms
 from loop.evaluation.coco import Repeated, evaluate
 from loop.hosting.records import Platform
-from loop.report.control import control_weights, told_weights
+from loop.report.control import control_weights, describe_weights
 from loop.report.manifest import manifest
 from loop.report.page import html_summary
 from loop.report.pictures import figures
@@ -84,6 +84,6 @@ def _last_metrics(loop: Loop, controls: Sequence[Arm]) -> dict[str, dict[str, fl
 def _page(loop: Loop, rounds: Sequence[RoundSummary]) -> str:
     config = loop.config
     facts = {"fingerprint": config.fingerprint(), "seed": str(config.seed), "steps": str(config.training.steps)}
-    if taken := told_weights(loop):
+    if taken := describe_weights(loop):
         facts["weights"] = taken
     return html_summary(rounds, facts, config.name, figures(loop, rounds))

@@ -306,7 +306,7 @@ def test_what_is_measured_besides_changes_no_run(easy_config, measured):
     plain = LoopConfig.model_validate({**easy_config, "rounds": 1})
     asked = plain.model_copy(update={"evaluation": EvaluationConfig(bootstrap_draws=100, fidelity="crops")})
     assert plain.science() == asked.science()
-    assert plain.science()["evaluation"] == {"bootstrap_draws": 100}
+    assert plain.science()["evaluation"] == {"seeds": 1, "bootstrap_draws": 100}
     _, again = start(easy_config, place.parents[2])  # goes on without a word about another config
     assert "YOLO" not in again
 

@@ -112,7 +112,9 @@ class Training(DetectionTrainer):  # type: ignore[misc] # with "Trainer" in its 
         self.detr = isinstance(model, RTDETRDetectionModel)
         self.losses: list[dict[str, float]] = []
         self.done, self.seconds, self.began, self.reported = 0, 0.0, 0.0, 0.0
+        threads = torch.get_num_threads()
         super().__init__(overrides=settings(job, place.folder, place.device))
+        torch.set_num_threads(threads)  # ultralytics takes all but one of the machine's
         self.model = model
         self.dtype = forward_dtype(self.device, job.training.overrides.get("amp", not self.detr))
         self.add_callback("on_train_start", Training.begin)

@@ -114,6 +114,14 @@ def test_p_of_zero_equals_real_only_bit_for_bit_gen2det_section_3_3(job):
     assert trained_bytes(job(p=0.0, overrides=weighted)) == trained_bytes(job(p=0.0, overrides=weighted, pool=()))
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_training_keeps_its_number_of_threads(job, tmp_path, threads):
+    torch.set_num_threads(threads)
+    set_up(job(), tmp_path)
+    assert torch.get_num_threads() == threads
+    torch.set_num_threads(1)
+
+
 def test_result_tells_what_was_shown(job):
     result = train(job(p=0.25), INLINE)
     assert (result.steps, result.num_real_shown, result.num_synthetic_shown) == (6, 18, 6)

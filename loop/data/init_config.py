@@ -13,6 +13,7 @@ The comments of the written file state these rules:
 
 import json
 import math
+import os
 import re
 
 import yaml
@@ -87,6 +88,10 @@ training:
 
 evaluation:
   seeds: 1 ## trainings of each arm: 3 make the interval of the gain half as wide, and training three times as long
+
+hosting:
+  train:
+    num_cpus: {num_cpus} ## torch threads of a training: those of this machine, at most 4
 """
 
 
@@ -130,6 +135,7 @@ def render(found: Found, file: str = "config.yaml", starter: Starter | None = No
         num_boxes=train.boxes,
         copies=copies,
         p=p,
+        num_cpus=min(os.cpu_count() or 1, 4),
     )
     return "\n".join(map(_aligned, text.splitlines())) + "\n"
 

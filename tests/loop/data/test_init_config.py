@@ -59,6 +59,13 @@ def test_steps_grow_with_the_images():
     assert [FROM_WEIGHTS.steps(num) for num in numbers] == [400, 400, 400, 500, 3000]
 
 
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 2), (64, 4)])
+def test_a_training_uses_the_cores_of_the_machine(tmp_path, monkeypatch, cores, threads):
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    text = starter_config(folder_of_data(tmp_path / "d", 20, [30]))
+    assert yaml.safe_load(text)["hosting"]["train"]["num_cpus"] == threads
+
+
 def test_the_config_loads_and_names_what_was_found(tmp_path):
     root = folder_of_data(tmp_path / "my data: #2", 20, [20, 40])
     text = starter_config(root, "mine.yaml")

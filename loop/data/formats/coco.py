@@ -39,8 +39,9 @@ from loop.data.formats.base import (
     read_json,
     safe_name,
 )
+from loop.data.formats.coco_fields import box_fields, image_fields
 from loop.data.ledger import Ledger
-from loop.data.provenance import from_fields, to_fields
+from loop.data.provenance import from_fields
 
 LOOKED_FOR = files.LOOKED_FOR
 NOTATION: Notation = "x, y, width, height"
@@ -82,10 +83,10 @@ def write(splits: Mapping[str, Sequence[OutImage]], classes: Sequence[str], out:
     (out / "annotations").mkdir(parents=True, exist_ok=True)
     categories = [{"id": index + 1, "name": name} for index, name in enumerate(classes)]
     for split, images in splits.items():
-        annotations = [fields for index, one in enumerate(images) for fields in _box_fields(one, index + 1)]
+        annotations = [fields for index, one in enumerate(images) for fields in box_fields(one, index + 1)]
         tree = {
             "info": {"description": "exported by detloop"},
-            "images": [_image_fields(one, index + 1) for index, one in enumerate(images)],
+            "images": [image_fields(one, index + 1) for index, one in enumerate(images)],
             "annotations": [{"id": index + 1, **fields} for index, fields in enumerate(annotations)],
             "categories": categories,
         }
@@ -277,31 +278,3 @@ def _box(fields: Mapping[str, Any], categories: Mapping[int, str]) -> RawBox:
         area=number(fields.get("area")),
         where=f"annotation {fields.get('id')}, category {fields.get('category_id')!r:.50}, bbox {box!r:.100}",
     )
-
-
-def _image_fields(one: OutImage, image_id: int) -> dict[str, Any]:
-    return {
-        "id": image_id,
-        "file_name": one.name,
-        "width": one.image.width,
-        "height": one.image.height,
-        **to_fields(one.provenance, one.source_name),
-    }
-
-
-def _box_fields(one: OutImage, image_id: int) -> Iterator[dict[str, Any]]:
-    annotation, size = one.image.annotation, [one.image.height, one.image.width]
-    masks = one.image.masks or ("",) * len(annotation)
-    areas = one.image.areas or (None,) * len(annotation)
-    boxes = zip(annotation.boxes, annotation.labels, annotation.ignore, masks, areas, strict=True)
-    for corners, label, ignore, mask, area in boxes:
-        x0, y0, x1, y1 = map(float, corners)
-        box = [round(value, 3) for value in (x0, y0, x1 - x0, y1 - y0)]
-        yield {
-            "image_id": image_id,
-            "category_id": int(label) + 1,
-            "bbox": box,
-            "area": round(box[2] * box[3] if area is None else area, 3),
-            "iscrowd": int(ignore),
-            **({"segmentation": {"size": size, "counts": mask}} if mask else {}),
-        }

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -226,3 +227,18 @@ def together(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[Callable[[], Any
             return [future.result() for future in [threads.submit(part) for part in parts]]
 
     return run
+
+
+@pytest.fixture
+def detloop(monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command line in this process: exit status, stdout, stderr."""
+
+    from loop import cli
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["detloop", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return end.value.code or 0, *capsys.readouterr()
+
+    return call

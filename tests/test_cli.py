@@ -38,19 +38,6 @@ print(f"status {status}, {time.process_time() - start} s, loaded", *sorted(sys.m
 """
 
 
-@pytest.fixture
-def detloop(monkeypatch, capsys):
-    """Runs a command line in this process: exit status, stdout, stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["detloop", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code or 0, *capsys.readouterr()
-
-    return call
-
-
 def probe(folder, *arguments):
     """A command line in a process of its own: exit status, CPU seconds, what is loaded, output."""
     command = [sys.executable, "-c", PROBE, *map(str, arguments)]

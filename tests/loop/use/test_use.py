@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from io import StringIO
 from pathlib import Path
 
@@ -13,9 +12,8 @@ from PIL import Image
 from rich.console import Console
 from upath import UPath
 
-import detloop
+import detloop as face
 from actors.storage import read_detections
-from loop import cli
 from loop.config import LoopConfig
 from loop.config_files import validate
 from loop.driver import run
@@ -50,19 +48,6 @@ def folder(finished, tmp_path):
     """The run in a storage root of its own, moved from where it was made."""
     root = shutil.copytree(finished[0].parent, tmp_path / "moved", ignore=shutil.ignore_patterns("mlflow.db"))
     return root / finished[0].name
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Runs a command: exit status, stdout, stderr."""
-
-    def command(*words):
-        monkeypatch.setattr(sys, "argv", ["detloop", *map(str, words)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code or 0, *capsys.readouterr()
-
-    return command
 
 
 def known_boxes(folder, number):
@@ -110,14 +95,14 @@ def test_a_control_that_is_gone_is_named(folder):
         choose(UPath(folder))
 
 
-def test_before_the_first_round_has_finished_there_is_the_control_alone(folder, call, tmp_path):
+def test_before_the_first_round_has_finished_there_is_the_control_alone(folder, detloop, tmp_path):
     shutil.rmtree(folder / "rounds/001")
     picture = folder.parent / "picture.png"
     Image.new("RGB", (64, 64)).save(picture)
-    status, _, told = call("predict", folder, picture, "--out", tmp_path / "out")
+    status, _, told = detloop("predict", folder, picture, "--out", tmp_path / "out")
     assert (status, "no round has finished; only the control can be used (--control)" in told) == (2, True)
-    assert call("predict", folder, picture, "--out", tmp_path / "out", "--control")[0] == 0
-    table = detloop.evaluate(folder)
+    assert detloop("predict", folder, picture, "--out", tmp_path / "out", "--control")[0] == 0
+    table = face.evaluate(folder)
     assert list(table.columns) == ["control"]
 
 
@@ -130,12 +115,12 @@ def test_a_run_ends_with_the_commands_that_use_its_detector(finished):
 # Export
 
 
-def test_the_exported_file_is_that_of_the_chosen_detector(folder, call, tmp_path):
+def test_the_exported_file_is_that_of_the_chosen_detector(folder, detloop, tmp_path):
     from ultralytics import YOLO
 
-    status, said, _ = call("export-model", folder, "--out", tmp_path / "a.pt")
+    status, said, _ = detloop("export-model", folder, "--out", tmp_path / "a.pt")
     assert (status, f"detector of round {best(folder)} (AP " in said) == (0, True)
-    detloop.export_model(folder, "pt", tmp_path / "control.pt", control=True)
+    face.export_model(folder, "pt", tmp_path / "control.pt", control=True)
     assert (tmp_path / "a.pt").read_bytes() != (tmp_path / "control.pt").read_bytes()
     model, expected = YOLO(tmp_path / "a.pt"), known_boxes(folder, best(folder))
     assert model.names == {0: "blue", 1: "red"}
@@ -145,11 +130,11 @@ def test_the_exported_file_is_that_of_the_chosen_detector(folder, call, tmp_path
         assert_boxes(boxes.tolist(), expected[file.name])
 
 
-def test_an_export_does_not_replace_a_file(folder, call, tmp_path):
+def test_an_export_does_not_replace_a_file(folder, detloop, tmp_path):
     file = tmp_path / "detector.pt"
     file.write_text("mine")
-    assert call("export-model", folder, "--out", file)[0] == 2
-    assert call("export-model", folder, "--format", "caffe", "--out", tmp_path / "b")[0] == 2
+    assert detloop("export-model", folder, "--out", file)[0] == 2
+    assert detloop("export-model", folder, "--format", "caffe", "--out", tmp_path / "b")[0] == 2
     assert (file.read_text(), (tmp_path / "b").exists()) == ("mine", False)
 
 
@@ -171,10 +156,10 @@ def shots(data, tmp_path):
     return folder
 
 
-def test_pictures_in_folders_get_the_boxes_of_the_detector_as_coco(folder, shots, call, tmp_path):
+def test_pictures_in_folders_get_the_boxes_of_the_detector_as_coco(folder, shots, detloop, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     out = tmp_path / "out"
-    status, said, _ = call("predict", folder, shots, "--out", out, "--score", SCORE, "--draw")
+    status, said, _ = detloop("predict", folder, shots, "--out", out, "--score", SCORE, "--draw")
     assert (status, "broken.jpg cannot be read" in said, "8 of 9 pictures read" in said) == (1, True, True)
     tree = json.loads((out / "predictions.json").read_text())
     names = {image["id"]: image["file_name"] for image in tree["images"]}
@@ -200,9 +185,9 @@ def test_pictures_in_folders_get_the_boxes_of_the_detector_as_coco(folder, shots
     assert [file for file in sorted(tmp_path.rglob("*")) if out not in (file, *file.parents)] == before
 
 
-def test_yolo_results_are_shares_of_the_upright_picture(folder, shots, call, tmp_path):
+def test_yolo_results_are_shares_of_the_upright_picture(folder, shots, detloop, tmp_path):
     out = tmp_path / "out"
-    assert call("predict", folder, shots / "*.png", "--out", out, "--score", SCORE, "--format", "yolo")[0] == 0
+    assert detloop("predict", folder, shots / "*.png", "--out", out, "--score", SCORE, "--format", "yolo")[0] == 0
     assert sorted(file.stem for file in (out / "labels").iterdir()) == ["4", "5", "6", "7", "8"]
     expected = known_boxes(folder, best(folder))
     for file in (out / "labels").iterdir():
@@ -216,7 +201,7 @@ def test_yolo_results_are_shares_of_the_upright_picture(folder, shots, call, tmp
 
 
 def test_from_python_predictions_are_a_table(folder, shots):
-    table = detloop.predict(detloop.Result(folder), [shots / "4.png", shots / "more"], score=SCORE)
+    table = face.predict(face.Result(folder), [shots / "4.png", shots / "more"], score=SCORE)
     expected = known_boxes(folder, best(folder))
     assert set(table.image) == {"4.png", "more/1.png", "more/2.png", "more/3.png"}
     for name, rows in table.groupby("image"):
@@ -236,25 +221,25 @@ def test_from_python_predictions_are_a_table(folder, shots):
         (["{shots}/4.png", "--round", "7"], "no finished round 7"),
     ],
 )
-def test_what_cannot_be_done_is_told_before_anything_is_written(folder, shots, call, tmp_path, words, message):
+def test_what_cannot_be_done_is_told_before_anything_is_written(folder, shots, detloop, tmp_path, words, message):
     Image.open(shots / "4.png").save(shots / "4.bmp")
     out = [] if "--out" in words else ["--out", tmp_path / "out"]
-    status, _, told = call("predict", folder, *(word.format(shots=shots) for word in words), *out)
+    status, _, told = detloop("predict", folder, *(word.format(shots=shots) for word in words), *out)
     assert (status, message in told, (tmp_path / "out").exists()) == (2, True, False)
 
 
 def test_a_run_in_a_remote_root_is_used_from_there(folder, shots):
     fsspec.filesystem("memory").put(str(folder.parent), "memory://remote-runs", recursive=True)
     fsspec.filesystem("memory").put(str(shots), "memory://remote-shots", recursive=True)
-    remote, local = "memory://remote-runs/easy", detloop.predict(folder, shots, score=SCORE)
-    table = detloop.predict(remote, "memory://remote-shots", score=SCORE)
+    remote, local = "memory://remote-runs/easy", face.predict(folder, shots, score=SCORE)
+    table = face.predict(remote, "memory://remote-shots", score=SCORE)
     assert table.drop(columns="uri").equals(local.drop(columns="uri"))
-    detloop.export_model(remote, "pt", "memory://remote-models/a.pt")
+    face.export_model(remote, "pt", "memory://remote-models/a.pt")
     assert UPath("memory://remote-models/a.pt").stat().st_size > 100_000
 
 
-def test_a_score_that_nothing_reaches_is_told(folder, shots, call, tmp_path):
-    status, said, _ = call("predict", folder, shots / "4.png", "--out", tmp_path / "out", "--score", "1")
+def test_a_score_that_nothing_reaches_is_told(folder, shots, detloop, tmp_path):
+    status, said, _ = detloop("predict", folder, shots / "4.png", "--out", tmp_path / "out", "--score", "1")
     assert (status, "0 detections, 1 of 1 pictures read" in said, "nothing scored 1.0 or more" in said) == (
         0,
         True,
@@ -265,9 +250,9 @@ def test_a_score_that_nothing_reaches_is_told(folder, shots, call, tmp_path):
 # Evaluation
 
 
-def test_the_test_images_are_measured_with_the_control_and_recorded(folder, call):
+def test_the_test_images_are_measured_with_the_control_and_recorded(folder, detloop):
     number = best(folder)
-    status, said, _ = call("evaluate", folder)
+    status, said, _ = detloop("evaluate", folder)
     assert (status, "warning" in said) == (0, False)
     record = json.loads((folder / "evaluations/001.json").read_text())
     known = json.loads((folder / f"rounds/{number:03d}/metrics.json").read_text())
@@ -280,11 +265,11 @@ def test_the_test_images_are_measured_with_the_control_and_recorded(folder, call
     assert f"{100 * record['metrics']['loop']['AP']:.1f}" in said
 
 
-def test_it_is_told_how_often_the_same_test_images_were_measured_in_any_run(folder, call, data):
-    assert call("evaluate", folder)[0] == 0
-    assert "earlier" not in call("evaluate", folder, "--split", "val")[1]
+def test_it_is_told_how_often_the_same_test_images_were_measured_in_any_run(folder, detloop, data):
+    assert detloop("evaluate", folder)[0] == 0
+    assert "earlier" not in detloop("evaluate", folder, "--split", "val")[1]
     shutil.copytree(folder, folder.with_name("other"))
-    said = call("evaluate", folder.with_name("other"), "--data", data)[1]
+    said = detloop("evaluate", folder.with_name("other"), "--data", data)[1]
     assert "earlier measurements of these images: 2, in easy (1), other (1)" in " ".join(said.split())
     assert len(list((folder.parent / "other/evaluations").glob("*.json"))) == 3
 
@@ -296,23 +281,23 @@ def test_other_data_are_matched_by_the_names_of_their_classes(folder, data, tmp_
         box["category_id"] = 3 - box["category_id"]
     other = shutil.copytree(data / "test", tmp_path / "other")
     (other / "boxes.json").write_text(json.dumps(content))
-    table = detloop.evaluate(folder, data=other)
-    assert table.equals(detloop.evaluate(folder))
+    table = face.evaluate(folder, data=other)
+    assert table.equals(face.evaluate(folder))
     assert table.loc["AP", "gain"] == table.loc["AP", "loop"] - table.loc["AP", "control"]
     config = tmp_path / "other.yaml"
     config.write_text(f"data: {{root: {data}}}\n")
-    assert detloop.evaluate(folder, data=config, split="val").equals(table)
+    assert face.evaluate(folder, data=config, split="val").equals(table)
     (other / "boxes.json").write_text(json.dumps(content).replace('"red"', '"crimson"'))
     with pytest.raises(ValueError, match=r"classes \['crimson'\] are not among those of the run: \['blue', 'red'\]"):
-        detloop.evaluate(folder, data=other)
+        face.evaluate(folder, data=other)
 
 
 def test_a_split_that_is_not_there_is_told(folder, easy_data, tmp_path):
     with pytest.raises(ValueError, match="has no split 'test'; it has: train, val"):
-        detloop.evaluate(folder, data=easy_data)
+        face.evaluate(folder, data=easy_data)
     with pytest.raises(ValueError, match="split: test or val, not 'train'"):
-        detloop.evaluate(folder, split="train")
+        face.evaluate(folder, split="train")
     (tmp_path / "data.yaml").write_text("names: [a]\n")
     with pytest.raises(ValueError, match="has no section `data`"):
-        detloop.evaluate(folder, data=tmp_path / "data.yaml")
+        face.evaluate(folder, data=tmp_path / "data.yaml")
     assert not (folder / "evaluations").exists()

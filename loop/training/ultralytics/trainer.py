@@ -201,6 +201,14 @@ class Training(DetectionTrainer):  # type: ignore[misc] # with "Trainer" in its 
             self.args.amp = "bf16" if self.dtype == torch.bfloat16 else self.amp
             self.scaler = torch.amp.GradScaler("cuda", enabled=self.dtype == torch.float16)
 
+    def build_optimizer(self, *args: Any, **options: Any) -> torch.optim.Optimizer:  # noqa: ANN401 - ultralytics' signature
+        """Ultralytics' choice. On the CPU its steps are fused where torch has that: they take a third of the time."""
+        optimizer: torch.optim.Optimizer = super().build_optimizer(*args, **options)
+        if self.device.type == "cpu":
+            for group in optimizer.param_groups:
+                group["fused"] = True
+        return optimizer
+
     def resume_training(self, ckpt: None) -> None:  # noqa: ARG002 - ultralytics' signature
         """Go on from where the training was, if it was; then hook the losses, with the average already copied."""
         model = unwrap_model(self.model)

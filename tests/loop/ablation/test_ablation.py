@@ -391,8 +391,8 @@ def test_the_ablation_is_one_run_in_mlflow_with_table_and_picture(swept):
 
 
 def test_a_sweep_killed_in_the_middle_goes_on_to_the_same_table(swept, folder, new_root):
-    root = new_root()
-    command = sweep(folder, root, ARMS)
+    root, arms = new_root(), {name: ARMS[name] for name in ("real", "naive")}
+    command = sweep(folder, root, arms)
     log = (folder / "said.txt").open("w")
     first = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603 - our own
     while not runs_of(root) and first.poll() is None:
@@ -404,10 +404,12 @@ def test_a_sweep_killed_in_the_middle_goes_on_to_the_same_table(swept, folder, n
     assert len(runs_of(root)) < 4
     second = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - our own
     _end(started)
-    assert second.returncode == 1, second.stderr
+    assert second.returncode == 0, second.stderr
     assert {file: file.stat().st_mtime_ns for file in before} == before
-    for name in ("table.md", "table.csv", "table.png", "rows.json"):
-        assert (root / "ablations/q" / name).read_bytes() == (swept[0] / "ablations/q" / name).read_bytes()
+    assert (root / "ablations/q/rows.json").read_bytes() == (swept[0] / "ablations/q/rows.json").read_bytes()
+    assert set((root / "ablations/q/table.md").read_text().splitlines()) < set(
+        (swept[0] / "ablations/q/table.md").read_text().splitlines()
+    )
     assert not list(root.glob("**/.*.lock"))
 
 

@@ -67,12 +67,6 @@ def scripts(request):
     return bin_folder, next(bin_folder.parent.glob("lib/python*/site-packages"))
 
 
-@pytest.fixture(scope="module")
-def root(new_root):
-    """One storage root: the second run finds the control of the first."""
-    return new_root()
-
-
 def run(command, folder, **variables):
     """A command's output; fails with all that it said."""
     environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "PYTHONPATH")}
@@ -89,15 +83,16 @@ def run(command, folder, **variables):
     return done.stdout
 
 
-def test_a_run_beside_shadows_reaches_its_table(scripts, shadows, easy_config, root, tmp_path, request):
-    (bin_folder, _), name = scripts, request.node.callspec.id
-    config = easy_config | {"name": name, "root": str(root), "hosting": {"engine": "ray"}}
+def test_a_run_beside_shadows_reaches_its_table(wheel, shadows, easy_config, new_root, tmp_path):
+    """Of the wheel; what workers import in a checkout is the next test's."""
+    root = new_root()
+    config = easy_config | {"root": str(root), "hosting": {"engine": "ray"}}
     config |= {"rounds": 1, "mining": {"cross_fit": 0}, "generation": {"copies": 1}}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(config))
-    assert "real images" in run([bin_folder / "detloop", "check", tmp_path / "run.yaml"], shadows)
-    said = run([bin_folder / "detloop", "run", tmp_path / "run.yaml"], shadows)
+    assert "real images" in run([wheel / "detloop", "check", tmp_path / "run.yaml"], shadows)
+    said = run([wheel / "detloop", "run", tmp_path / "run.yaml"], shadows)
     assert "kept/candidates" in said  # the table's header
-    assert json.loads((root / name / "summary.json").read_text())["rounds"][0]["candidates"] > 0
+    assert json.loads((root / "easy/summary.json").read_text())["rounds"][0]["candidates"] > 0
 
 
 def test_workers_import_ours_and_the_users_own_package(scripts, shadows):

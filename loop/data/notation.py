@@ -101,6 +101,8 @@ def _question(reasons: Sequence[str], numbers: _Numbers, notation: Notation, con
         return None
     if 2 * reasons.count("unknown class") > num_faulty:
         return "Is the list of classes complete, and of this data set?"
+    if 2 * reasons.count("not a number") > num_faulty:
+        return f"{written}. Are there boxes at all, or outlines or masks alone? Boxes are not derived from these."
     return f"{written}. Are they, and are they of these images, in this size?"
 
 

@@ -213,14 +213,19 @@ def _linked_folders(root: UPath, folder: str) -> list[str]:
     return [link for link in links if not hidden(link)]
 
 
+def folders(root: UPath) -> Iterator[UPath]:
+    """The folders in ``root`` that are not hidden, by name."""
+    return (path for path in sorted(root.iterdir()) if path.is_dir() and not hidden(path.name))
+
+
 def listing(root: UPath) -> str:
     """What a folder holds, for an error: its folders, and the number of its files by their ending."""
     entries = [path for path in sorted(root.iterdir()) if not hidden(path.name)]
-    folders = [f"{path.name}/" for path in entries if path.is_dir()]
+    inner = [f"{path.name}/" for path in entries if path.is_dir()]
     endings = Counter(path.suffix.lower() or "no ending" for path in entries if not path.is_dir())
     files = [f"{number} x {ending}" for ending, number in endings.most_common()]
-    more = [f"and {len(folders) - _LISTED} more folders"] if len(folders) > _LISTED else []
-    return ", ".join([*folders[:_LISTED], *more, *files[:_LISTED]]) or "nothing"
+    more = [f"and {len(inner) - _LISTED} more folders"] if len(inner) > _LISTED else []
+    return ", ".join([*inner[:_LISTED], *more, *files[:_LISTED]]) or "nothing"
 
 
 def content(path: UPath) -> bytes:

@@ -642,3 +642,21 @@ def test_deeppcb(real_data):
     assert {split: len(images) for split, images in data.splits.items()} == {"train": 20, "val": 100}
     assert data.report.dropped == ()
     assert data.report.splits["val"].boxes == 653
+
+
+def test_outlines_without_boxes_are_asked_about(tmp_path):
+    outline = {"segmentation": [[1, 1, 20, 1, 20, 20]]}
+    found = {f"{number}.png": [(1, None, outline)] for number in range(12)}
+    for name in found:
+        picture(tmp_path / "train" / name)
+    coco(tmp_path / "annotations/train.json", found, {1: "red"})
+    with pytest.raises(ValueError, match=r"12 x not a number.* Are there boxes at all, or outlines or masks alone"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("inner", ["VOCdevkit/VOC2007", "one"])
+def test_data_in_a_folder_below_are_named(tmp_path, inner):
+    picture(tmp_path / inner / "JPEGImages/a.png")
+    voc(tmp_path / inner / "Annotations/a.xml", ("red", 1, 1, 9, 9, 0))
+    with pytest.raises(FileNotFoundError, match=f"{inner} holds voc data: give that folder instead"):
+        read(tmp_path)

@@ -141,6 +141,22 @@ def test_rows_that_could_be_either_are_asked_about_and_a_key_answers(tmp_path):
     assert_boxes(read(tmp_path, yolo_rows="polygon"), [bounds(row) for row in rows])
 
 
+def test_names_that_yaml_reads_as_truth_values_are_refused(tmp_path):
+    rows_of(tmp_path, [[0.5, 0.5, 0.4, 0.3]])
+    (tmp_path / "data.yaml").write_text("names: [yes, no]\ntrain: images/train\nval: images/val\n")
+    with pytest.raises(ValueError, match="True in it is none; put names in quotes"):
+        read(tmp_path)
+
+
+def test_a_confidence_before_the_box_is_asked_about_and_one_after_it_is_not(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [[rng.uniform(0.2, 0.6), *place(rng)] for _ in range(40)]  # mild: many make sense as a box
+    with pytest.raises(ValueError, match=r"40 label rows have 6 columns. Is the confidence before the box\?"):
+        read(rows_of(tmp_path / "before", rows))
+    after = [[*row[1:], row[0]] for row in rows]
+    assert_boxes(read(rows_of(tmp_path / "after", after)), [box(row) for row in after])
+
+
 def test_half_of_the_files_with_a_confidence_lose_no_box(tmp_path):
     rng = np.random.default_rng(0)
     rows = [[*place(rng), *([0.9] if index % 2 else [])] for index in range(12)]

@@ -123,7 +123,7 @@ def _classes(root: UPath, names: object, config: DataConfig, origin: str, ledger
             f"{origin}: the class names are not known ('names' is {given!r}, and there is no {', '.join(NAMES[:2])}). "
             "Name them in the order of their ids: data.classes, or `detloop init --classes first,second`"
         )
-    if odd := [name for name in names if name is None or isinstance(name, list | dict)]:
+    if odd := [name for name in names if name is None or isinstance(name, bool | list | dict)]:  # yes and no are bools
         raise ValueError(f"{origin}: 'names' must be a list of names, {odd[0]!r} in it is none; put names in quotes")
     classes = tuple(map(str, names))
     if len(set(classes)) < len(classes):

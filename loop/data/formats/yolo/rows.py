@@ -56,6 +56,8 @@ class Evidence:
     lengths: Counter[int] = field(default_factory=Counter)
     boxes: Counter[int] = field(default_factory=Counter)  # examined rows that make sense as a box with keypoints
     outlines: Counter[int] = field(default_factory=Counter)  # examined rows that make sense as a polygon
+    first_out: int = 0  # rows of a box and one more number whose first four numbers are no box in the image
+    last_out: int = 0  # the same for the last four
 
     def rows(self, text: str) -> Iterator[Row]:
         """The rows of a label file."""
@@ -76,6 +78,9 @@ class Evidence:
     def _count(self, numbers: Sequence[float]) -> None:
         length = len(numbers)
         self.lengths[length] += 1
+        if length == _BOX + 1:
+            self.first_out += _sticks_out(numbers)
+            self.last_out += _sticks_out(numbers[1:])
         if length > _BOX + 1 and self.lengths[length] <= _EXAMINED:
             self.boxes[length] += _is_pose(numbers)
             self.outlines[length] += _is_outline(numbers)
@@ -87,6 +92,7 @@ def meanings(seen: Evidence, num_keypoint_values: int | None, config: DataConfig
     ``num_keypoint_values`` is the product of ``kpt_shape``. ``origin`` names the data set in errors. Raises ValueError,
     with a question, if many rows have several possible meanings.
     """
+    _ask_for_order(seen, config, origin)
     found: dict[int, Meaning] = {_BOX: "box", _BOX + 1: "box"}
     if num_keypoint_values is not None:
         return found | {_BOX + num_keypoint_values + extra: "box" for extra in range(3)}
@@ -105,6 +111,19 @@ def meanings(seen: Evidence, num_keypoint_values: int | None, config: DataConfig
         return found | dict.fromkeys(alike, "box")
     odd = sum(rows for length, rows in longer.items() if length % 2) > longer.total() / 2
     return found | {length: "scored polygon" if odd else "polygon" for length in longer if length % 2 == odd}
+
+
+def _ask_for_order(seen: Evidence, config: DataConfig, origin: str) -> None:
+    """Raise ValueError if many rows of five numbers are boxes in the image only without the first number."""
+    num_rows = seen.lengths[_BOX + 1]
+    if config.yolo_rows == "box" or config.accepts_faults(seen.first_out, num_rows):
+        return
+    if 4 * seen.last_out < seen.first_out:
+        raise ValueError(
+            f"{origin}: {num_rows} label rows have 6 columns. Is the confidence before the box? The last four numbers "
+            f"are boxes in their images, the first four are not in {seen.first_out} rows. Move the confidence to the "
+            "end of the rows; or set data.yolo_rows: box (the first four numbers are the box)"
+        )
 
 
 def remarks(seen: Evidence, found: dict[int, Meaning]) -> Iterable[str]:

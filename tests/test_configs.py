@@ -27,7 +27,8 @@ def test_a_run_config_loads_alone(file):
     overrides = ["data.root=somewhere"] if file.stem in REAL_DATA else []
     config = load([file], overrides)
     assert config.name == file.stem
-    assert config.hosting == LoopConfig(name="x", data={"format": "world"}).hosting  # where it runs is another file's
+    if file != QUICKSTART:  # which is for the two cores that it names; where others run is another file's
+        assert config.hosting == LoopConfig(name="x", data={"format": "world"}).hosting
 
 
 @pytest.mark.parametrize("name", sorted(REAL_DATA))

@@ -1,7 +1,7 @@
-"""The training loss of a detector as a function of its parameters and of the images.
+"""The training loss of a detector as a function of its parameters and of the images, and its feature maps likewise.
 
-Unrolled training steps (DetectorGAN, ICCV 2019) and the utility of a sample (TracIn, arXiv 2002.08484) need it.
-Generators and filters are handed one, and so need not know the detector's family.
+Unrolled training steps (DetectorGAN, ICCV 2019) and the utility of a sample (TracIn, arXiv 2002.08484) need the loss,
+refiners need the maps. Generators, filters and refiners are handed one, and so need not know the detector's family.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +17,9 @@ Forward = Callable[..., Any]
 
 Compute = Callable[[Forward, "Tensor", Sequence[Annotation]], "Tensor"]
 """From the forward pass, images and annotations to the loss, a scalar."""
+
+ReadMaps = Callable[[Forward, "Tensor"], Sequence["Tensor"]]
+"""From the forward pass and images to the maps of the feature pyramid, finest first."""
 
 
 class DetectorLoss:
@@ -40,15 +43,25 @@ class DetectorLoss:
     Attributes:
         network: The network itself, of which no parameter requires gradients.
         parameters: The detector's own values of the chosen parameters, leaves that require gradients.
+        strides: The strides in px of the feature pyramid, finest first; empty for a detector without one.
     """
 
-    def __init__(self, network: "nn.Module", compute: Compute, prefixes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        network: "nn.Module",
+        compute: Compute,
+        prefixes: Sequence[str],
+        *,
+        maps: ReadMaps,
+        strides: tuple[int, ...],
+    ) -> None:
         """Choose the parameters whose names begin with one of ``prefixes``; an empty prefix chooses all.
 
         ``network`` belongs to the loss from here on. Its modes (training or evaluation) are the caller's choice.
         Raises ValueError where no parameter is chosen.
         """
         self.network, self._compute = network.requires_grad_(False), compute
+        self._maps, self.strides = maps, strides
         self.parameters: dict[str, Tensor] = {
             name: value.detach().clone().requires_grad_()
             for name, value in network.named_parameters()
@@ -72,14 +85,25 @@ class DetectorLoss:
         Raises:
             ValueError: Where a parameter was not chosen, or the sizes do not fit.
         """
+        if len(annotations) != len(images):
+            raise ValueError(f"{len(annotations)} annotations for {len(images)} images; give one for each")
+        return self._compute(self._forward(parameters), images, annotations)
+
+    def maps(self, parameters: "Mapping[str, Tensor]", images: "Tensor") -> "list[Tensor]":
+        """The maps ``[n, c, H / s, W / s]`` of the feature pyramid, one for each of ``strides``.
+
+        ``parameters`` and ``images`` as in a call; the maps are differentiable in both. Raises ValueError where the
+        detector has no pyramid, a parameter was not chosen, or the sizes do not fit.
+        """
+        return list(self._maps(self._forward(parameters), images))
+
+    def _forward(self, parameters: "Mapping[str, Tensor]") -> Forward:
         from torch.func import functional_call
 
         if unknown := parameters.keys() - self.parameters.keys():
             raise ValueError(f"not among the chosen parameters: {', '.join(sorted(unknown))}")
-        if len(annotations) != len(images):
-            raise ValueError(f"{len(annotations)} annotations for {len(images)} images; give one for each")
 
         def forward(*inputs: object) -> Any:  # noqa: ANN401 - the network's own type
             return functional_call(self.network, dict(parameters), inputs)
 
-        return self._compute(forward, images, annotations)
+        return forward

@@ -222,6 +222,17 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Refinement:
+    """A refiner's answer for the boxes of one annotation, in their order."""
+
+    boxes: geometry.Boxes  # [n, 4] xyxy px of the picture, inside it; those flagged ignore are as they were
+    confidence: NDArray[np.float32]  # [n] in [0, 1]: how sure the refiner is of each box; 0 where flagged ignore
+
+    def __post_init__(self) -> None:
+        _freeze(self, ("boxes", "confidence"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sample:
     """A judged candidate on disk: in the pool if ``dropped`` is empty, else kept aside with its reason."""
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from actors.checkpoint import Checkpoint
-from actors.detectors.letterbox import Letterbox, MicroBatch
 from actors.detectors.suppression import strongest, suppress
 from actors.detectors.ultralytics.config import UltralyticsSettings
 from actors.detectors.ultralytics.onednn import pack_convolutions
 from actors.detectors.ultralytics.weights import Model, is_detr, stride_px
 from actors.images import Pixels
+from actors.letterbox import Letterbox, MicroBatch
 from actors.precision import reproducible
 from actors.records import Detections
 

@@ -160,7 +160,13 @@ def open_loss(
     model.criterion = model.init_criterion()
     hook_losses(model)
     _set_to_train(model)
-    return DetectorLoss(model, partial(_loss, model, device), prefixes or [config.head(model)])
+    return DetectorLoss(
+        model,
+        partial(_loss, model, device),
+        prefixes or [config.head(model)],
+        maps=partial(_maps, model, device),
+        strides=() if is_detr(model) else tuple(int(stride) for stride in model.stride),
+    )
 
 
 def _set_to_train(model: Model) -> None:
@@ -173,14 +179,27 @@ def _set_to_train(model: Model) -> None:
 
 
 def _loss(model: Model, device: str, forward: Forward, images: "Tensor", annotations: Sequence[Annotation]) -> "Tensor":
-    height, width = images.shape[-2:]
-    if height % stride_px(model) or width % stride_px(model):
-        raise ValueError(f"images of {width}x{height} px: sides must be multiples of {stride_px(model)}")
-    images = images.to(device)
+    images = _checked(model, images).to(device)
     batch = {"img": images, **_targets(annotations, model.nc, images)}
     loss, _ = forward(mark_background(batch, model.nc, synthetic=False))
     scalar: Tensor = loss if is_detr(model) else loss.sum() / len(images)
     return scalar
+
+
+def _maps(model: Model, device: str, forward: Forward, images: "Tensor") -> "Sequence[Tensor]":
+    """The inputs of a YOLO's head."""
+    if is_detr(model):
+        raise ValueError("the features of RT-DETR cannot be refined with: it has no pyramid; choose a YOLO")
+    outputs = forward(_checked(model, images).to(device))
+    maps: Sequence[Tensor] = outputs.get("one2many", outputs)["feats"]
+    return maps
+
+
+def _checked(model: Model, images: "Tensor") -> "Tensor":
+    height, width = images.shape[-2:]
+    if height % stride_px(model) or width % stride_px(model):
+        raise ValueError(f"images of {width}x{height} px: sides must be multiples of {stride_px(model)}")
+    return images
 
 
 def _targets(annotations: Sequence[Annotation], num_classes: int, images: "Tensor") -> dict[str, "Tensor"]:

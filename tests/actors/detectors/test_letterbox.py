@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from actors.detectors.letterbox import Letterbox, MicroBatch
 from actors.detectors.suppression import strongest, suppress
+from actors.letterbox import Letterbox, MicroBatch
 
 
 def pictures(*sizes: tuple[int, int]) -> list[np.ndarray]:

@@ -43,7 +43,13 @@ class TinyConfig(DetectorBase):
         def compute(forward, images, annotations):
             return cell_loss(forward(images), annotations)
 
-        return DetectorLoss(network, compute, prefixes or ["1."])
+        def maps(forward, images):
+            found = []
+            with network[0].register_forward_hook(lambda _module, _inputs, output: found.append(output)):
+                forward(images)
+            return found
+
+        return DetectorLoss(network, compute, prefixes or ["1."], maps=maps, strides=(STRIDE_PX,))
 
 
 class Tiny:

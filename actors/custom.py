@@ -35,6 +35,7 @@ class Open:
 
     base: type[Component]  # of the family
     group: str  # entry points that name kinds of this family
+    default: str | None = None  # the kind of a section that names none; None: it must name one
 
     def __get_pydantic_core_schema__(self, union: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         """The union's schema, wrapped in a validator that recognises a user's own components."""
@@ -43,6 +44,8 @@ class Open:
         def validate(value: object, within: core_schema.ValidatorFunctionWrapHandler) -> object:
             if isinstance(value, self.base):
                 return value
+            if self.default and isinstance(value, Mapping) and "kind" not in value:
+                value = {"kind": self.default, **value}
             if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str) or value["kind"] in own:
                 return within(value)
             return self._from_outside(value, own)

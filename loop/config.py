@@ -262,7 +262,7 @@ class LoopConfig(Config):
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         detectors = (self.detector, self.mining.detector or self.detector)
-        if self.training.start == "weights" and None in [detector.weights for detector in detectors]:
+        if self.training.start == "weights" and not all(detector.has_weights for detector in detectors):
             raise ValueError(
                 "training.start: weights needs detector.weights, and mining.detector.weights if mining.detector is set"
             )

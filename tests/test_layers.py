@@ -28,6 +28,7 @@ HOMES = {  # the only places that may name a library, even for types
     "ultralytics": ("actors/detectors/ultralytics/", "loop/training/ultralytics/"),
 }
 WORKERS = {  # subclass heavy libraries, or stand on what does; opened in workers alone
+    *("actors.detectors.torchvision.backbones", "actors.detectors.torchvision.network"),
     *("loop.training.ultralytics.trainer", "loop.training.batches"),
     *("actors.generators.diffusion.learner", "actors.generators.diffusion.mask_loss"),
     *("actors.generators.layout.network", "actors.generators.layout.fit", "actors.generators.layout.generator"),

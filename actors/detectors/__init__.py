@@ -2,8 +2,15 @@
 
 from typing import Annotated
 
+from pydantic import Field
+
 from actors.custom import Open
 from actors.detectors.base import DetectorBase
+from actors.detectors.torchvision.component import TorchvisionConfig
 from actors.detectors.ultralytics.component import UltralyticsConfig
 
-DetectorConfig = Annotated[UltralyticsConfig, Open(DetectorBase, "detloop.detectors")]
+DetectorConfig = Annotated[
+    UltralyticsConfig | TorchvisionConfig,
+    Field(discriminator="kind"),
+    Open(DetectorBase, "detloop.detectors", default="ultralytics"),
+]

@@ -103,6 +103,16 @@ class DetectorBase(Component):
         """``max_picture_px``, or its default."""
         return self.max_picture_px or max(3 * self.image_size_px // 2, LEAST_PICTURE_PX)
 
+    @property
+    def architecture_name(self) -> str:
+        """The name of the architecture within the family, as its checkpoints have it."""
+        return PurePath(self.model).name
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there are weights for training.start: weights."""
+        return self.weights is not None
+
     def check_architecture(self) -> None:
         """Raise ValueError or FileNotFoundError if ``model`` names none, as far as the family can tell at once."""
 
@@ -196,7 +206,7 @@ class DetectorBase(Component):
         """Put the weights (not fused, not wrapped) of ``network`` at ``uri`` as one of our checkpoints, atomically."""
         header = Header(
             family=self.kind,
-            model=PurePath(self.model).name,
+            model=self.architecture_name,
             classes=tuple(classes),
             image_size_px=self.image_size_px,
         )
@@ -208,7 +218,7 @@ class DetectorBase(Component):
         Raises FileNotFoundError, or ValueError where the checkpoint is of another architecture.
         """
         header, tensors = read_checkpoint(uri)
-        wanted = (self.kind, PurePath(self.model).name)
+        wanted = (self.kind, self.architecture_name)
         if (header.family, header.model) != wanted:
             raise ValueError(f"{uri}: holds {header.family} {header.model}, but detector says {' '.join(wanted)}")
         network = self.architecture(len(header.classes))

@@ -10,7 +10,7 @@ from typing import Any
 import timm
 import torch
 from torch import Tensor, nn
-from torchvision.models import MobileNetV2, MobileNetV3, ResNet, get_model
+from torchvision.models import ResNet, get_model
 from torchvision.models._utils import IntermediateLayerGetter
 
 from actors.detectors.torchvision.config import LITE, TIMM
@@ -44,7 +44,6 @@ def body(name: str) -> Body:
     network: Any = get_model(name, weights=None)
     if isinstance(network, ResNet):
         return _torchvision_body(network, ["maxpool", "layer1", "layer2", "layer3", "layer4"])
-    assert isinstance(network, MobileNetV2 | MobileNetV3)
     strided = [str(index) for index, block in enumerate(network.features) if getattr(block, "_is_cn", False)]
     return _torchvision_body(network.features, ["0", *strided[:3], str(len(network.features) - 1)])
 

@@ -1,9 +1,9 @@
 """The keys of torchvision's detectors; ``component`` makes a component of them."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from actors.detectors.base import DetectorBase
 
@@ -39,14 +39,14 @@ class TorchvisionSettings(DetectorBase):
     anchor_px: int = Field(32, ge=4)
     """Side of the smallest anchor; each level of the pyramid doubles it. FCOS has no anchors."""
     roi_samples: int = Field(512, ge=4)
-    """Regions of an image that Faster R-CNN's second stage is trained on, a quarter of them objects. Fewer are faster."""
+    """Regions of an image that the second stage of Faster R-CNN is trained on. Fewer are faster."""
     nms_iou: float = Field(0.5, gt=0.0, le=1.0)
     """Of two detections of one class that overlap more than this, the weaker is suppressed."""
 
     @field_validator("backbone")
     @classmethod
     def _known_backbone(cls, backbone: str) -> str:
-        if backbone not in BACKBONES and not backbone.removeprefix(TIMM) != backbone:
+        if backbone not in BACKBONES and not backbone.startswith(TIMM):
             raise ValueError(f"no backbone {backbone!r}; choose one of {', '.join(BACKBONES)}, or {TIMM}NAME")
         return backbone
 

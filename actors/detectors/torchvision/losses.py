@@ -11,15 +11,14 @@ import numpy as np
 
 from actors import boxes as geometry
 from actors.detectors.background_ignore import SILENT_LOGIT, Marks, background_weights
+from actors.detectors.torchvision.weights import Network
 from actors.records import Annotation
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Network = Any
-"""A ``torch.nn.Module`` of ``network.build``, with attributes of torchvision, which is not typed."""
-
 Target = dict[str, Any]
+Images = Any  # torchvision's ImageList
 
 
 def losses(
@@ -52,7 +51,7 @@ def is_dense(network: Network) -> bool:
     return not hasattr(network, "roi_heads")
 
 
-def target(annotation: Annotation, synthetic: bool, pixels: "Tensor", dense: bool) -> Target:  # noqa: FBT001 - flags of a record
+def target(annotation: Annotation, synthetic: bool, pixels: "Tensor", dense: bool) -> Target:
     """What torchvision's losses take for an image, on the device of ``pixels``, and its marks."""
     objects = ~annotation.ignore & (geometry.areas(annotation.boxes) > 0)
     return {
@@ -62,7 +61,7 @@ def target(annotation: Annotation, synthetic: bool, pixels: "Tensor", dense: boo
     }
 
 
-def _marks(ignored: geometry.Boxes, synthetic: bool, pixels: "Tensor") -> Marks:  # noqa: FBT001 - a flag of a record
+def _marks(ignored: geometry.Boxes, synthetic: bool, pixels: "Tensor") -> Marks:
     """The marks of one image."""
     height, width = pixels.shape[-2:]
     shares = ignored / np.array([width, height] * 2, np.float32)
@@ -82,7 +81,7 @@ def silent(boxes: "Tensor", marks: Marks, size: tuple[int, int]) -> "Tensor":
 
 
 def _two_stage_losses(
-    network: Network, images: Any, levels: dict[str, "Tensor"], targets: list[Target]
+    network: Network, images: Images, levels: dict[str, "Tensor"], targets: list[Target]
 ) -> dict[str, "Tensor"]:
     from torchvision.models.detection.rpn import concat_box_prediction_layers
 
@@ -140,7 +139,7 @@ def _region_losses(
 
 
 def _dense_losses(
-    network: Network, images: Any, levels: dict[str, "Tensor"], targets: list[Target]
+    network: Network, images: Images, levels: dict[str, "Tensor"], targets: list[Target]
 ) -> dict[str, "Tensor"]:
     maps = list(levels.values())
     anchors = network.anchor_generator(images, maps)

@@ -25,6 +25,7 @@ from torchvision.ops.feature_pyramid_network import (
 from actors.detectors.background_ignore import SILENT_LOGIT
 from actors.detectors.torchvision.backbones import STRIDES_PX, Body, body, freeze
 from actors.detectors.torchvision.config import TorchvisionSettings
+from actors.detectors.torchvision.weights import Network
 
 Outputs = Mapping[str, Tensor]
 Targets = Sequence[Mapping[str, Any]]
@@ -59,7 +60,7 @@ class Pyramid(nn.Module):
         levels: dict[str, Tensor] = self.fpn(OrderedDict((str(index), one) for index, one in enumerate(maps)))
         return levels
 
-    def train(self, mode: bool = True) -> "Pyramid":  # noqa: FBT001, FBT002 - torch's own signature
+    def train(self, mode: bool = True) -> "Pyramid":
         """Torch's own, but for frozen normalisation."""
         super().train(mode)
         for module in self.norms:
@@ -117,7 +118,9 @@ def build(config: TorchvisionSettings, num_classes: int) -> nn.Module:
     return network
 
 
-def _faster_rcnn(config: TorchvisionSettings, pyramid: Pyramid, num_classes: int, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - torchvision is not typed
+def _faster_rcnn(
+    config: TorchvisionSettings, pyramid: Pyramid, num_classes: int, options: Mapping[str, Any]
+) -> Network:
     width = 4 * config.fpn_channels  # 1024 of 256, as torchvision has it
     sizes = tuple((config.anchor_px * 2**level,) for level in range(NUM_LEVELS))
     return FasterRCNN(
@@ -133,7 +136,7 @@ def _faster_rcnn(config: TorchvisionSettings, pyramid: Pyramid, num_classes: int
     )
 
 
-def _retinanet(config: TorchvisionSettings, pyramid: Pyramid, num_classes: int, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - torchvision is not typed
+def _retinanet(config: TorchvisionSettings, pyramid: Pyramid, num_classes: int, options: Mapping[str, Any]) -> Network:
     firsts = [config.anchor_px * 2**level for level in range(NUM_LEVELS)]
     sizes = tuple((side, int(side * 2 ** (1 / 3)), int(side * 2 ** (2 / 3))) for side in firsts)
     anchors = AnchorGenerator(sizes, (RATIOS,) * NUM_LEVELS)
@@ -141,7 +144,7 @@ def _retinanet(config: TorchvisionSettings, pyramid: Pyramid, num_classes: int, 
     return RetinaNet(pyramid, num_classes, anchor_generator=anchors, head=head, **_dense(config), **options)
 
 
-def _fcos(config: TorchvisionSettings, pyramid: Pyramid, num_classes: int, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - torchvision is not typed
+def _fcos(config: TorchvisionSettings, pyramid: Pyramid, num_classes: int, options: Mapping[str, Any]) -> Network:
     head = QuietFCOSHead(pyramid.out_channels, 1, num_classes)
     return FCOS(pyramid, num_classes, head=head, **_dense(config), **options)
 

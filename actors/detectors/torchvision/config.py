@@ -34,7 +34,7 @@ class TorchvisionSettings(DetectorBase):
     frozen_stages: int | None = Field(None, ge=0, le=5)
     """Stages of the backbone that are not trained, from the image on: those up to strides of 2, 4, 8, 16, 32 px.
     Default: 2 with weights or backbone_weights, else 0."""
-    fpn_channels: int = Field(256, ge=32, multiple_of=32)
+    fpn_channels: int = Field(256, ge=64, multiple_of=32)
     """Channels of the feature pyramid, and of the heads on it. Fewer are faster; weights: coco has 256."""
     anchor_px: int = Field(32, ge=4)
     """Side of the smallest anchor; each level of the pyramid doubles it. FCOS has no anchors."""

@@ -98,6 +98,19 @@ class QuietFCOSHead(FCOSHead):
         return found
 
 
+class OneImage(nn.Module):
+    """A detector as exported files have it: for one picture, with tensors as outputs, and labels from 0."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network, self.first_label = network, int(isinstance(network, FasterRCNN))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes ``[n, 4]`` px, scores ``[n]`` and labels ``[n]`` of ``images`` ``[1, 3, H, W]`` in [0, 1]."""
+        seen = self.network([images[0]])[0]
+        return seen["boxes"], seen["scores"], seen["labels"] - self.first_label
+
+
 def build(config: TorchvisionSettings, num_classes: int) -> nn.Module:
     """A detector with fresh weights, drawn from torch's global generator, on the CPU, in training mode.
 

@@ -1,0 +1,94 @@
+"""Torchvision's detectors as files of other programs: a state dict of torchvision, TorchScript and ONNX."""
+
+import json
+import warnings
+from importlib.util import find_spec
+from io import BytesIO
+from typing import Any
+
+from actors.checkpoint import Checkpoint
+from actors.detectors.torchvision.config import LITE, TIMM, TorchvisionSettings
+from actors.detectors.torchvision.weights import Network
+
+FORMATS = ("pth", "torchscript", "onnx")
+OUTPUTS = ("boxes", "scores", "labels")
+OPSET = 17  # of ONNX; RoIAlign needs 16
+
+
+def export(config: TorchvisionSettings, checkpoint: Checkpoint, fmt: str) -> bytes:
+    """The content of the file; see ``DetectorBase.export``.
+
+    ``pth``: ``torch.load(file)["model"]`` is the state dict of torchvision's own class with this backbone (for
+    resnet50 with 256 channels that of ``fasterrcnn_resnet50_fpn`` and the like; labels of Faster R-CNN begin at 1).
+    Beside it are ``classes``, ``image_size_px`` and ``anchor_px``. ``torchscript`` and ``onnx`` take one picture
+    ``[1, 3, S, S]`` in [0, 1], RGB, S being ``image_size_px``. They give boxes ``[n, 4]`` in px, scores ``[n]`` and
+    labels ``[n]`` (positions in ``names``) after suppression. TorchScript needs torchvision's operators loaded.
+    """
+    if fmt not in FORMATS:
+        raise ValueError(f"{config.kind} detectors cannot be exported to {fmt!r}; choose one of {', '.join(FORMATS)}")
+    if fmt == "onnx" and find_spec("onnx") is None:
+        raise ValueError("ONNX needs the package onnx: install detloop with the extra `export`, or onnx itself")
+    if fmt == "pth" and (config.backbone == LITE or config.backbone.startswith(TIMM)):
+        raise ValueError(
+            f"torchvision has no backbone {config.backbone}: export to torchscript or onnx, or copy the checkpoint"
+        )
+    network: Network
+    network, classes = config.load_checkpoint(checkpoint)
+    network.eval().requires_grad_(False)
+    if fmt == "pth":
+        return _state_dict(network, classes, config)
+    return (_torchscript if fmt == "torchscript" else _onnx)(network, classes, config)
+
+
+def _state_dict(network: Network, classes: tuple[str, ...], config: TorchvisionSettings) -> bytes:
+    import torch
+
+    about = {"classes": list(classes), "image_size_px": config.image_size_px, "anchor_px": config.anchor_px}
+    buffer = BytesIO()
+    torch.save({"model": network.state_dict(), **about}, buffer)
+    return buffer.getvalue()
+
+
+def _torchscript(network: Network, classes: tuple[str, ...], config: TorchvisionSettings) -> bytes:
+    import torch
+
+    from actors.detectors.torchvision.network import OneImage
+
+    buffer = BytesIO()
+    side = config.image_size_px
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the tracer, about every branch of the network
+        traced = torch.jit.trace(OneImage(network).eval(), torch.rand(1, 3, side, side), check_trace=False)
+        torch.jit.save(traced, buffer, _extra_files={"config.txt": json.dumps(_about(classes, config))})
+    return buffer.getvalue()
+
+
+def _onnx(network: Network, classes: tuple[str, ...], config: TorchvisionSettings) -> bytes:
+    import onnx
+    import torch
+
+    from actors.detectors.torchvision.network import OneImage
+
+    buffer, module = BytesIO(), OneImage(network).eval()
+    side = config.image_size_px
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the tracer, about every branch of the network
+        torch.onnx.export(
+            module,
+            (torch.rand(1, 3, side, side),),
+            buffer,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=list(OUTPUTS),
+            dynamic_axes={name: {0: "detections"} for name in OUTPUTS},
+        )
+    model = onnx.load_from_string(buffer.getvalue())
+    onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in _about(classes, config).items()})
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def _about(classes: tuple[str, ...], config: TorchvisionSettings) -> dict[str, Any]:
+    """Names and image size, as ultralytics' exports have them."""
+    return {"names": dict(enumerate(classes)), "imgsz": [config.image_size_px] * 2}

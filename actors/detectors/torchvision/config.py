@@ -1,5 +1,6 @@
 """The keys of torchvision's detectors; ``component`` makes a component of them."""
 
+import re
 from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -56,10 +57,21 @@ class TorchvisionSettings(DetectorBase):
             raise ValueError("give weights, which include the backbone's, or backbone_weights, and not both")
         return self
 
+    @classmethod
+    def keys_of(cls, architecture_name: str) -> dict[str, str]:
+        """The keys, as text, that an ``architecture_name`` was made of. Raises ValueError if it is none."""
+        found = re.fullmatch(
+            r"(?P<model>[a-z]+)-(?P<backbone>.+)-c(?P<fpn_channels>\d+)(-a(?P<anchor_px>\d+))?", architecture_name
+        )
+        if found is None:
+            raise ValueError(f"{architecture_name} is no architecture of torchvision detectors")
+        return {key: value for key, value in found.groupdict().items() if value}
+
     @property
     @override
     def architecture_name(self) -> str:
-        return f"{self.model}-{self.backbone}"
+        anchors = "" if self.model == "fcos" else f"-a{self.anchor_px}"
+        return f"{self.model}-{self.backbone}-c{self.fpn_channels}{anchors}"
 
     @property
     @override

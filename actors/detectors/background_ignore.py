@@ -2,15 +2,17 @@
 
 Judging removes labels, not pixels, so an object may stand unlabelled in a synthetic image. There only what is
 assigned to a kept box gives classification loss; box losses have no background to begin with. The paper weights
-two-stage heads (proposals and regions). Here the same rule holds for what other heads classify:
+two-stage heads. Here the same rule holds for what other heads classify:
 
-* dense heads (YOLO; both of them where the detector is end to end): locations that are assigned to no box;
+* two-stage heads (Faster R-CNN): sampled anchors and sampled regions that are matched with no box;
+* dense heads (YOLO, both of them where the detector is end to end; RetinaNet, FCOS): locations or anchors that are
+  assigned to no box;
 * sets of queries (RT-DETR; encoder and every decoder layer): queries that the matching leaves over, and denoising
   queries that stand for no box, the negative ones and those that only fill up.
 
 Assignment, matching and normalisers (numbers of boxes or sums of target scores over the batch) stay as they are, so
-that the real images beside a synthetic one keep the very loss that they had. Locations and predicted centres inside
-boxes that are flagged ignore are, on every image, neither object nor background.
+that the real images beside a synthetic one keep the very loss that they had. Locations, and centres of anchors,
+regions and predicted boxes, inside boxes that are flagged ignore are, on every image, neither object nor background.
 
 This file holds the rule; each family hooks its own losses.
 """
@@ -88,5 +90,5 @@ def coverage(centres: "Tensor", ignored: "Tensor") -> "Tensor":
     """Number ``[b, a]`` of ignored boxes ``[k, 5]`` of its own image that hold each of the centres ``[b, a, 2]``."""
     ignored = ignored.to(centres)
     image, middle, half = ignored[:, 0].long(), ignored[:, None, 1:3], ignored[:, None, 3:5] / 2
-    inside = ((centres[image] - middle).abs() < half).all(dim=-1)
+    inside = ((centres[image] - middle).abs() <= half).all(dim=-1)
     return centres.new_zeros(centres.shape[:2]).index_add_(0, image, inside.to(centres))

@@ -110,6 +110,7 @@ def _proposal_losses(
     import torch
 
     labels, boxes = rpn.assign_targets_to_anchors(anchors, targets)
+    labels = [one.to(objectness.dtype) for one in labels]  # float32 ones would make the loss float32
     quiet = [silent(*one, size) for one in zip(anchors, (each["marks"] for each in targets), strict=True)]
     background = torch.cat(quiet) & (torch.cat(labels) == 0)
     objectness = objectness.masked_fill(background.unsqueeze(-1), SILENT_LOGIT)

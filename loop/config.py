@@ -234,6 +234,7 @@ class LoopConfig(Config):
     """Number of rounds; 0 trains and evaluates the control alone. A finished run continues if the number is raised."""
     data: DataConfig
     detector: DetectorConfig = UltralyticsConfig()
+    """Inspects real and generated images, and is trained again in every round."""
     mining: MiningConfig = MiningConfig()
     generator: GeneratorConfig = InpaintConfig()
     """Draws candidates from the mined instances."""
@@ -264,7 +265,8 @@ class LoopConfig(Config):
         detectors = (self.detector, self.mining.detector or self.detector)
         if self.training.start == "weights" and not all(detector.has_weights for detector in detectors):
             raise ValueError(
-                "training.start: weights needs detector.weights, and mining.detector.weights if mining.detector is set"
+                "training.start: weights needs detector.weights (or backbone_weights of torchvision's detectors), and the "
+                "same of mining.detector if that is set"
             )
         if self.rejected_boxes == "restore" and not self.generator.has_canvas:
             raise ValueError(

@@ -1,9 +1,11 @@
 """Torchvision's detectors as files of other programs: a state dict of torchvision, TorchScript and ONNX."""
 
 import json
+import tempfile
 import warnings
 from importlib.util import find_spec
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 from actors.checkpoint import Checkpoint
@@ -54,8 +56,7 @@ def _torchscript(network: Network, classes: tuple[str, ...], config: Torchvision
 
     from actors.detectors.torchvision.network import OneImage
 
-    buffer = BytesIO()
-    side = config.image_size_px
+    buffer, side = BytesIO(), config.image_size_px
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer, about every branch of the network
         traced = torch.jit.trace(OneImage(network).eval(), torch.rand(1, 3, side, side), check_trace=False)
@@ -69,21 +70,21 @@ def _onnx(network: Network, classes: tuple[str, ...], config: TorchvisionSetting
 
     from actors.detectors.torchvision.network import OneImage
 
-    buffer, module = BytesIO(), OneImage(network).eval()
     side = config.image_size_px
-    with warnings.catch_warnings():
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer, about every branch of the network
+        file = Path(folder, "detector.onnx")
         torch.onnx.export(
-            module,
+            OneImage(network).eval(),
             (torch.rand(1, 3, side, side),),
-            buffer,
+            file,
             dynamo=False,
             opset_version=OPSET,
             input_names=["images"],
             output_names=list(OUTPUTS),
             dynamic_axes={name: {0: "detections"} for name in OUTPUTS},
         )
-    model = onnx.load_from_string(buffer.getvalue())
+        model = onnx.load(file)
     onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in _about(classes, config).items()})
     content: bytes = model.SerializeToString()
     return content

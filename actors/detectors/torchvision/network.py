@@ -74,7 +74,7 @@ def quieted(outputs: Outputs, targets: Targets, matched: Sequence[Tensor]) -> di
     return {**outputs, "cls_logits": outputs["cls_logits"].masked_fill(silent.unsqueeze(-1), SILENT_LOGIT)}
 
 
-class QuietRetinaNetHead(RetinaNetHead):
+class QuietRetinaNetHead(RetinaNetHead):  # type: ignore[misc]  # torchvision is not typed
     """RetinaNet's head; targets have ``silent`` ``[locations]`` besides boxes and labels."""
 
     def compute_loss(
@@ -86,7 +86,7 @@ class QuietRetinaNetHead(RetinaNetHead):
         return found
 
 
-class QuietFCOSHead(FCOSHead):
+class QuietFCOSHead(FCOSHead):  # type: ignore[misc]  # torchvision is not typed
     """FCOS's head; targets have ``silent`` ``[locations]`` besides boxes and labels."""
 
     def compute_loss(

@@ -51,49 +51,60 @@ def body(name: str) -> Body:
 def _torchvision_body(network: nn.Module, ends: list[str]) -> Body:
     """``ends`` are children of ``network``, which gives maps of strides 2 to 32 px behind them."""
     getter: nn.Module = IntermediateLayerGetter(network, {name: str(index) for index, name in enumerate(ends[1:])})
+    return Body(network=getter, channels=_channels(getter), ends=dict(zip((2, *STRIDES_PX), ends, strict=True)))
+
+
+def _channels(network: nn.Module) -> tuple[int, ...]:
+    """Channels of the four maps. Raises ValueError where a picture of 96x64 px does not give maps of these strides."""
     with torch.no_grad():
-        maps = getter.eval()(torch.zeros(1, 3, 32, 32))
-    channels = tuple(one.shape[1] for one in maps.values())
-    return Body(network=getter.train(), channels=channels, ends=dict(zip((2, *STRIDES_PX), ends, strict=True)))
+        maps = list(network.eval()(torch.zeros(1, 3, 64, 96)).values())
+    network.train()
+    if [tuple(one.shape[2:]) for one in maps] != [(64 // stride, 96 // stride) for stride in STRIDES_PX]:
+        raise ValueError(f"its maps of a picture of 96x64 px are {[tuple(one.shape) for one in maps]}")
+    return tuple(one.shape[1] for one in maps)
 
 
 class TimmMaps(nn.Module):
     """The feature maps of a network of timm by name, as torchvision's pyramid takes them."""
 
-    def __init__(self, network: nn.Module, indices: list[int], channels: tuple[int, ...]) -> None:
+    def __init__(self, network: nn.Module, indices: list[int]) -> None:
         super().__init__()
-        self.network, self.indices, self.channels = network, indices, channels
+        self.network, self.indices = network, indices
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """The four maps ``[n, C, H, W]`` of ``images``, the finest first."""
         maps = self.network(images)
-        found = {}
-        for position, (index, channels) in enumerate(zip(self.indices, self.channels, strict=True)):
-            one = maps[index]
-            found[str(position)] = one if one.shape[1] == channels else one.permute(0, 3, 1, 2)  # some are NHWC
-        return found
+        return {str(position): maps[index] for position, index in enumerate(self.indices)}
 
 
 def _timm_body(name: str) -> Body:
     network: Any
     try:
         network = timm.create_model(name, pretrained=False, features_only=True)
-    except (RuntimeError, AttributeError, NotImplementedError) as error:
-        raise ValueError(f"detector.backbone: timm gives no feature maps of {name!r}: {error}") from error
-    strides, info = list(network.feature_info.reduction()), network.feature_info
-    if not set(STRIDES_PX) <= set(strides):
-        raise ValueError(f"detector.backbone: {TIMM}{name} gives maps at strides {strides}, and not {list(STRIDES_PX)}")
-    indices = [strides.index(stride) for stride in STRIDES_PX]
-    channels = tuple(info.channels()[index] for index in indices)
-    ends = {stride: _module_name(network, end) for stride, end in zip(strides, info.module_name(), strict=True)}
+        strides = list(network.feature_info.reduction())
+        maps = TimmMaps(network, _indices(strides))
+        channels = _channels(maps)
+    except (RuntimeError, AttributeError, NotImplementedError, AssertionError, ValueError) as error:
+        raise ValueError(
+            f"detector.backbone: timm's {name!r} does not give feature maps at strides {list(STRIDES_PX)} of pictures "
+            f"of any size: {error}"
+        ) from error
+    names = network.feature_info.module_name()
     about = timm.get_pretrained_cfg(name)
     return Body(
-        network=TimmMaps(network, indices, channels),
+        network=maps,
         channels=channels,
-        ends=ends,
+        ends={stride: _module_name(network, end) for stride, end in zip(strides, names, strict=True)},
         mean=tuple(about.mean) if about else IMAGENET_MEAN,
         std=tuple(about.std) if about else IMAGENET_STD,
     )
+
+
+def _indices(strides: list[int]) -> list[int]:
+    """The positions of the four strides. Raises ValueError where one is missing."""
+    if not set(STRIDES_PX) <= set(strides):
+        raise ValueError(f"its maps have strides {strides}")
+    return [strides.index(stride) for stride in STRIDES_PX]
 
 
 def _module_name(network: nn.Module, name: str) -> str:

@@ -265,8 +265,8 @@ class LoopConfig(Config):
         detectors = (self.detector, self.mining.detector or self.detector)
         if self.training.start == "weights" and not all(detector.has_weights for detector in detectors):
             raise ValueError(
-                "training.start: weights needs detector.weights (or backbone_weights of torchvision's detectors), and the "
-                "same of mining.detector if that is set"
+                "training.start: weights needs detector.weights (or torchvision's backbone_weights), and those of "
+                "mining.detector if mining.detector is set"
             )
         if self.rejected_boxes == "restore" and not self.generator.has_canvas:
             raise ValueError(

@@ -26,10 +26,10 @@ def to_bytes(seen: Detections) -> tuple[bytes, ...]:
 
 
 def test_a_picture_is_seen_the_same_to_the_last_bit_in_any_company(detector):
-    images = pictures(*[(60, 80)] * 9, (80, 60), (96, 96), (30, 120))
+    images = pictures(*[(60, 80)] * 9, (80, 60), (30, 120))
     together = [to_bytes(seen) for seen in detector.detect(images)]
     assert len(set(together)) == len(images)  # else equality below would mean nothing
-    assert [to_bytes(detector.detect([image])[0]) for image in images[-4:]] == together[-4:]
+    assert [to_bytes(detector.detect([image])[0]) for image in images[-3:]] == together[-3:]
     assert [to_bytes(seen) for seen in detector.detect(images[::-1])][::-1] == together
     features = detector.features(images)
     assert features.shape == (len(images), 64)

@@ -185,7 +185,10 @@ class Fit(Protocol):
         ...
 
     def preview(self) -> list[Preview]:
-        """A few real pictures, always the same, and the averaged weights' pictures for them; no side effects."""
+        """A few real pictures, always the same, and the averaged weights' pictures for them; no side effects.
+
+        Empty for a component that draws none.
+        """
         ...
 
     def save(self, uri: str) -> None:

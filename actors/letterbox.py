@@ -49,6 +49,18 @@ class Letterbox:
             pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR)
         canvas[top : top + height, left : left + width] = pixels
 
+    def to_canvas(self, boxes: geometry.Boxes) -> geometry.Boxes:
+        """Boxes ``[n, 4]`` in px of the picture, as px of the canvas."""
+        height, width = self.source
+        scale = np.array([self.inner[1] / width, self.inner[0] / height] * 2, np.float32)
+        return np.asarray(boxes * scale + np.array(self.offset[::-1] * 2, np.float32), np.float32)
+
+    @property
+    def bounds(self) -> geometry.Boxes:
+        """The part of the canvas that the picture fills: ``[4]`` xyxy px."""
+        (top, left), (height, width) = self.offset, self.inner
+        return np.array([left, top, left + width, top + height], np.float32)
+
     def to_source(self, boxes: geometry.Boxes) -> geometry.Boxes:
         """Boxes ``[n, 4]`` in px of the canvas, as px of the picture, cut at its borders."""
         height, width = self.source

@@ -177,6 +177,7 @@ def _is_shown(done: int, num_steps: int) -> bool:
 
 
 def _show(draw_sheet: DrawSheet, running: Fit, done: int, job: FitJob) -> None:
-    """Write a sample sheet beside the checkpoint."""
-    sheet = draw_sheet(running.preview(), f"{job.learner.kind}, after {done} of {running.num_steps} steps")
-    write_bytes(UPath(job.checkpoint).parent / SHEETS / f"{done:07d}.png", sheet)
+    """Write a sample sheet beside the checkpoint, unless the component draws nothing."""
+    if previews := running.preview():
+        sheet = draw_sheet(previews, f"{job.learner.kind}, after {done} of {running.num_steps} steps")
+        write_bytes(UPath(job.checkpoint).parent / SHEETS / f"{done:07d}.png", sheet)

@@ -1,0 +1,90 @@
+"""Training pictures of the refiner (SSD-Det, arXiv 2307.12101), with inaccurate boxes only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from actors.fitting import FitData
+from actors.images import Pixels, read
+from actors.letterbox import GREY, Letterbox
+from actors.records import Annotation, LabeledImage
+from actors.refiners.ssddet.config import SSDDetFitConfig
+from actors.refiners.ssddet.noise import noisy
+from actors.seeds import derive_seed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Labelled:
+    """A picture with the boxes that the fit takes for true, which are inaccurate."""
+
+    uri: str
+    width: int  # px
+    height: int  # px
+    annotation: Annotation
+
+    @classmethod
+    def of(cls, image: LabeledImage, noise: float, seed: int) -> "Labelled":
+        """An image, with ``noise`` in its boxes."""
+        return cls(uri=image.uri, width=image.width, height=image.height, annotation=noisy(image, noise, seed))
+
+    def mirrored(self) -> Annotation:
+        """The annotation of the picture mirrored left to right."""
+        left, top, right, bottom = self.annotation.boxes.T
+        return replace(self.annotation, boxes=np.stack([self.width - right, top, self.width - left, bottom], axis=1))
+
+    def drawn(self, size_px: int, *, is_mirrored: bool) -> tuple[Pixels, Letterbox]:
+        """The picture on a canvas ``[size_px, size_px, 3]``, and its place there."""
+        place = Letterbox.fit((self.height, self.width), size_px, size_px)
+        canvas, pixels = np.full((*place.canvas, 3), GREY, np.uint8), read(self.uri)
+        place.draw(np.ascontiguousarray(pixels[:, ::-1]) if is_mirrored else pixels, canvas)
+        return canvas, place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Example:
+    """One picture of a step."""
+
+    number: int  # position among the pictures
+    is_mirrored: bool
+    annotation: Annotation  # px of the picture, mirrored with it; boxes that the step does not use are flagged ignore
+    draws: Tensor  # [negatives, 4] in [0, 1]
+
+    @property
+    def used(self) -> Annotation:
+        """The boxes that the step uses."""
+        return self.annotation.take(~self.annotation.ignore)
+
+    def with_boxes(self, boxes: Tensor, place: Letterbox) -> Annotation:
+        """The annotation in px of the canvas, with ``boxes`` ``[n, 4]`` in the place of those used."""
+        replaced = place.to_canvas(self.annotation.boxes)
+        replaced[~self.annotation.ignore] = boxes.cpu().numpy()
+        return replace(self.annotation, boxes=replaced)
+
+
+class Examples:
+    """Endless examples; the one at a place in a step depends on the seed, the step and the place alone."""
+
+    def __init__(self, data: FitData, noise: float, settings: SSDDetFitConfig) -> None:
+        """Raises ValueError if no picture has a box."""
+        found = [Labelled.of(image, noise, data.seed) for image in data.images]
+        self.pictures: Sequence[Labelled] = [one for one in found if not one.annotation.ignore.all()]
+        self.settings, self.seed = settings, data.seed
+        if not self.pictures:
+            raise ValueError(f"nothing to fit on: {len(found)} training images without a box that counts")
+
+    def example(self, step: int, place: int) -> Example:
+        """The example at ``place`` in a step."""
+        rng = np.random.default_rng(derive_seed(self.seed, "fit", step, place))
+        number, is_mirrored = int(rng.integers(len(self.pictures))), bool(rng.integers(2))
+        picture = self.pictures[number]
+        annotation = picture.mirrored() if is_mirrored else picture.annotation
+        order = rng.permutation(np.flatnonzero(~annotation.ignore))
+        unused = np.ones(len(annotation), np.bool_)
+        unused[order[: self.settings.max_boxes]] = False
+        draws = torch.from_numpy(rng.random((self.settings.negatives, 4), np.float32))
+        return Example(
+            number=number, is_mirrored=is_mirrored, annotation=replace(annotation, ignore=unused), draws=draws
+        )

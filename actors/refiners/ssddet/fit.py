@@ -46,7 +46,7 @@ class SSDDetFit:
         channels = channels_of(self.detector, self.size_px)
         torch.manual_seed(derive_seed(data.seed, "fit weights"))
         self.network = SSDDetNetwork(settings, channels, len(data.classes)).to(worker.device)
-        self.optimizer = torch.optim.AdamW(self._groups(), weight_decay=_WEIGHT_DECAY)
+        self.optimizer = torch.optim.AdamW(self._groups())
         self.schedule = _schedule(self.optimizer, self.num_steps)
         pixels = self.size_px**2
         values = sum(count / stride**2 for count, stride in zip(channels, self.detector.strides, strict=True))
@@ -131,9 +131,10 @@ class SSDDetFit:
             return self.detector.maps({}, to_tensor(self._canvas(number, is_mirrored)[None]))
 
     def _groups(self) -> list[dict[str, Any]]:
-        groups = [{"params": list(self.network.parameters()), "lr": self.fit.learning_rate}]
-        if self.parameters:
-            groups.append({"params": list(self.parameters.values()), "lr": self.fit.detector_learning_rate})
+        own, detectors = self.network.parameters(), self.parameters.values()
+        groups = [{"params": list(own), "lr": self.fit.learning_rate, "weight_decay": _WEIGHT_DECAY}]
+        if detectors:  # without decay, which would change what has no gradient and is no weight to be learnt
+            groups.append({"params": list(detectors), "lr": self.fit.detector_learning_rate, "weight_decay": 0.0})
         return groups
 
     def _share(self, gradients: Sequence[Tensor]) -> None:

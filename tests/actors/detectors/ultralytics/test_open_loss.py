@@ -293,3 +293,38 @@ def test_what_does_not_fit_is_refused(open_loss):
         loss({"model.0.conv.weight": torch.zeros(1)}, images, BOXES)
     with pytest.raises(ValueError, match=r"begins with one of \['neck'\].*model\.0\.conv"):
         open_loss("one_head", prefixes=["neck"])
+
+
+@pytest.mark.parametrize("kind", ["one_head", "two_heads"])
+def test_the_maps_are_the_inputs_of_the_head(kind, open_loss):
+    loss, images = open_loss(kind, [""]), pictures(0)
+    maps = loss.maps({}, images)
+    assert loss.strides == (8, 16, 32)
+    sides = [tuple(one.shape[1:]) for one in maps]
+    assert sides == [
+        (channels, SIZE_PX // s, SIZE_PX // s) for channels, s in zip((32, 48, 64), loss.strides, strict=True)
+    ]
+    assert not any(one.requires_grad for one in maps)
+    seen = []
+    with loss.network.model[-1].register_forward_pre_hook(lambda _head, inputs: seen.extend(inputs[0])):
+        loss(loss.parameters, images, [annotation()] * len(images))
+    assert all(torch.equal(one, other) for one, other in zip(maps, seen, strict=True))
+
+
+def test_maps_are_differentiable_in_the_parameters_below_the_head(open_loss):
+    loss = open_loss("one_head", [""])
+    names, values = zip(*loss.parameters.items(), strict=True)
+    total = sum(one.square().mean() for one in loss.maps(loss.parameters, pictures(0)))
+    slopes = dict(zip(names, torch.autograd.grad(total, values, allow_unused=True), strict=True))
+    assert slopes["model.0.conv.weight"].abs().sum() > 0
+    assert all(slope is None for name, slope in slopes.items() if name.startswith("model.5."))
+
+
+def test_maps_that_cannot_be_had_are_refused(open_loss):
+    assert open_loss("detr").strides == ()
+    with pytest.raises(ValueError, match="RT-DETR"):
+        open_loss("detr").maps({}, pictures(0))
+    with pytest.raises(ValueError, match="multiples of 32"):
+        open_loss("one_head").maps({}, torch.rand(1, 3, 40, 64))
+    with pytest.raises(ValueError, match="not among the chosen parameters: no"):
+        open_loss("one_head").maps({"no": torch.zeros(1)}, pictures(0))

@@ -1,1 +1,1 @@
-"""SSD-Det (ICCV 2023, arXiv 2307.12101): inaccurate boxes are refined by multiple-instance learning over bags."""
+"""SSD-Det: inaccurate boxes are refined by multiple-instance learning over bags of proposals around them."""

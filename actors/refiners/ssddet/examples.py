@@ -1,4 +1,4 @@
-"""Training pictures of the refiner (SSD-Det, arXiv 2307.12101), with inaccurate boxes only."""
+"""Training pictures of the refiner, with inaccurate boxes only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""SSD-Det's refiner after its fit, with a detector of its own whose features it reads (arXiv 2307.12101, Sec. 3)."""
+"""SSD-Det's refiner after its fit, with a detector of its own whose features it reads."""
 
 import tempfile
 from collections.abc import Mapping, Sequence

@@ -76,6 +76,14 @@ def test_boxes_come_back_into_the_pixels_of_the_picture():
     assert place.to_source(boxes).tolist() == [[20, 0, 220, 150], [600, 190, 640, 300]]  # the second is cut
 
 
+def test_boxes_go_to_the_canvas_and_back():
+    place = Letterbox.fit((300, 640), 320, 320)
+    boxes = np.array([[20, 0, 220, 150]], np.float32)
+    assert place.bounds.tolist() == [0, 85, 320, 235]
+    assert place.to_canvas(boxes).tolist() == [[10, 85, 110, 160]]
+    assert np.array_equal(place.to_source(place.to_canvas(boxes)), boxes)
+
+
 def test_stretching_gives_each_axis_its_own_scale():
     place = Letterbox.stretch((100, 400), 320)
     assert place.to_source(np.array([[80, 80, 160, 160]], np.float32)).tolist() == [[100, 25, 200, 50]]

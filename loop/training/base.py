@@ -14,6 +14,8 @@ from loop.training.job import TrainJob
 if TYPE_CHECKING:
     from torch import nn
 
+PROGRESS_S = 2.0  # between two reports of a training's progress
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:

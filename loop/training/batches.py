@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch.utils.data import Dataset, Sampler
 
 from loop.mixing import Draw, Mixture
@@ -13,7 +14,7 @@ Labels = dict[str, Any]  # one image and its boxes, as the family's augmentation
 
 
 class AugmentedImages(Protocol):
-    """Images of one kind that come augmented, by Python's and NumPy's global random numbers."""
+    """Images of one kind that come augmented, by the global random numbers of Python, NumPy and torch."""
 
     def __getitem__(self, index: int) -> Labels: ...
 
@@ -35,7 +36,9 @@ class MixedImages(Dataset[Labels]):
     def __getitem__(self, draw: Draw) -> Labels:
         random.seed(draw.seed)
         np.random.seed(draw.seed % 2**32)  # noqa: NPY002 - the generator that augmentations use
-        return {**self.kinds[draw.synthetic][draw.image], "synthetic": draw.synthetic, "seed": draw.seed}
+        with torch.random.fork_rng(devices=[]):  # the losses draw from torch's numbers, too
+            torch.random.default_generator.manual_seed(draw.seed)
+            return {**self.kinds[draw.synthetic][draw.image], "synthetic": draw.synthetic, "seed": draw.seed}
 
 
 class MixtureSampler(Sampler[Draw]):

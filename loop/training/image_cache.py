@@ -11,6 +11,8 @@ from actors.records import LabeledImage, Sample
 
 Record = LabeledImage | Sample
 
+PICTURES_BYTES = 2 << 30  # of decoded pictures that a training process and its loaders keep in memory
+
 
 class Pictures:
     """Reads the pictures of ``records``; what fits into ``limit_bytes`` is read once."""

@@ -1,9 +1,9 @@
-"""Compare the speed of detloop with plain ultralytics and diffusers: ``python tests/bench/speed.py [--only NAME]``.
+"""Compare the speed of detloop with its libraries used plainly: ``python tests/bench/speed.py [--only NAME]``.
 
-Each measure (mine, train, sampling, layout) runs ours and theirs in turns, in one process, on one thread without a GPU.
-It gives the ratio of the median images/s after warm-up; the time of the first call is reported separately. Without a
-GPU, the ratio uses CPU seconds, which depend little on other load; on an idle machine both clocks agree. Results are
-merged into ``results/speed.json``.
+Each measure (mine, train, torchvision, sampling, layout) runs ours and theirs in turns, in one process, on one thread
+without a GPU. It gives the ratio of the median images/s after warm-up; the time of the first call is reported
+separately. Without a GPU, the ratio uses CPU seconds, which depend little on other load; on an idle machine both clocks
+agree. Results are merged into ``results/speed.json``.
 """
 
 import argparse
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from speed_layout import measure_layout
 from speed_sampling import measure_sampling
+from speed_torchvision import measure_torchvision
 from speed_train import measure_train
 from turns import headline, in_turns, ratio_to_best
 
@@ -102,6 +103,7 @@ def mining_calls(size_px: int, images: list[Pixels]) -> dict[str, Callable[[], o
 MEASURES: dict[str, Callable[[], dict[str, Any]]] = {
     "mine": measure_mine,
     "train": measure_train,
+    "torchvision": measure_torchvision,
     "sampling": measure_sampling,
     "layout": measure_layout,
 }

@@ -36,8 +36,8 @@ class Finished(Exception):  # noqa: N818 - ends a training that has been timed
 class Turns:
     """Runs several trainings in turns, one block of steps each, and times the blocks."""
 
-    def __init__(self, names: list[str], block_steps: int) -> None:
-        self.names, self.block_steps = names, block_steps
+    def __init__(self, names: list[str], block_steps: int, batch_size: int = BATCH_SIZE) -> None:
+        self.names, self.block_steps, self.batch_size = names, block_steps, batch_size
         self.speeds: dict[str, list[float]] = {name: [] for name in names}
         self.change, self.turn = threading.Condition(), 0
 
@@ -61,7 +61,7 @@ class Turns:
             state["steps"] += 1
             if state["steps"] % self.block_steps:
                 return
-            self.speeds[name].append(self.block_steps * BATCH_SIZE / (time.perf_counter() - state["start"]))
+            self.speeds[name].append(self.block_steps * self.batch_size / (time.perf_counter() - state["start"]))
             if len(self.speeds[name]) == NUM_WARM + NUM_BLOCKS:
                 raise Finished
             self.hand_over()
@@ -71,6 +71,14 @@ class Turns:
             train(after_step)
         except Finished:
             self.hand_over()
+
+    def run_all(self, trainings: dict[str, Callable[[AfterStep], object]]) -> None:
+        """Run all trainings."""
+        threads = [threading.Thread(target=self.run, args=item) for item in trainings.items()]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
 
 def measure_train() -> dict[str, Any]:
@@ -89,11 +97,7 @@ def compare(folder: Path, records: tuple[LabeledImage, ...], size_px: int, block
         "theirs": lambda after: theirs(folder, size_px, after),
     }
     turns = Turns(list(trainings), block_steps)
-    threads = [threading.Thread(target=turns.run, args=item) for item in trainings.items()]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    turns.run_all(trainings)
     figures: dict[str, Any] = {name: summary(speeds) for name, speeds in turns.speeds.items()}
     for name, ratio in (("ours_float32", "ratio"), ("ours", "ratio_at_default_precision")):
         figures[ratio] = round(figures[name]["images_per_s"] / figures["theirs"]["images_per_s"], 3)

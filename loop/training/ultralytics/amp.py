@@ -1,34 +1,12 @@
-"""The number format of the forward pass in training. Weights, losses and optimiser stay float32.
+"""Losses in float32 whatever the number format of the forward pass, which ``training.overrides.amp`` chooses.
 
-``training.overrides.amp`` (ultralytics' own setting) chooses: true, the default, is the fastest format that the
-hardware computes natively; ``bf16`` and ``fp16`` name one; false is float32, and the default for RT-DETR, whose
-matching ultralytics reports to break on half numbers.
+The default is the fastest native format (see ``loop.training.precision``), but float32 for RT-DETR, whose matching
+ultralytics reports to break on half numbers.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 from actors.detectors.ultralytics.losses import Batch, Losses, LossFunction
-from actors.precision import native_dtypes
-
-if TYPE_CHECKING:
-    import torch
-
-
-def forward_dtype(device: "torch.device", amp: bool | float | str) -> "torch.dtype":
-    """The format for ``device``. Raises ValueError where it cannot compute in the one that was named."""
-    import torch
-
-    if amp in {False, "fp32"}:
-        return torch.float32
-    native = native_dtypes(device)
-    if amp is True:
-        return native[0]
-    named = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(str(amp))
-    if named not in native:
-        choices = ", ".join(str(dtype).removeprefix("torch.") for dtype in native)
-        raise ValueError(f"training.overrides.amp: {amp!r} is not to be had on {device.type}; native here: {choices}")
-    return named
 
 
 def in_full_precision(loss: LossFunction, device_type: str) -> LossFunction:

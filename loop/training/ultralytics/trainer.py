@@ -29,14 +29,13 @@ from actors.seeds import derive_seed
 from loop.hosting.records import Place, Progress
 from loop.hosting.resume import Memory
 from loop.mixing import Mixture
+from loop.training.base import PROGRESS_S
 from loop.training.batches import Labels, MixedImages, MixtureSampler
-from loop.training.image_cache import Pictures, Record
+from loop.training.image_cache import PICTURES_BYTES, Pictures, Record
 from loop.training.job import TrainJob
-from loop.training.ultralytics.amp import forward_dtype, in_full_precision
+from loop.training.precision import forward_dtype
+from loop.training.ultralytics.amp import in_full_precision
 from loop.training.ultralytics.settings import settings
-
-PICTURES_BYTES = 2 << 30  # of decoded pictures that a training process and its loaders keep in memory
-PROGRESS_S = 2.0  # between two reports
 
 State = dict[str, Any]  # plain values and tensors
 Batch = dict[str, Any]

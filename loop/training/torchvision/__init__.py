@@ -1,0 +1,1 @@
+"""Training of torchvision's detectors: Faster R-CNN, RetinaNet and FCOS."""

@@ -114,12 +114,15 @@ def init(  # noqa: PLR0913 - each is an option of the command
     folder: Annotated[Path, typer.Argument(help="Folder of a labelled data set.")],
     *,
     out: Annotated[Path, typer.Option(help="Config file to write. It must not exist.")] = Path("detloop.yaml"),
+    detector: Annotated[
+        Literal["ultralytics", "torchvision"], typer.Option(help="Family of the detector; licences differ.")
+    ] = "ultralytics",
     weights: Annotated[
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Weights to start from: a release of ultralytics, a .safetensors or .pt file, or none. "
-            "Default: yolo11n.pt, unless it cannot be downloaded.",
+            help="Weights to start from: a release of the family, a file, or none. "
+            "Default: yolo11n.pt for ultralytics, an ImageNet backbone for torchvision, if they can be had.",
             show_default=False,
         ),
     ] = None,
@@ -145,7 +148,7 @@ def init(  # noqa: PLR0913 - each is an option of the command
     """
     from upath import UPath
 
-    from actors.detectors.ultralytics.component import UltralyticsConfig
+    from actors.detectors import FAMILIES
     from loop.config_files import load
     from loop.data.advice import advise
     from loop.data.init_config import render
@@ -157,8 +160,9 @@ def init(  # noqa: PLR0913 - each is an option of the command
     keys = {"format": layout, "train": train, "val": val, "classes": names, "follow_links": follow_links}
     found = describe(UPath(folder), keys={key: value for key, value in keys.items() if value})
     typer.echo(str(found))
-    starter = UltralyticsConfig.starter(weights)
+    starter = FAMILIES[detector].starter(weights)
     out.write_text(render(found, str(out), starter), encoding="utf-8")
+    typer.echo(f"Licence: {FAMILIES[detector].licence}.")
     if starter.note:
         typer.echo(f"Note: {starter.note}.")
     for note in advise(found.dataset, load([out], []).detector.image_size_px):

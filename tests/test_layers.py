@@ -30,6 +30,8 @@ HOMES = {  # the only places that may name a library, even for types
 WORKERS = {  # subclass heavy libraries, or stand on what does; opened in workers alone
     *("actors.detectors.torchvision.backbones", "actors.detectors.torchvision.network"),
     *("loop.training.ultralytics.trainer", "loop.training.batches"),
+    *("loop.training.torchvision.training", "loop.training.torchvision.images"),
+    "loop.training.torchvision.optimizer",
     *("actors.generators.diffusion.learner", "actors.generators.diffusion.mask_loss"),
     *("actors.generators.layout.network", "actors.generators.layout.fit", "actors.generators.layout.generator"),
     *("actors.generators.inpaint.painters.crop.fit", "actors.generators.inpaint.painters.crop.perception"),

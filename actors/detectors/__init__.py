@@ -14,3 +14,6 @@ DetectorConfig = Annotated[
     Field(discriminator="kind"),
     Open(DetectorBase, "detloop.detectors", default="ultralytics"),
 ]
+
+FAMILIES: dict[str, type[DetectorBase]] = {"ultralytics": UltralyticsConfig, "torchvision": TorchvisionConfig}
+"""The families of detloop by their kinds."""

@@ -71,6 +71,8 @@ class DetectorBase(Component):
 
     trainer: ClassVar[str]
     """Dotted name of the module that trains the family; it is imported by the loop."""
+    licence: ClassVar[str] = ""
+    """A clause for users on the licence of the family's libraries."""
     libraries: ClassVar[tuple[str, ...]] = ()
     """Distributions besides torch whose versions affect a training: one with other versions is not reused."""
 

@@ -16,6 +16,7 @@ from speed_train import CLASSES, AfterStep, Turns, summary, write_pictures
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
+from torchvision.models.detection import FCOS, FasterRCNN
 from torchvision.transforms import v2
 
 from actors.detectors.torchvision.component import TorchvisionConfig
@@ -33,6 +34,8 @@ from loop.training.worker import start_network
 BATCH_SIZE, EPOCH_STEPS = 4, 20
 CASES = (("fasterrcnn", "mobilenet_v3_large", 320), ("fasterrcnn", "resnet50", 224), ("fcos", "resnet18", 224))
 SGD = {"optimizer": "sgd"}
+PLAIN = {"fasterrcnn": FasterRCNN, "fcos": FCOS}
+FIRST_LABEL = {"fasterrcnn": 1, "fcos": 0}  # 0 is the background of the first
 
 Target = dict[str, Tensor]
 
@@ -78,8 +81,10 @@ def ours(job: TrainJob, after_step: AfterStep) -> None:
 
 
 def theirs(job: TrainJob, after_step: AfterStep) -> None:
-    """Train the same model by the plain loop."""
-    network = start_network(job)[0].train()
+    """Train the same model, of torchvision's own parts, by the plain loop."""
+    ours: Any = start_network(job)[0]
+    side, num_classes = job.detector.image_size_px, len(CLASSES) + FIRST_LABEL[job.detector.model]
+    network = PLAIN[job.detector.model](ours.backbone, num_classes, min_size=side, max_size=side).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.02 * BATCH_SIZE / 16, momentum=0.9, weight_decay=1e-4)
     warmup = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1e-3, total_iters=1000)
     for images, targets in plain_batches(job):
@@ -96,8 +101,7 @@ def theirs(job: TrainJob, after_step: AfterStep) -> None:
 
 def plain_batches(job: TrainJob) -> Iterator[tuple[list[Tensor], list[Target]]]:
     """Batches of images ``[3, H, W]`` in [0, 1] and their targets, without end."""
-    first_label = 1 if job.detector.model == "fasterrcnn" else 0  # 0 is its background
-    images = Decoded(job.real, job.detector.image_size_px, first_label)
+    images = Decoded(job.real, job.detector.image_size_px, FIRST_LABEL[job.detector.model])
     loader = DataLoader(images, BATCH_SIZE, shuffle=True, collate_fn=lambda batch: tuple(zip(*batch, strict=True)))
     while True:
         for pictures, targets in loader:

@@ -20,6 +20,7 @@ class TorchvisionConfig(TorchvisionSettings):
     """Faster R-CNN, RetinaNet or FCOS on a feature pyramid over any backbone."""
 
     trainer: ClassVar = "loop.training.torchvision.train"
+    licence: ClassVar = "torchvision is BSD-3-Clause and timm Apache-2.0; no AGPL-licensed package is imported"
     libraries: ClassVar = ("torchvision", "timm")
 
     kind: Literal["torchvision"] = "torchvision"

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from actors.detectors.letterbox import GREY, Letterbox
+from actors.letterbox import GREY, Letterbox
 from actors.records import Annotation
 from loop.training.batches import Labels
 from loop.training.image_cache import Pictures

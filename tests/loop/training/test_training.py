@@ -11,12 +11,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from actors.detectors.base import DetectorBase
+from actors.detectors.torchvision.component import TorchvisionConfig
 from actors.detectors.ultralytics.component import UltralyticsConfig
 from actors.detectors.ultralytics.weights import import_ultralytics
 from actors.records import Annotation, LabeledImage
 from loop.config import HostingConfig, MixingConfig, TrainingConfig
 from loop.hosting.records import Place, Progress
-from loop.hosting.resume import NoMemory, RayMemory
+from loop.hosting.resume import Memory, NoMemory, RayMemory
+from loop.training.base import Trained, trainer_of
 from loop.training.job import TrainJob
 from loop.training.train import train
 from loop.training.worker import start_network
@@ -84,6 +87,24 @@ def job(images, tmp_path) -> Callable[..., TrainJob]:
         return replace(made, **changes)
 
     return make
+
+
+YOLOS = [UltralyticsConfig(model=model, image_size_px=SIZE_PX) for model in ("yolo11n.yaml", "yolo26n.yaml")]
+TORCHVISION = [
+    TorchvisionConfig(
+        model=model, backbone="mobilenet_v3_small", fpn_channels=32, roi_samples=16, image_size_px=SIZE_PX
+    )
+    for model in ("fasterrcnn", "retinanet", "fcos")
+]
+ALL_SAMPLED = [  # of so few that none is left out, so that nothing is random
+    detector.model_copy(update={"image_size_px": 32, "roi_samples": 4096}) for detector in TORCHVISION
+]
+
+
+def trained(job: TrainJob, folder: Path, memory: Memory | None = None) -> Trained:
+    """The result of a family's trainer."""
+    place = Place(folder=str(folder), device="cpu")
+    return trainer_of(job.detector).train(job, start_network(job)[0], place, memory or NoMemory(), lambda _: None)
 
 
 def trained_bytes(job: TrainJob) -> bytes:
@@ -182,18 +203,17 @@ class Notebook:
             raise InterruptedError
 
 
-@pytest.mark.parametrize("model", ["yolo11n.yaml", "yolo26n.yaml"])
-def test_an_interrupted_training_ends_as_if_it_had_not_been(model, job, tmp_path):
-    whole_job = job(detector=UltralyticsConfig(model=model, image_size_px=SIZE_PX))
-    whole = set_up(whole_job, tmp_path)
-    whole.train()
+@pytest.mark.parametrize("detector", [*YOLOS, *TORCHVISION], ids=lambda detector: detector.model)
+def test_an_interrupted_training_ends_as_if_it_had_not_been(detector, job, tmp_path):
+    overrides = {"schedule": "step", "optimizer": "sgd"} if detector.model == "fcos" else {}
+    whole_job = job(detector=detector, overrides=overrides)
+    whole = trained(whole_job, tmp_path)
     notebook = Notebook(after_epoch=2)
     with pytest.raises(InterruptedError):
-        set_up(whole_job, tmp_path, notebook).train()
-    resumed = set_up(whole_job, tmp_path, notebook)
-    resumed.train()
-    expected, found = whole.ema.ema.state_dict(), resumed.ema.ema.state_dict()
-    assert resumed.done == 2
+        trained(whole_job, tmp_path, notebook)
+    resumed = trained(whole_job, tmp_path, notebook)
+    expected, found = whole.network.state_dict(), resumed.network.state_dict()
+    assert (whole.images, resumed.images) == (6 * 4, 2 * 4)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert resumed.losses == whole.losses
 
@@ -302,17 +322,26 @@ def test_ray_gives_the_bytes_of_this_process_even_when_a_worker_is_killed(job, k
 GENTLE = {"box": 0.05, "cls": 0.005, "dfl": 0.01}  # gradients too small to be clipped, which would hide their scale
 
 
+def settings_of(detector: DetectorBase) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Overrides for a detector that finds something, and for plain steps from it, both without augmentation."""
+    if isinstance(detector, UltralyticsConfig):
+        calm = {"optimizer": "SGD", "momentum": 0.0, "warmup_epochs": 0.0, "amp": False}
+        return {"optimizer": "AdamW", "lr0": 0.003, "warmup_epochs": 0.0} | STILL, calm | STILL | GENTLE
+    still = {"flip": 0.0, "scale": 0.0, "color": 0.0}
+    return {"lr": 0.003} | still, {"optimizer": "sgd", "momentum": 0.0, "warmup": 0.0, "clip": 0.0} | still
+
+
 @pytest.mark.usefixtures("ray_session")
-def test_two_workers_make_the_steps_of_one(job, images, tmp_path):
+@pytest.mark.parametrize("detector", [YOLOS[0], *ALL_SAMPLED], ids=lambda detector: detector.model)
+def test_two_workers_make_the_steps_of_one(detector, job, images, tmp_path):
     # BatchNorm and the normaliser of the loss see a worker's own part, so both parts are made the same: one image.
     # The start is a detector that finds something, since ultralytics does not let the normaliser fall below 1.
-    lively = {"optimizer": "AdamW", "lr0": 0.003, "warmup_epochs": 0.0}
-    one_image = {"real": images[0][:1], "pool": (), "p": 0.0}
-    start = job(overrides=lively | STILL, plan={"steps": 20, "epoch_steps": 20}, **one_image)
+    lively, calm = settings_of(detector)
+    one_image = {"detector": detector, "real": images[0][:1], "pool": (), "p": 0.0}
+    start = job(overrides=lively, plan={"steps": 20, "epoch_steps": 20}, **one_image)
     train(start, INLINE)
-    calm = {"optimizer": "SGD", "momentum": 0.0, "warmup_epochs": 0.0, "amp": False}
     plan = {"steps": 2, "epoch_steps": 1, "batch_size": 8}
-    one = job(overrides=calm | STILL | GENTLE, plan=plan, start=start.checkpoint, **one_image)
+    one = job(overrides=calm, plan=plan, start=start.checkpoint, **one_image)
     one, two = (replace(one, name=name, checkpoint=str(tmp_path / name)) for name in ("one", "two"))
     losses = [train(one, INLINE).losses, train(two, HostingConfig(train={"num_workers": 2})).losses]
     before = load_file(start.checkpoint)

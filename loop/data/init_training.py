@@ -20,12 +20,12 @@ BATCH_SIZE = 16
 EPOCH_STEPS = 50
 
 _FROM_WEIGHTS = """\
-  start: weights ## every training starts from detector.weights (scratch: random ones)
+  start: weights ## every training starts from the weights above (scratch: random ones)
   # Per round; the control trains for the same number.
   steps: {steps} ## {passes} passes over {num_images} images"""
 
 _FROM_SCRATCH = """\
-  start: scratch ## from random weights; with detector.weights: weights
+  start: scratch ## from random weights; with weights above: weights
   # Per round; the control trains for the same number. With far fewer passes, the detector is still learning from its
   # real images. The synthetic ones, which replace some of them in each batch, then do more harm than good.
   steps: {steps} ## {passes} passes over {num_images} images; from weights {fewer} are enough"""

@@ -73,6 +73,8 @@ class DetectorBase(Component):
     """Dotted name of the module that trains the family; it is imported by the loop."""
     licence: ClassVar[str] = ""
     """A clause for users on the licence of the family's libraries."""
+    export_formats: ClassVar[tuple[str, ...]] = ()
+    """Formats of ``export``, the default first."""
     libraries: ClassVar[tuple[str, ...]] = ()
     """Distributions besides torch whose versions affect a training: one with other versions is not reused."""
 

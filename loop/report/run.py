@@ -39,7 +39,7 @@ def report_run(loop: Loop, tracker: Tracker) -> None:
     loop.reporter.say(f"control: AP {points(ap)}, {seconds:.0f} s, trained once for all runs")
     loop.reporter.say(f"pictures and curves: {path / 'summary.html'}   compare runs: {where_to_compare(config)}")
     loop.reporter.say(f"use the detector: detloop predict {path} IMAGES --out FOLDER")
-    loop.reporter.say(f"export it: detloop export-model {path} --out FILE.pt")
+    loop.reporter.say(f"export it: detloop export-model {path} --out FILE")
     if "test" in loop.data.splits:
         loop.reporter.say(f"measure it on the test images, once, at the end: detloop evaluate {path}")
 

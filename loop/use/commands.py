@@ -15,7 +15,14 @@ Control = Annotated[bool, typer.Option("--control", help="Use the control, train
 def export_model(
     folder: Run,
     out: Annotated[str, typer.Option(help="File to write. It must not exist.")],
-    fmt: Annotated[str, typer.Option("--format", help="pt (of ultralytics), onnx or torchscript.")] = "pt",
+    fmt: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="ultralytics: pt (default), onnx or torchscript; torchvision: torchscript (default), pth or onnx.",
+            show_default=False,
+        ),
+    ] = None,
     number: Round = None,
     control: Control = False,
 ) -> None:

@@ -6,15 +6,18 @@ from actors.storage import write_bytes
 from loop.use.chosen import choose
 
 
-def export_model(folder: UPath, fmt: str, out: UPath, number: int | None = None, *, control: bool = False) -> str:
+def export_model(
+    folder: UPath, fmt: str | None, out: UPath, number: int | None = None, *, control: bool = False
+) -> str:
     """Write a detector of the run in ``folder`` to the new file ``out``. Returns its name in messages.
 
-    ``fmt`` is a format of the detector's family; see ``choose`` for ``number``. Raises the errors of ``choose``,
-    FileExistsError if ``out`` exists, and ValueError if the family cannot be exported to ``fmt``.
+    ``fmt`` is a format of the detector's family, by default its first; see ``choose`` for ``number``. Raises the errors
+    of ``choose``, FileExistsError if ``out`` exists, and ValueError if the family cannot be exported to ``fmt``.
     """
     if out.exists():
         raise FileExistsError(f"{out} exists already; name another file")
     chosen = choose(folder, number)
     checkpoint, name = chosen.one(control=control)
-    write_bytes(out, chosen.config.detector.export(checkpoint, fmt))
+    detector = chosen.config.detector
+    write_bytes(out, detector.export(checkpoint, fmt or next(iter(detector.export_formats), "")))
     return name

@@ -1,7 +1,7 @@
 """The keys of torchvision's detectors; ``component`` makes a component of them."""
 
 import re
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import override
@@ -19,6 +19,8 @@ BACKBONES = (
 
 class TorchvisionSettings(DetectorBase):
     """Faster R-CNN, RetinaNet or FCOS on a feature pyramid over any backbone."""
+
+    export_formats: ClassVar = ("torchscript", "pth", "onnx")
 
     model: Literal["fasterrcnn", "retinanet", "fcos"] = "fasterrcnn"
     """Faster R-CNN (arXiv 1506.01497, with the pyramid of 1612.03144), RetinaNet (1708.02002) or FCOS (1904.01355)."""

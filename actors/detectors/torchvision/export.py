@@ -12,7 +12,6 @@ from actors.checkpoint import Checkpoint
 from actors.detectors.torchvision.config import LITE, TIMM, TorchvisionSettings
 from actors.detectors.torchvision.weights import Network
 
-FORMATS = ("pth", "torchscript", "onnx")
 OUTPUTS = ("boxes", "scores", "labels")
 OPSET = 17  # of ONNX; RoIAlign needs 16
 
@@ -26,8 +25,9 @@ def export(config: TorchvisionSettings, checkpoint: Checkpoint, fmt: str) -> byt
     ``[1, 3, S, S]`` in [0, 1], RGB, S being ``image_size_px``. They give boxes ``[n, 4]`` in px, scores ``[n]`` and
     labels ``[n]`` (positions in ``names``) after suppression. TorchScript needs torchvision's operators loaded.
     """
-    if fmt not in FORMATS:
-        raise ValueError(f"{config.kind} detectors cannot be exported to {fmt!r}; choose one of {', '.join(FORMATS)}")
+    if fmt not in config.export_formats:
+        known = ", ".join(config.export_formats)
+        raise ValueError(f"{config.kind} detectors cannot be exported to {fmt!r}; choose one of {known}")
     if fmt == "onnx" and find_spec("onnx") is None:
         raise ValueError("ONNX needs the package onnx: install detloop with the extra `export`, or onnx itself")
     if fmt == "pth" and (config.backbone == LITE or config.backbone.startswith(TIMM)):

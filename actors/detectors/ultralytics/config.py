@@ -1,6 +1,7 @@
 """The keys of Ultralytics' detectors, YOLO and RT-DETR; ``component`` makes a component of them."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field, field_validator
 from typing_extensions import override
@@ -13,6 +14,8 @@ from actors.detectors.ultralytics.releases import is_release
 
 class UltralyticsSettings(DetectorBase):
     """Any detection model of ultralytics, by its YAML or by a weight file."""
+
+    export_formats: ClassVar = ("pt", "onnx", "torchscript")
 
     model: str = "yolo11n.yaml"
     """Architecture: a model YAML of ultralytics or a local one. A local one may name known layers and activations only,

@@ -13,7 +13,6 @@ from actors.checkpoint import Checkpoint
 from actors.detectors.ultralytics.config import UltralyticsSettings
 from actors.detectors.ultralytics.weights import Model, import_ultralytics, is_detr
 
-FORMATS = ("pt", "onnx", "torchscript")
 LICENCE = "AGPL-3.0 License (https://ultralytics.com/license)"  # as ultralytics writes it into every file
 
 
@@ -23,8 +22,9 @@ def export(config: UltralyticsSettings, checkpoint: Checkpoint, fmt: str) -> byt
     A YOLO takes pictures whose sides are any multiple of 32 px; an RT-DETR takes squares of ``image_size_px``. Boxes
     come from the one-to-many head without suppression, as in our own detector.
     """
-    if fmt not in FORMATS:
-        raise ValueError(f"{config.kind} detectors cannot be exported to {fmt!r}; choose one of {', '.join(FORMATS)}")
+    if fmt not in config.export_formats:
+        known = ", ".join(config.export_formats)
+        raise ValueError(f"{config.kind} detectors cannot be exported to {fmt!r}; choose one of {known}")
     if fmt == "onnx" and find_spec("onnx") is None:
         raise ValueError("ONNX needs the package onnx: install detloop with the extra `export`, or onnx itself")
     import_ultralytics()

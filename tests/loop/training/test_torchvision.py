@@ -28,7 +28,7 @@ from loop.training.torchvision.settings import Settings, read_settings
 from loop.training.torchvision.train import check_settings
 
 SIZE_PX = 64
-TINY = {"backbone": "mobilenet_v3_small", "fpn_channels": 32, "roi_samples": 16, "image_size_px": SIZE_PX}
+TINY = {"backbone": "timm:test_resnet", "fpn_channels": 64, "roi_samples": 16, "image_size_px": SIZE_PX}
 STILL = Settings(flip=0.0, scale=0.0, color=0.0)
 WILD = Settings(flip=0.5, flip_vertical=0.5, scale=0.5, color=0.0)
 COLOURS = [(250, 0, 0), (0, 0, 250)]
@@ -173,12 +173,12 @@ def test_the_average_begins_with_the_first_step(ema, expected):
     for value in (1.0, 2.0, 4.0):
         nn.init.constant_(network.weight, value)
         average.update_parameters(network)
-    assert float(average.module.weight) == pytest.approx(expected)
+    assert average.module.weight.item() == pytest.approx(expected)
 
 
 def test_the_documentation_has_every_setting():
     text = (Path(__file__).parents[3] / "docs/concepts.md").read_text()
-    rows = text.partition("| setting | default | meaning |")[2].partition("\n\n")[0].splitlines()
+    rows = text.partition("| setting | default | meaning |\n")[2].partition("\n\n")[0].splitlines()
     assert [name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])] == list(Settings.model_fields)
 
 
@@ -219,19 +219,19 @@ def round_of(easy_config, new_root):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("model", "terms"),
+    ("model", "folds", "terms"),
     [
-        ("fasterrcnn", {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"}),
-        ("retinanet", {"classification", "bbox_regression"}),
+        ("fasterrcnn", 2, {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"}),
+        ("retinanet", 0, {"classification", "bbox_regression"}),
     ],
 )
-def test_a_model_goes_through_a_round_with_cross_fitting(model, terms, round_of):
-    config = LoopConfig.model_validate(round_of(model, cross_fit=2))
+def test_a_model_goes_through_a_round(model, folds, terms, round_of):
+    config = LoopConfig.model_validate(round_of(model, cross_fit=folds))
     folder = Path(run(config, Reporter(Console(file=StringIO()))))
     (line,) = json.loads((folder / "summary.json").read_text())["rounds"]
-    assert (line["mined"], line["kept"] >= 5, line["not_trained"]) == (8, True, "")
-    (trained,) = json.loads((folder / "rounds/001/train.json").read_text()).values()
-    assert trained["realised_p"] == 0.5
+    assert (line["mined"] > 0, line["kept"] >= 5, line["not_trained"]) == (True, True, "")
+    assert len(list((folder.parent / "folds").glob("*/*.safetensors"))) == folds
+    trained = json.loads((folder / "rounds/001/train.json").read_text())
     assert terms | {"step", "lr"} == set(trained["losses"][-1])
 
 

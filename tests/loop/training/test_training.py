@@ -92,7 +92,7 @@ def job(images, tmp_path) -> Callable[..., TrainJob]:
 YOLOS = [UltralyticsConfig(model=model, image_size_px=SIZE_PX) for model in ("yolo11n.yaml", "yolo26n.yaml")]
 TORCHVISION = [
     TorchvisionConfig(
-        model=model, backbone="mobilenet_v3_small", fpn_channels=32, roi_samples=16, image_size_px=SIZE_PX
+        model=model, backbone="timm:test_resnet", fpn_channels=64, roi_samples=16, image_size_px=SIZE_PX
     )
     for model in ("fasterrcnn", "retinanet", "fcos")
 ]

@@ -200,9 +200,22 @@ class Verdict:
     reason: str  # short and countable, e.g. "not_detected"; empty if kept
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refined:
+    """What refinement did with a drawn box."""
+
+    box: int  # position in the proposed labels
+    corners: tuple[float, float, float, float]  # of the refined box, xyxy px
+    prompt_iou: float  # IoU of the refined box with the proposed one
+    seen_before: float  # IoU of the proposed box with the best detection of its class, 0 without any
+    seen_after: float  # likewise of the refined box
+    confidence: float  # of the refiner, in [0, 1]
+    fate: Literal["moved", "kept", "ignored"]  # the label has the refined box; the proposed one; that, flagged ignore
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Judged:
-    """A candidate after all filters, as it will be kept: rejected boxes are restored."""
+    """A candidate after all filters, as it will be kept: rejected boxes are restored, and others moved by a refiner."""
 
     pixels: NDArray[np.uint8]  # [H, W, 3] RGB: the candidate's, except in restored boxes
     as_drawn: NDArray[np.uint8]  # [H, W, 3] RGB: the candidate's
@@ -216,9 +229,17 @@ class Judged:
     lineage: Lineage
     canvas: str  # as in ``Candidate``
     examples: tuple[str, ...]  # as in ``Candidate``
+    refined: tuple[Refined, ...] = ()  # one for each drawn box that the filters kept; () without a refiner
 
     def __post_init__(self) -> None:
         _freeze(self, ("proposed", "drawn", "restored"))
+
+    @property
+    def rejected(self) -> NDArray[np.bool_]:
+        """Flags ``[proposed]`` of the boxes that a verdict rejects."""
+        rejected = np.zeros(len(self.proposed), np.bool_)
+        rejected[[one.box for one in self.verdicts if not one.keep and one.box != WHOLE_IMAGE]] = True
+        return rejected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -252,3 +273,4 @@ class Sample:
     lineage: Lineage
     canvas: str = ""  # as in ``Candidate``
     examples: tuple[str, ...] = ()  # as in ``Candidate``
+    refined: tuple[Refined, ...] = field(default=(), metadata={"omit_default": True})  # as in ``Judged``

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from actors.plain import from_plain, to_plain
-from actors.records import Annotation, Candidate, Detections, Inspected, Judged, Lineage, Verdict
+from actors.records import Annotation, Candidate, Detections, Inspected, Judged, Lineage, Refined, Verdict
 
 Row = dict[str, Any]
 
@@ -113,8 +113,17 @@ def judged_columns(judged: Judged) -> Row:
     }
 
 
+def refined_columns(judged: Judged) -> Row:
+    """The columns that refinement adds or changes."""
+    return {
+        "refined": json.dumps(to_plain(judged.refined)),
+        "dropped": judged.dropped,
+        **_annotation_columns("annotation", judged.annotation),
+    }
+
+
 def read_judged(row: Mapping[str, Any]) -> Judged:
-    """The judged candidate of a row."""
+    """The judged candidate of a row, refined or not."""
     restored = np.asarray(row["restored"], np.bool_)
     return Judged(
         pixels=row["pixels"],
@@ -129,6 +138,7 @@ def read_judged(row: Mapping[str, Any]) -> Judged:
         lineage=read_lineage(row),
         canvas=row["canvas"],
         examples=tuple(json.loads(row["examples"])),
+        refined=tuple(from_plain(Refined, one) for one in json.loads(row.get("refined", "[]"))),
     )
 
 

@@ -21,6 +21,8 @@ from actors.filters.crops import window
 from actors.filters.rejected import RejectedBoxes, restore
 from actors.generators import GeneratorConfig
 from actors.records import Candidate, Detections, Judged, LabeledImage
+from actors.refiners import RefinerConfig
+from actors.refiners.applied import apply, to_refine
 from actors.rows import Row
 from actors.storage import read_record
 
@@ -40,6 +42,7 @@ class Sources:
     filter_states: str  # file with the states of the filters
     detector: Checkpoint  # the current detector
     generator: Checkpoint | None  # the fitted generator; None if it does not learn
+    refiner: Checkpoint | None = None  # likewise the refiner
     shared: str | None = None  # folder of shared candidates, see ``loop.cache``; None if they are not shared
 
     def read_real(self) -> tuple[LabeledImage, ...]:
@@ -144,3 +147,24 @@ class Judge:
     def _restore(self, judged: Judged, candidate: Candidate) -> Judged:
         canvas = self.real[candidate.canvas]
         return restore(judged, candidate, canvas, self.read(canvas.uri))
+
+
+class Refine:
+    """Moves the drawn boxes of judged candidates that the filters kept."""
+
+    def __init__(self, config: RefinerConfig, detector: DetectorBase, sources: Sources) -> None:
+        self.config, self.refiner = config, config.build(detector, sources.refiner)
+
+    def __call__(self, batch: Sequence[Row]) -> list[Row]:
+        """The columns of the refined candidates. Those without such a box stay as they are."""
+        judged = [rows.read_judged(row) for row in batch]
+        asked = {index: which for index, one in enumerate(judged) if len(which := to_refine(one))}
+        pixels = [judged[index].pixels for index in asked]
+        found = self.refiner.refine(pixels, [judged[index].proposed.take(which) for index, which in asked.items()])
+        for (index, which), refinement in zip(asked.items(), found, strict=True):
+            judged[index] = apply(judged[index], which, refinement, self.config)
+        return [rows.refined_columns(one) for one in judged]
+
+    def blank(self) -> Row:
+        """Dropped because of the row's error."""
+        return rows.refined_columns(rows.BLANK_JUDGED)

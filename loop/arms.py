@@ -6,17 +6,18 @@ images, so it is trained once per schedule and stored by fingerprint below the r
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from upath import UPath
 
 from actors.checkpoint import Checkpoint
 from actors.fitting import DetectorCheckpoint, FitData, Fitted, Learner
 from actors.plain import Plain, dumps
-from actors.records import Detections, Difficulty, Sample
+from actors.records import Detections, Difficulty, LabeledImage, Sample
 from actors.seeds import derive_seed
 from actors.storage import exclusive, read_detections, write_detections
 from loop import stages
@@ -150,8 +151,9 @@ class Trainings:
         number: int,
         detector: Checkpoint,
         start: Fitted | None = None,
+        what: Literal["generator", "refiner"] = "generator",
     ) -> Fitted:
-        """Fit a component on the real training images, whose boxes have these ``difficulties``.
+        """Fit a component on the real training images, whose boxes have these ``difficulties`` (see ``unmined``).
 
         A fit in round ``number`` continues from ``start``, if given, with other examples. ``detector`` is the current
         detector, for a learner that uses it. The result is stored by fingerprint below the root, for all runs with the
@@ -172,12 +174,12 @@ class Trainings:
             learner=learner,
             data=data,
             start=start,
-            checkpoint=Checkpoint(str(place / "generator.safetensors")),
+            checkpoint=Checkpoint(str(place / f"{what}.safetensors")),
             name=f"fits-{place.name}",
             storage=str(place / "fit"),
         )
         with exclusive(place):
-            result = once(place / "fit.json", FitResult, lambda: self._fit(job))
+            result = once(place / "fit.json", FitResult, lambda: self._fit(job, what))
         if result.boxes_cut:
             num_boxes = sum(int((~image.annotation.ignore).sum()) for image in data.images)
             self.reporter.warn(
@@ -186,13 +188,14 @@ class Trainings:
             )
         return Fitted(checkpoint=job.checkpoint, fingerprint=fingerprint, boxes_cut=result.boxes_cut)
 
-    def _fit(self, job: FitJob) -> FitResult:
-        with self.reporter.stage("fit", job.size().steps) as progress:
+    def _fit(self, job: FitJob, what: str) -> FitResult:
+        draw_sheet = self.draw_sheet if what == "generator" else None  # a refiner draws nothing
+        with self.reporter.stage("fit" if what == "generator" else f"fit {what}", job.size().steps) as progress:
 
             def follow(now: Progress) -> None:
                 progress.reach(now.step, f"loss {now.loss:.3f}")
 
-            result = fit(job, self.config.hosting, follow, self.draw_sheet)
+            result = fit(job, self.config.hosting, follow, draw_sheet)
             progress.reach(
                 result.steps, f"steps, {result.images_per_s:.0f} images/s, {result.launch_s:.0f} s to launch"
             )
@@ -252,6 +255,11 @@ class Trainings:
         detector = with_contents(self.config.detector.model_dump(mode="json", exclude_defaults=True))
         schedule = [self._seed(number, seed), self._rounds_apart(number), self._num_workers]
         return digest([training, detector, platform, *schedule, list(self.data.classes), _digest(self.data)])
+
+
+def unmined(images: Sequence[LabeledImage]) -> tuple[tuple[Difficulty, ...], ...]:
+    """No difficulties, for learners that do not use them: their fits do not depend on mining."""
+    return tuple(() for _ in images)
 
 
 def seed_place(place: UPath, seed: int) -> UPath:

@@ -7,6 +7,7 @@ import yaml
 from upath import UPath
 
 from actors.config import Config, Need
+from actors.fitting import Learner
 from actors.images import reduced_size
 from actors.storage import is_local
 from loop import duration
@@ -61,7 +62,8 @@ def describe(config: LoopConfig) -> str:
         f"p = {config.mixing.p:g}; evaluate on {counts.images['val']} images",
         **_mining_detector(config),
         **_cross_fit(config, counts, num_folds),
-        **_fit(config, counts),
+        **_fit(config, counts, "fit", config.generator),
+        **_fit(config, counts, "fit refiner", config.refiner),
         "trainings": f"{num_trainings} of {training.steps} steps, {'controls and folds' if num_folds else 'controls'} "
         "included (finished ones are reused)",
         **_listed("note", [*counts.advice, *(_advice(config, counts) if config.rounds else ())]),
@@ -116,16 +118,15 @@ def _cross_fit(config: LoopConfig, counts: Counts, num_folds: int) -> dict[str, 
     }
 
 
-def _fit(config: LoopConfig, counts: Counts) -> dict[str, str]:
-    size = config.generator.fit_size()
+def _fit(config: LoopConfig, counts: Counts, key: str, learner: Learner) -> dict[str, str]:
+    size = learner.fit_size()
     if size is None or not config.rounds:
         return {}
     boxes = "the real boxes" if counts.boxes is None else f"{counts.boxes} real boxes"
     num_fits = sum(config.fit.is_due(number) for number in range(1, config.rounds + 1))
     when = "first" if num_fits == 1 else f"in {num_fits} of {config.rounds} rounds, each time from its current weights"
-    return {
-        "fit": f"the generator {when}, {size.steps} steps of {size.batch_size} on {boxes} (a finished fit is reused)"
-    }
+    what = "generator" if learner is config.generator else "refiner"
+    return {key: f"the {what} {when}, {size.steps} steps of {size.batch_size} on {boxes} (a finished fit is reused)"}
 
 
 def _needs(config: LoopConfig) -> dict[str, str]:
@@ -149,7 +150,7 @@ def _component_needs(config: LoopConfig) -> list[Need]:
     parts: list[Config] = [config.detector] if config.training.start == "weights" else []
     if config.rounds:
         parts += [config.mining.detector] if parts and config.mining.detector else []
-        parts += [config.generator, *config.filters]
+        parts += [config.generator, *config.filters, config.refiner]
     return [need for part in parts for need in part.needs()]
 
 

@@ -18,7 +18,10 @@ from actors.filters import FilterConfig
 from actors.filters.rejected import RejectedBoxes
 from actors.generators import GeneratorConfig
 from actors.generators.inpaint.component import InpaintConfig
+from actors.refiners import RefinerConfig
+from actors.refiners.identity import IdentityConfig
 from loop.data.config import DataConfig
+from loop.tracking.config import TrackingConfig
 
 SCHEMA = 1
 """Version of everything that a run writes. Raise it when a format or the default of a key changes: fingerprints leave
@@ -69,7 +72,7 @@ class MiningConfig(Config):
 
 
 class FitConfig(Config):
-    """Rounds in which a generator that learns is fitted. The generator's own section has the settings of the fit."""
+    """Rounds in which a generator or a refiner that learns is fitted. Its own section has the settings of the fit."""
 
     every: int = Field(0, ge=0)
     """Number of rounds from one fit to the next; 0 fits in round 1 only. A later fit starts from the current weights,
@@ -202,23 +205,14 @@ class HostingConfig(Config):
     """Actors that run the detector, on candidates and on real images."""
     judge: RoleConfig = RoleConfig()
     """Actors that run the filters."""
+    refine: RoleConfig = RoleConfig()
+    """Actors that move boxes, if there is a refiner."""
     keep: RoleConfig = RoleConfig(num_cpus=0.25)
     """Actors that write samples."""
     fit: TrainRoleConfig = TrainRoleConfig(num_workers=2)
-    """Workers that fit the generator."""
+    """Workers that fit the generator and the refiner."""
     train: TrainRoleConfig = TrainRoleConfig()
     """Workers that train the detector."""
-
-
-class TrackingConfig(Config):
-    """Logging to MLflow."""
-
-    uri: str | None = None
-    """URI of the tracking server; default: a sqlite file in the storage root."""
-    experiment: str | None = None
-    """Name of the experiment; default: the run's name."""
-    tags: dict[str, str] = Field(default_factory=dict)
-    """Tags of the loop's MLflow run."""
 
 
 class LoopConfig(Config):
@@ -246,6 +240,8 @@ class LoopConfig(Config):
     """Treatment of a drawn box that a filter rejects. ignore: remove its label and leave its pixels; use it with
     training.background_ignore. restore: put the real pixels back, and the label of a box that was redrawn in place;
     background_ignore is then not needed. drop_image: drop the whole image."""
+    refiner: RefinerConfig = IdentityConfig()
+    """Moves the drawn boxes that the filters keep to their objects."""
     mixing: MixingConfig = MixingConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -274,6 +270,11 @@ class LoopConfig(Config):
                 "use ignore or drop_image"
             )
         return self
+
+    @property
+    def refines(self) -> bool:
+        """Whether a round has the stage ``refine``."""
+        return not isinstance(self.refiner, IdentityConfig)
 
     def science(self, *, defaults: bool = True) -> dict[str, Any]:
         """All keys that affect the results, as plain JSON values; without ``defaults``, keys at a default are left out.

@@ -19,7 +19,7 @@ from loop.data.importing import Dataset, import_data
 from loop.data.world import write_world
 from loop.hosting.engine import engine, in_an_actor
 from loop.hosting.launch import nodes
-from loop.hosting.placement import without_gpu
+from loop.hosting.placement import stream_roles, without_gpu
 from loop.keep import Fate
 from loop.progress import Reporter
 from loop.reduce_images import reduce_images
@@ -62,7 +62,7 @@ def _drive(config: LoopConfig, reporter: Reporter) -> UPath:
         )
         for note in notes:
             reporter.warn(note)
-    with engine(config.hosting):
+    with engine(config.hosting, stream_roles(config)):
         data = reduce_images(data, config, reporter)
         if config.hosting.engine == "ray" and (slow := without_gpu(config, nodes())):
             reporter.warn(slow)
@@ -97,7 +97,7 @@ def _rounds(loop: Loop, tracker: Tracker) -> None:
     report_control(loop, controls[0])
     detectors = tuple(arm.checkpoint for arm in controls)
     loop.folder.record_detectors(0, (), detectors)
-    state = State(round=0, detectors=detectors, generator=None, pool=())
+    state = State(round=0, detectors=detectors, generator=None, refiner=None, pool=())
     for _ in range(loop.config.rounds):
         result = run_round(loop, state)
         report_round(loop, result, tracker)

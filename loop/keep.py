@@ -70,6 +70,7 @@ class Keep:
             lineage=judged.lineage,
             canvas=judged.canvas,
             examples=judged.examples,
+            refined=judged.refined,
         )
         if sample.as_drawn != sample.uri:
             write_bytes(self.folder / sample.as_drawn, images.encode_png(judged.as_drawn))

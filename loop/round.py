@@ -1,4 +1,4 @@
-"""One round: mine, fit, generate, inspect, judge, keep, train, evaluate.
+"""One round: mine, fit, generate, inspect, judge, refine, keep, train, evaluate.
 
 Each step writes a record into the round's folder. A step whose record exists is skipped.
 """
@@ -17,7 +17,7 @@ from actors.seeds import derive_seed
 from actors.storage import exclusive, write_bytes, write_record
 from loop import mining, stages
 from loop.adapters import Sources
-from loop.arms import Arm, seed_place
+from loop.arms import Arm, seed_place, unmined
 from loop.cache import shared_place
 from loop.config import MixingConfig
 from loop.context import Loop, RoundResult
@@ -34,11 +34,13 @@ def run_round(loop: Loop, state: State) -> RoundResult:
     place = loop.folder.round(number)
     mined = once(place / "mine.json", Mined, lambda: mine(loop, state))  # within the budget
     generator = fit(loop, state, mined)  # if it learns and a fit is due
-    sources = round_sources(loop, state, generator)
+    refiner = fit_refiner(loop, state)  # likewise
+    sources = round_sources(loop, state, generator, refiner)
     candidates = stages.generate(missing_candidates(loop, state, mined), config, sources)  # lazy: nothing runs yet
     inspected = stages.inspect(candidates, config, sources)
     judged = stages.judge(inspected, config, sources)
-    kept = stages.keep(judged, config, str(place))
+    refined = stages.refine(judged, config, sources)  # nothing with the identity
+    kept = stages.keep(refined, config, str(place))
     pooled = once(place / "pool.json", Pooled, lambda: run_stream(loop, state, kept))  # runs the stream
     pool = (*state.pool, *loop.folder.samples(number, Fate.KEPT))
     lack = too_small(pool, config.mixing)
@@ -48,7 +50,8 @@ def run_round(loop: Loop, state: State) -> RoundResult:
         else loop.trainings.arms(place, number, mixing=config.mixing, pool=pool, starts=state.detectors)
     )
     controls = loop.trainings.controls(number)
-    after = state.next(detectors=tuple(arm.checkpoint for arm in arms), generator=generator, pool=pool)
+    detectors = tuple(arm.checkpoint for arm in arms)
+    after = state.next(detectors=detectors, generator=generator, refiner=refiner, pool=pool)
     loop.folder.record_detectors(number, after.detectors, [arm.checkpoint for arm in controls])
     return RoundResult(state=after, mined=mined, pooled=pooled, arms=arms, controls=controls, not_trained=lack)
 
@@ -126,7 +129,22 @@ def fit(loop: Loop, state: State, mined: Mined) -> Fitted | None:
     )
 
 
-def round_sources(loop: Loop, state: State, generator: Fitted | None) -> Sources:
+def fit_refiner(loop: Loop, state: State) -> Fitted | None:
+    """The refiner, fitted on the real training images if a fit is due; None if it does not learn."""
+    config = loop.config
+    if not (config.refiner.learns and config.fit.is_due(state.round + 1)):
+        return state.refiner
+    return loop.trainings.fit(
+        config.refiner,
+        unmined(loop.data.splits["train"]),
+        number=state.round + 1,
+        detector=state.detector,
+        start=state.refiner,
+        what="refiner",
+    )
+
+
+def round_sources(loop: Loop, state: State, generator: Fitted | None, refiner: Fitted | None) -> Sources:
     """The files that the actors of this round open."""
     checkpoint = generator.checkpoint if generator else None
     files = (loop.folder.train_records, state.detector, checkpoint)
@@ -137,6 +155,7 @@ def round_sources(loop: Loop, state: State, generator: Fitted | None) -> Sources
         filter_states=str(loop.folder.filter_states),
         detector=state.detector,
         generator=checkpoint,
+        refiner=refiner.checkpoint if refiner else None,
         shared=str(shared) if shared else None,
     )
 

@@ -24,7 +24,7 @@ from actors.detectors.base import DetectorBase
 from actors.hosting import NOT_OPENED, TIMED_OUT, Host, OpenComponent
 from actors.records import Detections, LabeledImage, Lineage
 from actors.rows import Row, lineage_row, read_detections
-from loop.adapters import Embed, Generate, Inspect, Judge, Sources, open_detector_embed
+from loop.adapters import Embed, Generate, Inspect, Judge, Refine, Sources, open_detector_embed
 from loop.cache import Remembered
 from loop.config import HostingConfig, LoopConfig, RoleConfig
 from loop.hosting.launch import node_names
@@ -98,11 +98,19 @@ def judge(inspected: Stream, config: LoopConfig, sources: Sources) -> Stream:
     return inspected.then(Stage(name="judge", open_component=opener, role=config.hosting.judge, forgets=ends))
 
 
+def refine(judged: Stream, config: LoopConfig, sources: Sources) -> Stream:
+    """The candidates with their drawn boxes moved to the objects, or ignored; the same stream without a refiner."""
+    if not config.refines:
+        return judged
+    opener = partial(Refine, config.refiner, config.detector, sources)
+    return judged.then(Stage(name="refine", open_component=opener, role=config.hosting.refine))
+
+
 def keep(judged: Stream, config: LoopConfig, folder: str) -> Stream:
     """The judged candidates, written as samples into the round's ``folder``. Rows keep ids and reasons only."""
     annotation = [f"{of}_{part}" for of in ("annotation", "proposed") for part in ("boxes", "labels", "ignore")]
     seen = ("seen_boxes", "seen_labels", "seen_scores")
-    ends = ("pixels", "as_drawn", "drawn", "restored", "verdicts", "canvas", "examples", *annotation, *seen)
+    ends = ("pixels", "as_drawn", "drawn", "restored", "verdicts", "canvas", "examples", "refined", *annotation, *seen)
     return judged.then(Stage(name="keep", open_component=partial(Keep, folder), role=config.hosting.keep, forgets=ends))
 
 

@@ -17,7 +17,7 @@ from actors.filters.chain import build_filters
 from actors.filters.chain import judge as judge_batch
 from actors.filters.rejected import RejectedBoxes
 from actors.plain import from_plain, to_plain
-from actors.records import Candidate, Detections, Inspected, Instance, LabeledImage, Lineage, Sample
+from actors.records import Candidate, Detections, Inspected, Instance, Judged, LabeledImage, Lineage, Sample
 from actors.rows import Row
 from actors.seeds import derive_seed
 from actors.storage import exclusive, read_detections, read_record, write_detections
@@ -195,17 +195,18 @@ class Rejudge:
         samples = [from_plain(Sample, json.loads(row["sample"])) for row in batch]
         judged = judge_batch(self.filters, [_inspected(sample) for sample in samples], self.rejected_boxes)
         return [
-            {
-                "sample": json.dumps(
-                    to_plain(replace(sample, verdicts=one.verdicts, dropped=one.dropped, annotation=one.annotation))
-                )
-            }
+            {"sample": json.dumps(to_plain(_rejudged(sample, one)))}
             for sample, one in zip(samples, judged, strict=True)
         ]
 
     def blank(self) -> Row:
         """No columns."""
         return {}
+
+
+def _rejudged(sample: Sample, judged: Judged) -> Sample:
+    """The sample with its new verdicts. Its boxes are as they were drawn, since no refiner has seen it."""
+    return replace(sample, verdicts=judged.verdicts, dropped=judged.dropped, annotation=judged.annotation, refined=())
 
 
 def _inspected(sample: Sample) -> Inspected:
@@ -220,7 +221,7 @@ def _inspected(sample: Sample) -> Inspected:
             canvas=sample.canvas,
             lineage=sample.lineage,
             examples=sample.examples,
-            refused="" if sample.verdicts else sample.dropped,
+            refused="" if sample.verdicts or sample.refined else sample.dropped,
         ),
         seen=sample.seen,
     )

@@ -68,6 +68,7 @@ class State:
     round: int  # rounds finished
     detectors: tuple[Checkpoint, ...]  # the last trainings, one for each training seed
     generator: Fitted | None  # the fitted generator; None before the first round, or if it does not learn
+    refiner: Fitted | None  # likewise the refiner
     pool: tuple[Sample, ...]  # kept samples of all rounds so far, by round and id
 
     @property
@@ -75,9 +76,16 @@ class State:
         """The current detector: the training with the run's own seed."""
         return self.detectors[0]
 
-    def next(self, *, detectors: tuple[Checkpoint, ...], generator: Fitted | None, pool: tuple[Sample, ...]) -> "State":
+    def next(
+        self,
+        *,
+        detectors: tuple[Checkpoint, ...],
+        generator: Fitted | None,
+        refiner: Fitted | None,
+        pool: tuple[Sample, ...],
+    ) -> "State":
         """The state after one more round."""
-        return State(round=self.round + 1, detectors=detectors, generator=generator, pool=pool)
+        return State(round=self.round + 1, detectors=detectors, generator=generator, refiner=refiner, pool=pool)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,7 @@ def restore(judged: Judged, candidate: Candidate, canvas: LabeledImage, pixels: 
 
     A dropped image is returned unchanged. Raises ValueError if ``pixels`` have another size.
     """
-    rejected = _rejected(judged)
+    rejected = judged.rejected
     if judged.dropped or not rejected.any():
         return judged
     if pixels.shape != candidate.pixels.shape:
@@ -44,10 +44,3 @@ def restore(judged: Judged, candidate: Candidate, canvas: LabeledImage, pixels: 
         annotation=candidate.annotation.take(~rejected | own),
         restored=undone,
     )
-
-
-def _rejected(judged: Judged) -> NDArray[np.bool_]:
-    """Flags ``[n]`` of the candidate's boxes that a verdict rejects."""
-    rejected = np.zeros(len(judged.proposed), np.bool_)
-    rejected[[verdict.box for verdict in judged.verdicts if not verdict.keep and verdict.box != WHOLE_IMAGE]] = True
-    return rejected

@@ -32,8 +32,8 @@ class RefinerBase(Learner):
     min_confidence: Share = 0.0
     """A refined box of which the refiner is less sure than this becomes ignore."""
     min_agreement: float = Field(0.3, ge=0.0, le=1.0)
-    """A refined box becomes ignore unless a detection of its class, made before refinement, has at least this IoU with
-    it."""
+    """A refined box becomes ignore unless a detection of its class with a score of 0.1 or more, made before refinement,
+    has at least this IoU with it."""
 
     @abstractmethod
     def build(self, detector: LossSource, checkpoint: str | None = None) -> Refiner:

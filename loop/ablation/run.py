@@ -191,7 +191,7 @@ def _resources(hosting: HostingConfig) -> dict[str, float]:
     if hosting.engine == "ray":
         return {"cpu": DRIVER_CPUS}
     trainers = (hosting.fit, hosting.train)
-    gpus = max(role.num_gpus for role in (hosting.generate, hosting.inspect, hosting.judge, *trainers))
+    gpus = max(role.num_gpus for role in (hosting.generate, hosting.inspect, hosting.judge, hosting.refine, *trainers))
     return {"cpu": max(role.num_cpus for role in trainers)} | ({"gpu": gpus} if gpus else {})
 
 

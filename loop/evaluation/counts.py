@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from statistics import fmean
 from textwrap import shorten
 
 from actors.records import WHOLE_IMAGE, Sample
@@ -30,6 +31,21 @@ def count_dropped(samples: Iterable[Sample]) -> tuple[dict[str, int], dict[str, 
         images.update([sample.dropped] if sample.dropped else [])
         boxes.update(f"{v.filter}: {v.reason}" for v in sample.verdicts if v.box != WHOLE_IMAGE and not v.keep)
     return dict(sorted(images.items())), dict(sorted(boxes.items()))
+
+
+def count_refined(samples: Iterable[Sample]) -> dict[str, float] | None:
+    """What refinement did with drawn boxes; None if none was refined.
+
+    Numbers of boxes ``moved``, ``kept`` and ``ignored``; means over all of them: ``prompt_iou``, ``seen_before``,
+    ``seen_after`` (see ``Refined``), and ``iou_shift``, the rise of the IoU with what the detector saw.
+    """
+    found = [one for sample in samples for one in sample.refined]
+    if not found:
+        return None
+    fates = Counter(one.fate for one in found)
+    means = {name: fmean(getattr(one, name) for one in found) for name in ("prompt_iou", "seen_before", "seen_after")}
+    shift = {"iou_shift": means["seen_after"] - means["seen_before"]}
+    return {fate: float(fates[fate]) for fate in ("moved", "kept", "ignored")} | means | shift
 
 
 def warnings(samples: Sequence[Sample]) -> list[str]:

@@ -4,14 +4,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any, TypeVar
 
 from loop.config import HostingConfig, RoleConfig, TrainRoleConfig
 from loop.hosting.launch import nodes
-from loop.hosting.placement import gangs, unplaced
+from loop.hosting.placement import STREAM, gangs, unplaced
 from loop.hosting.records import ActorFailedError, in_one_line
 
 Result = TypeVar("Result")
@@ -26,8 +26,8 @@ user's other modules stay importable.
 
 
 @contextmanager
-def engine(hosting: HostingConfig) -> Iterator[None]:
-    """Ray, for as long as the run lasts, if ``hosting`` asks for it.
+def engine(hosting: HostingConfig, roles: Sequence[str] = STREAM) -> Iterator[None]:
+    """Ray, for as long as the run lasts, if ``hosting`` asks for it. ``roles`` share a stream.
 
     Raises ValueError, before anything runs, where a role of ``hosting`` cannot be placed.
     """
@@ -35,7 +35,7 @@ def engine(hosting: HostingConfig) -> Iterator[None]:
         yield
         return
     with started_ray(hosting.num_cpus or max(os.cpu_count() or 1, 4)):
-        _wait_for_places(hosting)
+        _wait_for_places(hosting, roles)
         yield
 
 
@@ -115,17 +115,17 @@ def _own_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, handler)
 
 
-def _wait_for_places(hosting: HostingConfig) -> None:
+def _wait_for_places(hosting: HostingConfig, roles: Sequence[str]) -> None:
     """Ask an autoscaler for what is missing, and wait for it; a cluster that cannot grow is told at once."""
     from ray.autoscaler.sdk import request_resources
 
     deadline = time.monotonic() + hosting.scale_up_timeout_s
     try:
-        while missing := unplaced(hosting, nodes()):
+        while missing := unplaced(hosting, nodes(), roles):
             if time.monotonic() >= deadline:
                 raise ValueError(missing)
             actors = max(
-                gangs(hosting).values(), key=lambda gang: (sum(a.gpus for a in gang), sum(a.cpus for a in gang))
+                gangs(hosting, roles).values(), key=lambda gang: (sum(a.gpus for a in gang), sum(a.cpus for a in gang))
             )
             request_resources(bundles=[{"CPU": actor.cpus, "GPU": actor.gpus} for actor in actors])
             time.sleep(min(5.0, hosting.scale_up_timeout_s))

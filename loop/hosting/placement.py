@@ -35,14 +35,19 @@ class Node:
 
 
 STREAM = ("generate", "inspect", "judge", "keep")
-"""The roles whose actors run in one stream."""
+"""The roles whose actors run in one stream of a run without a refiner."""
 
 
-def gangs(hosting: HostingConfig) -> dict[str, tuple[Actor, ...]]:
-    """The groups of actors that are alive at the same time, by name, largest actors first."""
+def stream_roles(config: LoopConfig) -> tuple[str, ...]:
+    """The roles whose actors run in one stream."""
+    return (*STREAM[:-1], "refine", *STREAM[-1:]) if config.refines else STREAM
+
+
+def gangs(hosting: HostingConfig, roles: Sequence[str] = STREAM) -> dict[str, tuple[Actor, ...]]:
+    """The groups of actors that are alive at the same time, by name, largest actors first. ``roles`` share a stream."""
     stream = [
         Actor(role=name, cpus=role.num_cpus, gpus=role.num_gpus)
-        for name in STREAM
+        for name in roles
         for role in [getattr(hosting, name)]
         for _ in range(role.num_actors)
     ]
@@ -52,15 +57,15 @@ def gangs(hosting: HostingConfig) -> dict[str, tuple[Actor, ...]]:
         for role in [getattr(hosting, name)]
     }
     return {
-        " + ".join(STREAM): tuple(sorted(stream, key=lambda actor: (actor.gpus, actor.cpus), reverse=True)),
+        " + ".join(roles): tuple(sorted(stream, key=lambda actor: (actor.gpus, actor.cpus), reverse=True)),
         **workers,
     }
 
 
-def unplaced(hosting: HostingConfig, nodes: Sequence[Node]) -> str:
+def unplaced(hosting: HostingConfig, nodes: Sequence[Node], roles: Sequence[str] = STREAM) -> str:
     """An error message if an actor does not fit, with the remedy; empty if all fit."""
     total = f"the cluster has {sum(n.cpus for n in nodes):g} CPUs and {sum(n.gpus for n in nodes):g} GPUs"
-    for gang, actors in gangs(hosting).items():
+    for gang, actors in gangs(hosting, roles).items():
         free = [Node(cpus=node.cpus, gpus=node.gpus) for node in nodes]
         for actor in actors:
             if not any(node.take(actor) for node in free):
@@ -89,7 +94,8 @@ def without_gpu(config: LoopConfig, nodes: Sequence[Node]) -> str:
         "generate": config.generator.runs_network,
         "inspect": True,
         "judge": any(one.runs_network for one in config.filters),
-        "fit": config.generator.learns,
+        "refine": config.refines and config.refiner.runs_network,
+        "fit": config.generator.learns or config.refiner.learns,
         "train": True,
     }
     slow = [name for name, runs in runs_network.items() if runs and not getattr(config.hosting, name).num_gpus]

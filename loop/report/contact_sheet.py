@@ -11,13 +11,13 @@ from PIL import Image, ImageDraw
 
 from actors import boxes as geometry
 from actors.images import read
-from actors.records import WHOLE_IMAGE, LabeledImage, Sample, Verdict
+from actors.records import WHOLE_IMAGE, LabeledImage, Refined, Sample, Verdict
 from loop.report.marks import WHITE, Colour, Mark, font, marked
 
 INK, GREY, RULE = (38, 42, 48), (120, 126, 134), (226, 229, 233)
 KEPT, DROPPED = (34, 122, 68), (182, 44, 38)
 MINED, DRAWN, CONTEXT, SEEN = (222, 128, 0), (24, 104, 214), (245, 245, 245), (0, 134, 122)
-RESTORED = (126, 74, 176)
+RESTORED, MOVED = (126, 74, 176), (176, 42, 126)
 
 CELL, GAP, MARGIN, TEXT_WIDTH, HEADER = 320, 14, 26, 330, 108  # px
 LINE = 19  # px
@@ -74,7 +74,7 @@ def contact_sheet(
     rows = [_row(sample, real[sample.lineage.image_id], classes) for sample in chosen]
     width = 2 * MARGIN + 3 * (CELL + GAP) + TEXT_WIDTH
     sheet = Image.new("RGB", (width, HEADER + sum(row.height + 2 * GAP for row in rows) + MARGIN - GAP), WHITE)
-    _header(sheet, title, _counts(samples, len(chosen)), restored=any(sample.restored.any() for sample in chosen))
+    _header(sheet, title, _counts(samples, len(chosen)), _fates(chosen))
     top = HEADER
     for row in rows:
         ImageDraw.Draw(sheet).line((MARGIN, top, width - MARGIN, top), fill=RULE)
@@ -93,14 +93,21 @@ def _counts(samples: Sequence[Sample], num_shown: int) -> str:
     return f"{shown}    dropped: {listed}" if reasons else shown
 
 
-def _header(sheet: Image.Image, title: str, subtitle: str, *, restored: bool) -> None:
+def _fates(samples: Sequence[Sample]) -> tuple[tuple[Colour, str], ...]:
+    """The legend of the candidates' boxes, which has room for three."""
+    restored = any(sample.restored.any() for sample in samples)
+    moved = any(one.fate == "moved" for sample in samples for one in sample.refined)
+    rare = (((RESTORED, "restored"),) if restored else ()) + (((MOVED, "moved"),) if moved else ())
+    return ((DRAWN, "drawn"), (DROPPED, "dropped"), *rare)[-3:]
+
+
+def _header(sheet: Image.Image, title: str, subtitle: str, fates: tuple[tuple[Colour, str], ...]) -> None:
     drawing = ImageDraw.Draw(sheet)
     drawing.text((MARGIN, 20), title, INK, font(21, bold=True))
     drawing.text((MARGIN, 51), _cut(subtitle, sheet.width - 2 * MARGIN, 14), GREY, font(14))
-    fates = ((DRAWN, "drawn"), (DROPPED, "dropped"), (RESTORED, "restored"))
     headings = (
         ("Source", ((MINED, "mined"),)),
-        ("Candidate", fates if restored else fates[:2]),
+        ("Candidate", fates),
         ("Detections", ((SEEN, "detection"),)),
         ("Verdict", ()),
     )
@@ -154,12 +161,16 @@ def _names(sample: Sample, classes: Sequence[str]) -> list[str]:
 
 def _candidate_marks(sample: Sample, classes: Sequence[str]) -> list[Mark]:
     against = {verdict.box for verdict in sample.verdicts if not verdict.keep}
-    return [
+    left = {one.box: MOVED if one.fate == "moved" else DROPPED for one in sample.refined if one.fate != "kept"}
+    names = _names(sample, classes)
+    proposed = [
         Mark(box=box, colour=_fate(sample, index, rejected=index in against), label=name)
-        if sample.drawn[index]
-        else Mark(box=box, colour=CONTEXT, bold=False)
-        for index, (box, name) in enumerate(zip(sample.proposed.boxes, _names(sample, classes), strict=True))
+        if sample.drawn[index] and index not in left
+        else Mark(box=box, colour=left.get(index, CONTEXT), bold=False)
+        for index, (box, name) in enumerate(zip(sample.proposed.boxes, names, strict=True))
     ]
+    moved = [one for one in sample.refined if one.fate == "moved"]
+    return proposed + [Mark(box=np.array(one.corners, np.float32), colour=MOVED, label=names[one.box]) for one in moved]
 
 
 def _fate(sample: Sample, index: int, *, rejected: bool) -> Colour:
@@ -206,6 +217,7 @@ def _verdict_lines(sample: Sample, classes: Sequence[str]) -> Iterator[_Line]:
         yield _Line(text=_plain(sample.dropped), colour=DROPPED, bold=True)
     for name, verdicts in by_filter.items():
         yield from _filter_lines(name, verdicts, _names(sample, classes), sample.restored)
+    yield from _refined_lines(sample.refined, _names(sample, classes))
     lineage = sample.lineage
     yield _Line(text="")
     yield _Line(text=f"round {lineage.round}, {lineage.generator}, {sample.id}", colour=GREY)
@@ -230,6 +242,14 @@ def _filter_lines(
         yield _Line(text=text, colour=colour, indent=18)
     if len(of_boxes) > MAX_BOX_LINES:
         yield _Line(text=f"and {len(of_boxes) - MAX_BOX_LINES} more boxes", colour=GREY, indent=18)
+
+
+def _refined_lines(refined: Sequence[Refined], names: Sequence[str]) -> Iterator[_Line]:
+    for number, one in enumerate(refined[:MAX_BOX_LINES]):
+        if not number:
+            yield _Line(text=f"refiner: IoU of {len(refined)} boxes with the detections")
+        text = f"{names[one.box]}  {one.seen_before:.2f} before, {one.seen_after:.2f} after, {one.fate}"
+        yield _Line(text=text, colour=DROPPED if one.fate == "ignored" else INK, indent=18)
 
 
 def _measured(verdict: Verdict) -> str:

@@ -46,7 +46,7 @@ def marked(pixels: Pixels, marks: Sequence[Mark], side: int, focus: Mark | None 
     height, width = pixels.shape[:2]
     scale = side / max(height, width)
     size = (round(width * scale), round(height * scale))
-    picture = _outlined(pixels, marks, np.array([0, 0, width, height], np.float32), size)
+    picture = outlined(pixels, marks, np.array([0, 0, width, height], np.float32), size)
     on_sheet = [replace(mark, box=mark.box * scale) for mark in marks]
     taken: list[Place] = []
     if focus is not None and (focus.box[2:] - focus.box[:2]).max() * scale < SMALL_PX:
@@ -59,7 +59,7 @@ def marked(pixels: Pixels, marks: Sequence[Mark], side: int, focus: Mark | None 
     return picture
 
 
-def _outlined(pixels: Pixels, marks: Sequence[Mark], window: NDArray[np.float32], size: tuple[int, int]) -> Image.Image:
+def outlined(pixels: Pixels, marks: Sequence[Mark], window: NDArray[np.float32], size: tuple[int, int]) -> Image.Image:
     """The ``window`` ``[4]`` xyxy px of a picture, resized to ``size``, with boxes but no labels; bold ones on top."""
     picture = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS, box=tuple(window.tolist()))
     drawing = ImageDraw.Draw(picture)
@@ -112,7 +112,7 @@ def _magnify(
     reach = min(max(box_side * INSET_CONTEXT, MIN_REACH_PX), width, height)
     start = np.clip((focus.box[:2] + focus.box[2:] - reach) / 2, 0, np.array([width, height]) - reach)
     window = np.concatenate([start, start + reach]).astype(np.float32)
-    inset = _outlined(pixels, marks, window, (side, side))
+    inset = outlined(pixels, marks, window, (side, side))
     place = _calm_corner(picture.size, side, on_sheet)
     picture.paste(inset, (round(place[0]), round(place[1])))
     drawing = ImageDraw.Draw(picture)

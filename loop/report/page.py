@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from loop.report.summary import RoundSummary, cells, conclusion
+from loop.report.summary import RoundSummary, agreement_told, cells, conclusion, fates_told
 
 HEADINGS = ("round", "AP", "control AP", "gain [95 %]", "mined", "kept/candidates", "seconds", "of it engine")
 
@@ -68,4 +68,7 @@ def _reasons(rounds: Sequence[RoundSummary]) -> list[tuple[str, ...]]:
     ]
     if any(one.restored_boxes for one in rounds):
         rows.append(("boxes restored, of these", *(str(one.restored_boxes) for one in rounds)))
+    if any(one.refined for one in rounds):
+        rows += [("boxes refined", *(fates_told(one.refined) for one in rounds))]
+        rows += [("their mean IoU with the detections", *(agreement_told(one.refined) for one in rounds))]
     return rows

@@ -14,7 +14,7 @@ from loop.evaluation.measure import Measured, measure
 from loop.hosting.platform import unlike
 from loop.report.manifest import manifest
 from loop.report.pictures import draw, fit_sheets
-from loop.report.summary import RoundSummary, points, round_metrics, summarise
+from loop.report.summary import RoundSummary, agreement_told, fates_told, points, round_metrics, summarise
 from loop.state import once
 from loop.tracking.tracker import Tracker
 
@@ -33,6 +33,9 @@ def report_round(loop: Loop, result: RoundResult, tracker: Tracker) -> None:
     _write(place, measured, row, pictures)
     _warn_of_platforms(loop, result)
     score = f", YOLO score {points(measured.drawn['yolo_score'])}" if "yolo_score" in measured.drawn else ""
+    if row.refined:
+        agreement = f"mean IoU with the detections {agreement_told(row.refined)}"
+        loop.reporter.say(f"round {number}: boxes {fates_told(row.refined)} by the refiner; {agreement}")
     if result.not_trained:
         loop.reporter.say(f"round {number}: not trained, control {points(row.control_ap)} (points)\n")
         return

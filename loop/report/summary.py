@@ -4,7 +4,7 @@ AP and gains are fractions in [0, 1] wherever they are stored, and points (x100)
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import StringIO
 from textwrap import wrap
 from typing import Any
@@ -13,7 +13,7 @@ from actors.plain import to_plain
 from actors.records import Sample
 from loop.arms import Arm
 from loop.context import RoundResult
-from loop.evaluation.counts import count_drawn, count_dropped
+from loop.evaluation.counts import count_drawn, count_dropped, count_refined
 from loop.evaluation.measure import Measured
 
 NO_ROUNDS = "no rounds: the control alone"
@@ -50,6 +50,7 @@ class RoundSummary:
     asked: int  # mined instances requested, over all candidates
     drawn: int  # requested instances that were drawn, see ``count_drawn``
     not_trained: str = ""  # why no detector was trained, so that ``ap`` is the control's; empty if one was
+    refined: dict[str, float] | None = field(default=None, metadata={"omit_default": True})  # see ``count_refined``
 
     @property
     def verdict(self) -> int:
@@ -75,6 +76,7 @@ class RoundSummary:
             **{f"dropped/{reason.replace(': ', '/')}": count for reason, count in self.dropped.items()},
             **{f"dropped_boxes/{reason.replace(': ', '/')}": count for reason, count in self.dropped_boxes.items()},
             "restored_boxes": self.restored_boxes,
+            **{f"refined/{key}": value for key, value in (self.refined or {}).items()},
             **{f"seconds/{stage}": seconds for stage, seconds in self.seconds.items()},
             "seconds/engine": self.engine_s,
             "seconds/wall": self.wall_s,
@@ -112,6 +114,7 @@ def summarise(result: RoundResult, measured: Measured, samples: Sequence[Sample]
         asked=requested,
         drawn=drawn,
         not_trained=result.not_trained,
+        refined=count_refined(samples),
     )
 
 
@@ -169,6 +172,16 @@ def interval(one: RoundSummary) -> str:
 def duration(seconds: float) -> str:
     """Seconds with a thousands separator."""
     return f"{seconds:,.0f}"
+
+
+def fates_told(refined: Mapping[str, float] | None) -> str:
+    """The numbers of ``RoundSummary.refined`` in words."""
+    return ", ".join(f"{refined[fate]:.0f} {fate}" for fate in ("moved", "kept", "ignored")) if refined else "none"
+
+
+def agreement_told(refined: Mapping[str, float] | None) -> str:
+    """The mean IoU of ``RoundSummary.refined`` in words."""
+    return f"{refined['seen_before']:.2f} before, {refined['seen_after']:.2f} after" if refined else ""
 
 
 def conclusion(rounds: Sequence[RoundSummary]) -> str:

@@ -1,14 +1,14 @@
 """Records as rows of plain columns and back, also joined into batches as the actors get them."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
 from actors import rows
 from actors.hosting import join_rows, split_rows
-from actors.records import WHOLE_IMAGE, Annotation, Candidate, Detections, Judged, Lineage, Verdict
+from actors.records import WHOLE_IMAGE, Annotation, Candidate, Detections, Judged, Lineage, Refined, Verdict
 
 LINEAGE = Lineage(round=2, image_id="a.png", box_indices=(1, 3), generator="layout", seed=2**63 - 1, strategy="hard")
 
@@ -66,6 +66,16 @@ def judged(num_boxes, height=3):
         canvas=one.canvas,
         examples=one.examples,
     )
+
+
+def refined(num_boxes, height=3):
+    """The same with its first box moved by a refiner."""
+    one = judged(num_boxes, height)
+    if not num_boxes:
+        return one
+    ious = {"prompt_iou": 1 / 3, "seen_before": 0.25, "seen_after": 0.75}
+    moved = Refined(box=0, corners=(0.0, 1 / 3, 2.0, 3.0), **ious, confidence=0.5, fate="moved")
+    return replace(one, refined=(moved,))
 
 
 def judged_row(num_boxes, height=3):
@@ -127,6 +137,18 @@ def test_judged_rows_survive_a_batch_and_arrow(counts):
     for back in (batch, BlockAccessor.for_block(block).to_batch_format("numpy")):
         for count, one in zip(counts, split_rows(back), strict=True):
             assert_equal(rows.read_judged(one), judged(count, height=3 + count))
+
+
+@pytest.mark.parametrize("counts", [(0, 0), (2, 2), (0, 3, 1), (4, 0)])
+def test_refined_rows_survive_a_batch_and_arrow(counts):
+    from ray.data.block import BlockAccessor
+
+    columns = [rows.refined_columns(refined(count, 3 + count)) for count in counts]
+    batch = join_rows([judged_row(n, 3 + n) | more for n, more in zip(counts, columns, strict=True)])
+    block = BlockAccessor.batch_to_block(batch)
+    for back in (batch, BlockAccessor.for_block(block).to_batch_format("numpy")):
+        for count, one in zip(counts, split_rows(back), strict=True):
+            assert_equal(rows.read_judged(one), refined(count, height=3 + count))
 
 
 def test_a_row_that_could_not_be_judged_is_dropped_for_its_error():

@@ -4,11 +4,21 @@ from pathlib import Path
 
 import pytest
 
+from actors.refiners.base import RefinerBase
+from actors.refiners.identity import IdentityConfig
 from loop.config import HostingConfig, LoopConfig
 from loop.config_files import load
-from loop.hosting.placement import STREAM, Node, gangs, num_gangs, unplaced, without_gpu
+from loop.hosting.placement import STREAM, Node, gangs, num_gangs, stream_roles, unplaced, without_gpu
 
 CONFIGS = Path(__file__).parents[3] / "configs"
+
+
+class NoMove(RefinerBase):
+    """A refiner of its own kind."""
+
+    kind: str = "no_move"
+
+    build = IdentityConfig.build
 
 
 def hosting(**roles):
@@ -89,6 +99,16 @@ def test_the_gangs_hold_every_actor_largest_first():
     assert [actor.role for actor in together["train"]] == ["train"] * 3
 
 
+def test_a_refiner_has_actors_of_its_own():
+    config = LoopConfig(name="x", data={"format": "world"})
+    assert stream_roles(config) == STREAM
+    refining = config.model_copy(update={"refiner": NoMove()})
+    assert stream_roles(refining) == ("generate", "inspect", "judge", "refine", "keep")
+    asked = hosting(refine=(1, 1, 0))
+    assert unplaced(asked, nodes((0.5, 0))) == ""
+    assert unplaced(asked, nodes((0.5, 0)), stream_roles(refining)).startswith("hosting.refine: an actor of 1 CPUs")
+
+
 def test_the_default_hosting_fits_the_smallest_laptop():
     """driver.engine gives a local Ray four logical CPUs at least."""
     assert unplaced(HostingConfig(), nodes((4, 0))) == ""
@@ -96,8 +116,10 @@ def test_the_default_hosting_fits_the_smallest_laptop():
 
 def test_the_hosting_for_one_gpu_fits_a_machine_of_one_gpu_and_runs_every_network_on_it():
     config = load([CONFIGS / "gen2det.yaml", CONFIGS / "hosting/gpu.yaml"], ["data.root=somewhere"])
-    assert unplaced(config.hosting, nodes((5, 1))) == ""
-    assert sum(actor.gpus for actor in gangs(config.hosting)["generate + inspect + judge + keep"]) == pytest.approx(1.0)
+    roles = "generate + inspect + judge + refine + keep"
+    assert unplaced(config.hosting, nodes((5, 1)), roles.split(" + ")) == ""
+    together = gangs(config.hosting, roles.split(" + "))[roles]
+    assert sum(actor.gpus for actor in together) == pytest.approx(1.0)
     fitted = load([CONFIGS / "quickstart.yaml", CONFIGS / "hosting/gpu.yaml"])
     assert [without_gpu(one, nodes((5, 1))) for one in (config, fitted)] == ["", ""]
 

@@ -38,6 +38,9 @@ class DataConfig(Config):
     test: str | None = None
     """Name of the test split, if it is not a usual one. It is never trained on, and synthetic copies of its images are
     rejected."""
+    labels: str | None = None
+    """COCO file with other labels of training images, such as the corrected.json of ``detloop labels``. It names images
+    by their paths below root. Training images that it does not name keep their own labels."""
     val_frac: float = Field(0.2, gt=0.0, lt=1.0)
     """Fraction of the training images to hold out if the data set has no validation split."""
     subset: int | None = Field(None, ge=1)

@@ -24,6 +24,7 @@ from loop.data.ledger import Ledger
 from loop.data.locating import Located, locate
 from loop.data.notation import check_boxes
 from loop.data.provenance import Provenance
+from loop.data.relabelling import relabelled
 from loop.data.segmentation import masks_of
 
 IMAGE_FOLDERS = ("images", "JPEGImages")
@@ -58,6 +59,7 @@ def read_folder(config: DataConfig, root: UPath) -> Folder:
     _remark_on_strangers(root, raw, located, ledger)
     for split, images in located.items():
         check_boxes(split, images, raw.classes, READERS[kind].NOTATION, config)
+    located = relabelled(located, config, ledger)
     strip = _shared_folder(located)
     index = {name: position for position, name in enumerate(raw.classes)}
     splits = {

@@ -39,7 +39,7 @@ from loop.data.formats.base import (
     read_json,
     safe_name,
 )
-from loop.data.formats.coco_fields import box_fields, image_fields
+from loop.data.formats.coco_fields import coco_tree
 from loop.data.ledger import Ledger
 from loop.data.provenance import from_fields
 
@@ -70,6 +70,14 @@ def read(root: UPath, config: DataConfig, ledger: Ledger) -> RawDataset:
     return RawDataset(classes=classes, splits=splits)
 
 
+def read_boxes(file: UPath, config: DataConfig, ledger: Ledger) -> dict[str, tuple[RawBox, ...]]:
+    """The boxes in one annotation file, by the file names of its images. Raises ValueError as ``read`` does."""
+    tree = _load(file, {})
+    categories, images = _categories(tree, file, ledger), _by_id(tree["images"], file, ledger, str(file))
+    boxes = _boxes(tree["annotations"], images.keys(), categories, config, ledger, str(file))
+    return {_file_name(fields): tuple(boxes[image_id]) for image_id, fields in images.items()}
+
+
 def _by_split(root: UPath, found: Mapping[str, UPath], config: DataConfig) -> DataConfig:
     """The config with the names of splits where it has those of annotation files."""
     names = {name: key for key, file in found.items() for name in (file.name, below(root, file))}
@@ -81,15 +89,8 @@ def _by_split(root: UPath, found: Mapping[str, UPath], config: DataConfig) -> Da
 def write(splits: Mapping[str, Sequence[OutImage]], classes: Sequence[str], out: UPath) -> None:
     """Write ``annotations/<split>.json`` for ``images/<split>/``; category ids are 1, 2, ... in class order."""
     (out / "annotations").mkdir(parents=True, exist_ok=True)
-    categories = [{"id": index + 1, "name": name} for index, name in enumerate(classes)]
     for split, images in splits.items():
-        annotations = [fields for index, one in enumerate(images) for fields in box_fields(one, index + 1)]
-        tree = {
-            "info": {"description": "exported by detloop"},
-            "images": [image_fields(one, index + 1) for index, one in enumerate(images)],
-            "annotations": [{"id": index + 1, **fields} for index, fields in enumerate(annotations)],
-            "categories": categories,
-        }
+        tree = {"info": {"description": "exported by detloop"}, **coco_tree(images, classes)}
         (out / "annotations" / f"{split}.json").write_text(json.dumps(tree, indent=1), encoding="utf-8")
 
 

@@ -1,13 +1,23 @@
-"""The entries of images and annotations in a COCO file that is written."""
+"""The content of a COCO file that is written."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from loop.data.formats.base import OutImage
 from loop.data.provenance import to_fields
 
 
-def image_fields(one: OutImage, image_id: int) -> dict[str, Any]:
+def coco_tree(images: Sequence[OutImage], classes: Sequence[str]) -> dict[str, Any]:
+    """The lists of images, annotations and categories. Ids count from 1, those of categories in class order."""
+    annotations = [fields for index, one in enumerate(images) for fields in _box_fields(one, index + 1)]
+    return {
+        "images": [_image_fields(one, index + 1) for index, one in enumerate(images)],
+        "annotations": [{"id": index + 1, **fields} for index, fields in enumerate(annotations)],
+        "categories": [{"id": index + 1, "name": name} for index, name in enumerate(classes)],
+    }
+
+
+def _image_fields(one: OutImage, image_id: int) -> dict[str, Any]:
     """The entry of an image."""
     return {
         "id": image_id,
@@ -18,7 +28,7 @@ def image_fields(one: OutImage, image_id: int) -> dict[str, Any]:
     }
 
 
-def box_fields(one: OutImage, image_id: int) -> Iterator[dict[str, Any]]:
+def _box_fields(one: OutImage, image_id: int) -> Iterator[dict[str, Any]]:
     """The entries of its annotations, without their ids."""
     annotation, size = one.image.annotation, [one.image.height, one.image.width]
     masks = one.image.masks or ("",) * len(annotation)

@@ -1,17 +1,16 @@
 """The functions of ``import detloop``."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
-from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from upath import UPath
 
 from actors.checkpoint import Checkpoint
-from detloop.result import Place, Result, instance_table, run_folder, verdict_table
+from detloop.loading import Overrides, Source, load_config, run_named
+from detloop.result import Place, Result, instance_table, label_table, run_folder, verdict_table
 from detloop.use import evaluate, export_model, predict
 from loop.config import ConfigError, LoopConfig
-from loop.config_files import nest, overlay, read_tree, validate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,46 +24,13 @@ __all__ = [
     "export",
     "export_model",
     "judge",
+    "labels",
     "load_config",
     "mine",
     "predict",
     "run",
 ]
 __version__ = version("detloop")
-
-Layer = Place | Mapping[str, Any] | LoopConfig | Result
-"""Keys of a config: a YAML file, a mapping, a config, or a run (its folder or its result), whose config is used."""
-Source = Layer | Sequence[Layer]
-"""One layer, or several of which a later one overrides the earlier ones."""
-Overrides = Mapping[str, Any] | Sequence[str]
-"""Single keys: ``{"mining.budget": 20}``, or as on the command line, ``["mining.budget=20"]``."""
-
-
-def load_config(source: Source, overrides: Overrides = ()) -> LoopConfig:
-    """Load a config from files, mappings or a run, and override single keys.
-
-    Args:
-        source: One layer or several; see ``Source``. The folder of a run holds no hosting and no tracking: these
-            sections have their defaults.
-        overrides: Keys set last; see ``Overrides``.
-
-    Returns:
-        The validated config with all defaults.
-
-    Raises:
-        ConfigError: A file cannot be read, a key is unknown, or a value is out of range. The message names file, key,
-            value and choices, as on the command line.
-
-    Example:
-        >>> config = detloop.load_config(["detloop.yaml", "configs/hosting/gpu.yaml"], {"training.steps": 300})
-        >>> config.training.steps
-        300
-    """
-    layers = [source] if isinstance(source, str | PathLike | UPath | Mapping | LoopConfig | Result) else list(source)
-    tree: dict[str, Any] = {}
-    for layer in [*map(_tree, layers), *_override_trees(overrides)]:
-        tree = overlay(tree, layer)
-    return validate(LoopConfig, tree, " + ".join(map(_name, layers)))
 
 
 def run(source: Source, overrides: Overrides = ()) -> Result:
@@ -147,7 +113,7 @@ def mine(source: Source, overrides: Overrides = (), *, detector: Place | None = 
         >>> boxes.groupby("label").difficulty.value_counts()
     """
     config = load_config(source, overrides)
-    result = _run_named(source)
+    result = run_named(source)
 
     from loop.progress import Reporter
     from loop.standalone import mine as mine_alone
@@ -213,6 +179,51 @@ def judge(
     return verdict_table(judge_images(config, UPath(images), Reporter(), current))
 
 
+def labels(
+    source: Source,
+    overrides: Overrides = (),
+    *,
+    out: Place | None = None,
+    confidence: float = 0.8,
+    apply: Sequence[str] = ("box",),
+) -> "pd.DataFrame":
+    """Find labels of the training images that look wrong, and write corrected ones beside them.
+
+    Detectors are trained on folds of the images, and each looks at the images that it was not trained on. With a
+    ``refiner`` that learns, one is fitted for each fold too. Both are kept below the root, so a further call with
+    another confidence is fast.
+
+    Args:
+        source: A config or a run, as in ``load_config``.
+        overrides: Keys set last, as in ``load_config``.
+        out: Folder for labels.csv, corrected.json (for ``data.labels``) and the sheets; by default ``labels/NAME``
+            below the root. It must be new, empty, or of the same check.
+        confidence: Lowest score of the proposals that corrected.json takes over.
+        apply: Kinds of questions whose proposals it takes over: "box", "missing", "class", "doubled".
+
+    Returns:
+        A row for each question, the surest first: image, box (position in the image's annotation; missing for an object
+        without a label), question (its kind), class, new_class, score, applied, x0, y0, x1, y1 (px, of the label),
+        new_x0, new_y0, new_x1, new_y1 (of the proposal), uri.
+
+    Raises:
+        ConfigError: The config cannot be used.
+        ValueError: The data or the hosting cannot be used, ``out`` holds anything else, or an argument is out of range.
+
+    Example:
+        >>> asked = detloop.labels("detloop.yaml", confidence=0.9)
+        >>> asked.question.value_counts()
+        >>> detloop.run("detloop.yaml", {"name": "corrected", "data.labels": "runs/labels/detloop/corrected.json"})
+    """
+    config = load_config(source, overrides)
+
+    from loop.labels.run import Choice, check_labels
+    from loop.progress import Reporter
+
+    place = None if out is None else UPath(out)
+    return label_table(check_labels(config, Reporter(), place, Choice(confidence=confidence, kinds=apply)).rows)
+
+
 def export(source: Place | Result, out: Place, *, fmt: str = "coco") -> UPath:
     """Write the real and synthetic images of a run as one data set, with lineage and a data set card.
 
@@ -233,45 +244,3 @@ def export(source: Place | Result, out: Place, *, fmt: str = "coco") -> UPath:
     from loop.driver import export_run
 
     return export_run(run_folder(source), fmt, UPath(out))
-
-
-def _run_named(source: Source) -> Result | None:
-    """The run that a source names by its folder or result; None for a config."""
-    if isinstance(source, Result):
-        return source
-    return Result(source) if isinstance(source, str | PathLike | UPath) and UPath(source).is_dir() else None
-
-
-def _tree(layer: Layer) -> dict[str, Any]:
-    """The keys of one layer as plain values."""
-    if isinstance(layer, Mapping):
-        return {key: _plain(value) for key, value in layer.items()}
-    if isinstance(layer, LoopConfig):
-        return layer.model_dump(mode="json")
-    if run_named := _run_named(layer):
-        return run_named.config.model_dump(mode="json")
-    return read_tree([str(layer)])
-
-
-def _override_trees(overrides: Overrides) -> Iterator[dict[str, Any]]:
-    if isinstance(overrides, Mapping):
-        yield from (nest(key, _plain(value)) for key, value in overrides.items())
-        return
-    for text in [overrides] if isinstance(overrides, str) else overrides:
-        yield read_tree((), [text])
-
-
-def _plain(value: object) -> object:
-    """``value`` with paths as text, as in a config."""
-    if isinstance(value, Mapping):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return str(value) if isinstance(value, PathLike | UPath) else value
-
-
-def _name(layer: Layer) -> str:
-    """The layer's name in messages."""
-    if isinstance(layer, Mapping | LoopConfig):
-        return "the given config"
-    return str(layer.folder if isinstance(layer, Result) else layer)

@@ -143,6 +143,15 @@ def run_folder(source: Place | Result) -> UPath:
     return source.folder if isinstance(source, Result) else UPath(source)
 
 
+def label_table(rows: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
+    """The table that ``detloop.labels`` returns."""
+    import pandas as pd
+
+    from loop.labels.told import COLUMNS
+
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"box": "Int64", "applied": "boolean"})
+
+
 def instance_table(mining: "Mining") -> "pd.DataFrame":
     """The table that ``detloop.mine`` returns."""
     import pandas as pd

@@ -1,6 +1,7 @@
 """The command line. Commands import heavy libraries when they run, so that help and config errors are fast."""
 
 import os
+import shlex
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -185,6 +186,54 @@ def export(
     from loop.driver import export_run
 
     typer.echo(f"Data set written. Its card: {export_run(UPath(folder), layout, UPath(out))}")
+
+
+@app.command()
+def labels(
+    configs: Configs,
+    overrides: Overrides,
+    *,
+    out: Annotated[
+        str | None, typer.Option(help="Folder to write. Default: labels/NAME below the root.", show_default=False)
+    ] = None,
+    confidence: Annotated[
+        float, typer.Option(help="Lowest score of the proposals that corrected.json takes over.")
+    ] = 0.8,
+    apply: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KIND",
+            help="Kind of question whose proposals corrected.json takes over: box (default), missing, class, doubled. "
+            "Can be repeated.",
+            default_factory=lambda: ["box"],
+            show_default=False,
+        ),
+    ],
+) -> None:
+    """Find labels of the training images that look wrong, and write corrected ones beside them.
+
+    Detectors are trained on folds of the images, and each looks at the images that it was not trained on. The files of
+    the data set are not changed. Running the same command again continues an interrupted check.
+
+    Exit status: 0 when the labels are checked; 2 when the config, the data or the hosting cannot be used, or the folder
+    holds anything else; 130 or 143 when it was stopped by Ctrl-C or SIGTERM.
+    """
+    from loop.config_files import load
+
+    config = load(configs, overrides)
+
+    with resumable():
+        from upath import UPath
+
+        from loop.labels.run import Choice, check_labels
+        from loop.progress import Reporter
+
+        choice, place = Choice(confidence=confidence, kinds=apply), None if out is None else UPath(out)
+        checked = check_labels(config, Reporter(), place, choice)
+    typer.echo(f"\n{checked.text}")
+    keys = [*overrides, f"name={config.name}-corrected", f"data.labels={checked.out / 'corrected.json'}"]
+    command = ["detloop", "run", *map(str, configs), *(word for key in keys for word in ("--set", key))]
+    typer.echo(f"train on it: {shlex.join(command)}")
 
 
 @app.command()

@@ -1,0 +1,1 @@
+"""Questions about the labels of a data set, asked by detectors and refiners that were not trained on the image."""

@@ -1,0 +1,99 @@
+"""Labels of training images from another file, in every format of data set."""
+
+import json
+
+import numpy as np
+import pytest
+from upath import UPath
+
+from loop.data.config import DataConfig
+from loop.data.export import export
+from loop.data.importing import import_data
+from loop.labels.corrected import correct, write_coco
+from loop.labels.questions import Question
+
+KINDS = ("coco", "yolo", "voc")
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def known(request, easy_data, tmp_path_factory):
+    """The easy data in one format: its folder and what is read from it."""
+    root = UPath(tmp_path_factory.mktemp(request.param) / "data")
+    data = read(easy_data)
+    export(data.splits["train"], (), data.classes, root, request.param, {"val": data.splits["val"]})
+    return root, read(root)
+
+
+def read(root, labels=None, **keys):
+    return import_data(DataConfig(root=str(root), labels=labels and str(labels), **keys), UPath(root), 0)
+
+
+def written(folder, root, images, classes):
+    write_coco(file := folder / "corrected.json", images, classes, root, {})
+    return file
+
+
+def test_the_labels_of_the_file_take_the_place_of_the_data_sets_own(known, tmp_path):
+    root, data = known
+    first, second, third, *_ = data.splits["train"]
+    boxes = [(1.0, 2.0, 30.0, 40.0), (3.0, 4.0, 20.0, 30.0)]
+    accepted = [
+        Question(image=first.id, kind="box", score=1.0, index=1, new_box=boxes[0], new_label=0),
+        Question(image=second.id, kind="doubled", score=1.0, index=0),
+        Question(image=third.id, kind="missing", score=1.0, new_box=boxes[1], new_label=1),
+        Question(image=third.id, kind="class", score=1.0, index=0, new_label=1 - int(third.annotation.labels[0])),
+    ]
+    corrected = correct(data.splits["train"][:5], accepted)
+    again = read(root, written(UPath(tmp_path), root, corrected, data.classes))
+    ours = {image.id: image.annotation for image in again.splits["train"]}
+    for image in (*corrected, *data.splits["train"][5:]):
+        assert np.abs(ours[image.id].boxes - image.annotation.boxes).max() < 1e-3
+        assert ours[image.id].labels.tolist() == image.annotation.labels.tolist()
+    assert tuple(ours[first.id].boxes[1].tolist()) == boxes[0]
+    assert ours[second.id].boxes.tolist() == second.annotation.boxes[1:].tolist()
+    assert (len(ours[third.id]), ours[third.id].labels[2]) == (3, 1)
+    assert ours[third.id].labels[0] != third.annotation.labels[0]
+    assert [one.id for one in again.splits["val"]] == [one.id for one in data.splits["val"]]
+    assert any("5 of 8 training images have the labels of" in remark for remark in again.report.remarks)
+
+
+def test_labels_that_are_written_unchanged_give_the_same_data(known, tmp_path):
+    root, data = known
+    same = read(root, written(UPath(tmp_path), root, data.splits["train"], data.classes))
+    assert same.identity() == data.identity()
+
+
+def test_images_that_are_not_of_the_training_split_are_refused(known, tmp_path):
+    root, data = known
+    file = written(UPath(tmp_path), root, data.splits["val"], data.classes)
+    with pytest.raises(ValueError, match=r"data\.labels: .* names 8 images that are no training images of .*, such as"):
+        read(root, file)
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [(None, FileNotFoundError, r"data\.labels: there is no file"), ({"images": []}, ValueError, "it has no list")],
+)
+def test_a_file_that_is_no_coco_file_is_refused(easy_data, tmp_path, content, error, message):
+    file = tmp_path / "other.json"
+    if content is not None:
+        file.write_text(json.dumps(content))
+    with pytest.raises(error, match=message):
+        read(easy_data, file)
+
+
+def test_held_out_images_and_the_subset_are_the_same_with_other_labels(easy_data, tmp_path):
+    """So that runs with either are measured on the same images, with the same labels."""
+    keys = {"train": "train", "subset": 4}
+    data = read(easy_data, **keys)
+    again = read(easy_data, written(UPath(tmp_path), easy_data, data.splits["train"], data.classes), **keys)
+    assert again.identity() == data.identity()
+
+
+def test_a_moved_box_loses_its_mask_and_its_area(easy_data):
+    image = read(easy_data).splits["train"][0]
+    object.__setattr__(image, "masks", ("a", "b"))
+    object.__setattr__(image, "areas", (1.0, 2.0))
+    moved = Question(image=image.id, kind="box", score=1.0, index=0, new_box=(0.0, 0.0, 4.0, 5.0), new_label=0)
+    (one,) = correct([image], [moved, Question(image=image.id, kind="doubled", score=1.0, index=1)])
+    assert (one.masks, one.areas, len(one.annotation)) == ((), (20.0,), 1)

@@ -4,21 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from actors.refiners.base import RefinerBase
-from actors.refiners.identity import IdentityConfig
+from actors.refiners.ssddet.component import SSDDetConfig
 from loop.config import HostingConfig, LoopConfig
 from loop.config_files import load
 from loop.hosting.placement import STREAM, Node, gangs, num_gangs, stream_roles, unplaced, without_gpu
 
 CONFIGS = Path(__file__).parents[3] / "configs"
-
-
-class NoMove(RefinerBase):
-    """A refiner of its own kind."""
-
-    kind: str = "no_move"
-
-    build = IdentityConfig.build
 
 
 def hosting(**roles):
@@ -102,7 +93,7 @@ def test_the_gangs_hold_every_actor_largest_first():
 def test_a_refiner_has_actors_of_its_own():
     config = LoopConfig(name="x", data={"format": "world"})
     assert stream_roles(config) == STREAM
-    refining = config.model_copy(update={"refiner": NoMove()})
+    refining = config.model_copy(update={"refiner": SSDDetConfig()})
     assert stream_roles(refining) == ("generate", "inspect", "judge", "refine", "keep")
     asked = hosting(refine=(1, 1, 0))
     assert unplaced(asked, nodes((0.5, 0))) == ""

@@ -91,9 +91,7 @@ def job(images, tmp_path) -> Callable[..., TrainJob]:
 
 YOLOS = [UltralyticsConfig(model=model, image_size_px=SIZE_PX) for model in ("yolo11n.yaml", "yolo26n.yaml")]
 TORCHVISION = [
-    TorchvisionConfig(
-        model=model, backbone="timm:test_resnet", fpn_channels=64, roi_samples=16, image_size_px=SIZE_PX
-    )
+    TorchvisionConfig(model=model, backbone="timm:test_resnet", fpn_channels=64, roi_samples=16, image_size_px=SIZE_PX)
     for model in ("fasterrcnn", "retinanet", "fcos")
 ]
 ALL_SAMPLED = [  # of so few that none is left out, so that nothing is random

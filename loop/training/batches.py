@@ -37,7 +37,7 @@ class MixedImages(Dataset[Labels]):
         random.seed(draw.seed)
         np.random.seed(draw.seed % 2**32)  # noqa: NPY002 - the generator that augmentations use
         with torch.random.fork_rng(devices=[]):  # the losses draw from torch's numbers, too
-            torch.random.default_generator.manual_seed(draw.seed)
+            torch.default_generator.manual_seed(draw.seed)
             return {**self.kinds[draw.synthetic][draw.image], "synthetic": draw.synthetic, "seed": draw.seed}
 
 

@@ -76,7 +76,7 @@ class SSDDetFit:
 
     def state(self) -> dict[str, Any]:
         """Network, optimiser, and the detector's weights if they are trained."""
-        parts = {"network": self.network, "optimizer": self.optimizer, "schedule": self.schedule}
+        parts: dict[str, Any] = {"network": self.network, "optimizer": self.optimizer, "schedule": self.schedule}
         trained = {name: one.detach() for name, one in self.parameters.items()}
         return {name: part.state_dict() for name, part in parts.items()} | {"detector": trained}
 

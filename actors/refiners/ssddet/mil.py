@@ -42,7 +42,7 @@ class Stage(nn.Module):
 
     def class_scores(self, features: Tensor) -> Tensor:
         """Scores ``[..., c]`` of features ``[..., width]``."""
-        logits = self.classes(features)
+        logits: Tensor = self.classes(features)
         return logits.softmax(dim=-1) if self.softmax else logits.sigmoid()
 
     def forward(self, features: Tensor, valid: Tensor) -> Scores:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -72,11 +73,12 @@ class SSDDetNetwork(nn.Module):
         inputs = width * settings.roi_size**2
         self.shared = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
         self.stages = nn.ModuleList(Stage(hidden, num_classes, softmax=not number) for number in range(settings.stages))
-        self.positions = nn.ModuleList(nn.Linear(hidden, 4) for _ in range(settings.stages if settings.spsd else 0))
+        positions = [nn.Linear(hidden, 4) for _ in range(settings.stages if settings.spsd else 0)]
         self.identity = Identity(inputs, hidden) if settings.sisd else None
-        for position in self.positions:
+        for position in positions:
             nn.init.normal_(position.weight, std=0.001)
             nn.init.zeros_(position.bias)
+        self.positions = nn.ModuleList(positions)
 
     def levels(self, maps: Sequence[Tensor], canvas: tuple[int, int]) -> Levels:
         """The maps of the detector's pyramid with one number of channels."""
@@ -94,8 +96,7 @@ class SSDDetNetwork(nn.Module):
     def background(self, levels: Levels, boxes: Sequence[Tensor]) -> Tensor:
         """Class scores ``[m, c]`` of stage II of background proposals ``[m, 4]``, given for each picture."""
         pooled = self.align(levels.maps, list(boxes), [levels.canvas] * len(boxes)).flatten(1)
-        scores: Tensor = self.stages[1].class_scores(self.shared(pooled))
-        return scores
+        return cast("Stage", self.stages[1]).class_scores(self.shared(pooled))
 
     def _around(self, boxes: Tensor) -> Tensor:
         return bag.neighbourhood(boxes, self.settings.sides, self.settings.shift)

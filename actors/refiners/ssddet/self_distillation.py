@@ -16,7 +16,8 @@ _EPS = 1e-6
 
 def moved(bags: Tensor, deltas: Tensor) -> Tensor:
     """Bags ``[n, p, 4]`` moved by encoded ``deltas`` of the same shape, as constants."""
-    return CODER.decode_single(deltas.detach().flatten(0, 1), bags.detach().flatten(0, 1)).view_as(bags)
+    boxes: Tensor = CODER.decode_single(deltas.detach().flatten(0, 1), bags.detach().flatten(0, 1))
+    return boxes.view_as(bags)
 
 
 def position_loss(deltas: Tensor, bags: Tensor, targets: Tensor, valid: Tensor) -> Tensor:
@@ -30,7 +31,7 @@ def position_loss(deltas: Tensor, bags: Tensor, targets: Tensor, valid: Tensor) 
     """
     wanted = targets.detach()[:, None].expand_as(bags)
     encoded = CODER.encode_single(wanted.flatten(0, 1), bags.detach().flatten(0, 1)).view_as(bags)
-    losses = (deltas - encoded).abs().sum(dim=-1) * valid
+    losses: Tensor = (deltas - encoded).abs().sum(dim=-1) * valid
     return losses.sum(dim=1) / valid.sum(dim=1)
 
 

@@ -29,8 +29,9 @@ class Settings(Config):
     """Largest norm of the gradient; 0: no limit."""
     ema: float = Field(0.05, ge=0.0, lt=1.0)
     """Time constant of the moving average of the weights, as a share of the training; 0: the last weights."""
-    amp: bool | Literal["bf16", "fp16", "fp32"] | None = None
-    """Number format of the forward pass: true is the fastest native one, false float32; default: true on GPUs."""
+    amp: bool | Literal["bf16", "fp16", "fp32"] = True
+    """Number format of the forward pass: true is the fastest native one of a GPU, and float32 on the CPU; false is
+    float32."""
     flip: Share = 0.5
     """Probability of a mirror image, left for right."""
     flip_vertical: Share = 0.0
@@ -46,6 +47,10 @@ class Settings(Config):
         """The highest learning rate for batches of ``batch_size`` images."""
         return self.lr or (5e-4 if self.optimizer == "adamw" else 0.02 * batch_size / 16)
 
+    def format_on(self, device_type: str) -> bool | str:
+        """``amp`` on a device; not bfloat16 on the CPU, where training was seen to become NaN at times."""
+        return False if self.amp is True and device_type == "cpu" else self.amp
+
 
 def read_settings(overrides: Mapping[str, Setting]) -> Settings:
     """``training.overrides`` and the defaults. Raises ValueError on an unknown setting or a bad value."""
@@ -60,5 +65,5 @@ def read_settings(overrides: Mapping[str, Setting]) -> Settings:
         return Settings.model_validate(overrides)
     except ValidationError as error:
         one = error.errors()[0]
-        name, seen = one["loc"][0], one["input"]
-        raise ValueError(f"training.overrides.{name}: {one['msg']}; seen: {seen!r}") from error
+        where, seen = one["loc"][0], one["input"]
+        raise ValueError(f"training.overrides.{where}: {one['msg']}; seen: {seen!r}") from error

@@ -51,9 +51,8 @@ class Training:
         self.job, self.place, self.memory, self.progress = job, place, memory, progress
         self.settings, self.steps = read_settings(job.training.overrides), job.training.steps
         self.device = torch.device("cpu" if place.device == "cpu" else f"cuda:{place.device}")
-        on_gpu = self.device.type == "cuda"
-        self.dtype = forward_dtype(self.device, on_gpu if self.settings.amp is None else self.settings.amp)
-        self.network = network.to(self.device, memory_format=torch.channels_last).train()
+        self.dtype = forward_dtype(self.device, self.settings.format_on(self.device.type))
+        self.network = network.to(self.device).to(memory_format=torch.channels_last).train()
         self.average = build_average(self.network, self.settings, self.steps)
         self.optimizer = build_optimizer(self.network, self.settings, job.training.batch_size)
         self.schedule = build_schedule(self.optimizer, self.settings, self.steps)

@@ -73,6 +73,11 @@ def test_the_learning_rate_of_sgd_follows_the_batch():
     assert read_settings({"optimizer": "sgd", "lr": 0.3}).learning_rate(4) == 0.3
 
 
+def test_the_forward_pass_is_in_float32_on_the_cpu_unless_another_format_is_named():
+    assert [read_settings({}).format_on(device) for device in ("cpu", "cuda")] == [False, True]
+    assert [read_settings({"amp": "bf16"}).format_on(device) for device in ("cpu", "cuda")] == ["bf16", "bf16"]
+
+
 # Images
 
 

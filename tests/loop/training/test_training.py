@@ -216,6 +216,12 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(detector, job, tmp_p
     assert resumed.losses == whole.losses
 
 
+def test_a_loss_that_is_not_finite_is_told(job):
+    wild = {"optimizer": "sgd", "lr": 1e30, "clip": 0.0, "warmup": 0.0}
+    with pytest.raises(ValueError, match=r"the loss is .* in epoch 1; lower training.overrides.lr \(now 1e\+30\)"):
+        train(job(detector=TORCHVISION[-1], overrides=wild), INLINE)
+
+
 def test_images_do_not_depend_on_the_number_of_loaders(job, tmp_path):
     alone, helped = (loader_of(job(), tmp_path, num_loaders) for num_loaders in (0, 2))
     for mine, theirs in zip(alone, helped, strict=True):

@@ -19,6 +19,8 @@ from actors.records import (
     Judged,
     LabeledImage,
     Lineage,
+    Refined,
+    Refinement,
     Sample,
     Verdict,
 )
@@ -57,6 +59,15 @@ def candidate(num_boxes):
 
 def every_record(num_boxes):
     verdict = Verdict(filter="blank", box=WHOLE_IMAGE, keep=False, score=0.1, threshold=1 / 3, reason="blank")
+    refined = Refined(
+        box=0,
+        corners=(0.5, 1.0, 4.0, 2.5),
+        prompt_iou=0.7,
+        seen_before=0.0,
+        seen_after=1 / 3,
+        confidence=0.5,
+        fate="moved",
+    )
     inspected = Inspected(candidate=candidate(num_boxes), seen=detections(num_boxes))
     judged = Judged(
         pixels=inspected.candidate.pixels,
@@ -91,6 +102,7 @@ def every_record(num_boxes):
         lineage=LINEAGE,
         canvas="b.png",
         examples=("",) * num_boxes,
+        refined=(refined,),
     )
     return [
         annotation(num_boxes),
@@ -102,6 +114,8 @@ def every_record(num_boxes):
         inspected,
         verdict,
         judged,
+        Refinement(boxes=annotation(num_boxes).boxes, confidence=detections(num_boxes).scores),
+        refined,
         sample,
     ]
 

@@ -74,5 +74,5 @@ def test_check_counts_the_other_training(easy_config, tmp_path):
 def test_trainings_that_start_from_weights_need_those_of_both(easy_config, tmp_path):
     detector = {**easy_config["detector"], "weights": "here.safetensors"}
     training = {**easy_config["training"], "start": "weights"}
-    with pytest.raises(ValueError, match=r"and mining\.detector\.weights"):
+    with pytest.raises(ValueError, match=r"and those of mining\.detector"):
         config(easy_config, tmp_path, detector=detector, training=training)

@@ -74,7 +74,7 @@ def badly_placed_labels(looked: Sequence[Looked], rates: Sequence[NDArray[np.flo
                 score=float(placed.scores[index]),
                 index=int(index),
                 label=label,
-                box=_corners(one.image.annotation, index),
+                box=_corners(one.image.annotation, int(index)),
                 new_label=label,
                 new_box=tuple(placed.boxes[index].tolist()),
             )
@@ -117,9 +117,9 @@ def _wrong_class(one: Looked, rates: NDArray[np.float32]) -> Iterator[Question]:
             score=float(other[index, best]),
             index=int(index),
             label=int(labels.labels[index]),
-            box=_corners(labels, index),
+            box=_corners(labels, int(index)),
             new_label=int(seen.labels[best]),
-            new_box=_corners(labels, index),
+            new_box=_corners(labels, int(index)),
         )
 
 
@@ -138,5 +138,5 @@ def _doubled(one: Looked, rates: NDArray[np.float32]) -> Iterator[Question]:
             yield Question(image=one.image.id, kind="doubled", score=score, index=worse, label=label, box=box)
 
 
-def _corners(labels: Annotation, index: int | np.signedinteger) -> tuple[float, ...]:
+def _corners(labels: Annotation, index: int) -> tuple[float, ...]:
     return tuple(labels.boxes[index].tolist())

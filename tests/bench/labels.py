@@ -11,8 +11,8 @@ Rows of ``results/labels.json``, one for each data set, noise, seed and method, 
   boxes (ours alone); ``iou_others``: likewise of the boxes proposed for exact labels.
 
 Methods: ``ours``, as ``detloop labels`` asks; ``refined``, the same with a refiner (``--refiner``); ``objectlab``,
-cleanlab's ``compute_badly_located_box_scores`` as it is; ``objectlab_01``, the same with detections from a score of 0.1
-instead of 0.5, which weak detectors need. ``--with cleanlab`` installs cleanlab for the command.
+cleanlab's ``compute_badloc_box_scores`` as it is; ``objectlab_0.1`` and ``objectlab_0.01``, the same with detections from
+these scores on instead of 0.5, which weak detectors need. ``uv run --with cleanlab`` installs cleanlab for the command.
 """
 
 import argparse
@@ -64,7 +64,13 @@ def loop_config(given: argparse.Namespace, name: str, seed: int, *, refined: boo
         "data": {**about["data"], "root": str(Path(given.data, name).absolute())},
         "detector": {"model": "yolo11n.yaml", "weights": given.weights, "image_size_px": about["size_px"]},
         "mining": {"cross_fit": given.folds},
-        "training": {"steps": given.steps, "epoch_steps": 50, "batch_size": 8, "start": "weights"},
+        "training": {
+            "steps": given.steps,
+            "epoch_steps": 50,
+            "batch_size": 8,
+            "start": "weights",
+            "overrides": {"optimizer": "AdamW", "lr0": 0.002, "mosaic": 0.0, "close_mosaic": 0},
+        },
         "hosting": {"engine": "inline"},
         **({"refiner": REFINER} if refined else {}),
     }
@@ -77,7 +83,7 @@ def half_noisy(images: Sequence[LabeledImage], noise: float, seed: int) -> tuple
     for image in images:
         chosen = rng.random(len(image.annotation)) < 0.5
         boxes = np.where(chosen[:, None], noisy(image, noise, seed).boxes, image.annotation.boxes)
-        changed.append(replace(image, annotation=replace(image.annotation, boxes=boxes), masks=(), areas=()))
+        changed.append(replace(image, annotation=replace(image.annotation, boxes=boxes), masks=()))
         flags.append(chosen)
     return tuple(changed), flags
 
@@ -126,7 +132,7 @@ def measured(
         "iou_others": round(float(after[~bad].mean()), 3),
         "labels": len(bad),
     }
-    for method, least in {} if refined else {"objectlab": None, "objectlab_01": 0.1}.items():
+    for method, least in {} if refined else {"objectlab": None, "objectlab_0.1": 0.1, "objectlab_0.01": 0.01}.items():
         yield {"method": method, "auroc": auc(objectlab(looked, num_classes, least), bad), "labels": len(bad)}
 
 

@@ -11,8 +11,9 @@ Rows of ``results/labels.json``, one for each data set, noise, seed and method, 
   boxes (ours alone); ``iou_others``: likewise of the boxes proposed for exact labels.
 
 Methods: ``ours``, as ``detloop labels`` asks; ``refined``, the same with a refiner (``--refiner``); ``objectlab``,
-cleanlab's ``compute_badloc_box_scores`` as it is; ``objectlab_0.1`` and ``objectlab_0.01``, the same with detections from
-these scores on instead of 0.5, which weak detectors need. ``uv run --with cleanlab`` installs cleanlab for the command.
+cleanlab's ``compute_badloc_box_scores`` as it is; ``objectlab_0.1`` and ``objectlab_0.01``, the same with detections
+from these scores on instead of 0.5, which weak detectors need. ``uv run --with cleanlab`` installs cleanlab for the
+command.
 """
 
 import argparse

@@ -158,8 +158,9 @@ def rows_of(given: argparse.Namespace, name: str, noise: float, seed: int, *, re
 def main() -> None:
     """Measure what is not measured yet, and write each row as it comes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    for name in ("data", "weights", "root"):
-        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--data", required=True, help="folder with bccd/ and deeppcb/")
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--root", required=True, help="where detectors are kept")
     parser.add_argument("--sets", nargs="+", default=list(DATA), choices=list(DATA))
     parser.add_argument("--noise", nargs="+", type=float, default=[0.2, 0.4])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])

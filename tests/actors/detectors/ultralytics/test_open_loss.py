@@ -297,7 +297,7 @@ def test_what_does_not_fit_is_refused(open_loss):
 
 @pytest.mark.parametrize("kind", ["one_head", "two_heads"])
 def test_the_maps_are_the_inputs_of_the_head(kind, open_loss):
-    loss, images = open_loss(kind, [""]), pictures(0)
+    loss, images = open_loss(kind, prefixes=[""]), pictures(0)
     maps = loss.maps({}, images)
     assert loss.strides == (8, 16, 32)
     sides = [tuple(one.shape[1:]) for one in maps]
@@ -312,7 +312,7 @@ def test_the_maps_are_the_inputs_of_the_head(kind, open_loss):
 
 
 def test_maps_are_differentiable_in_the_parameters_below_the_head(open_loss):
-    loss = open_loss("one_head", [""])
+    loss = open_loss("one_head", prefixes=[""])
     names, values = zip(*loss.parameters.items(), strict=True)
     total = sum(one.square().mean() for one in loss.maps(loss.parameters, pictures(0)))
     slopes = dict(zip(names, torch.autograd.grad(total, values, allow_unused=True), strict=True))

@@ -23,6 +23,8 @@ def noisy(image: LabeledImage, noise: float, seed: int) -> Annotation:
         seed: A seed.
     """
     annotation = image.annotation
+    if not noise:  # to move by nothing would round
+        return annotation
     draws = [_draws(seed, image.id, index) for index in range(len(annotation))]
     moved = geometry.clip(perturbed(annotation.boxes, noise, draws), image.width, image.height)
     stay = annotation.ignore | (geometry.areas(moved) <= 0)

@@ -51,5 +51,7 @@ def test_boxes_stay_inside_the_image_and_ignored_ones_where_they_are():
     assert found.ignore.tolist() == [False, True]
 
 
-def test_without_noise_boxes_stay_as_they_are():
-    assert noisy(image((5, 6, 7.5, 8)), 0.0, seed=0).boxes.tolist() == [[5, 6, 7.5, 8]]
+def test_without_noise_boxes_stay_as_they_are_to_the_last_bit():
+    boxes = np.random.default_rng(0).uniform(0, 500, (50, 2, 2)).astype(np.float32)
+    boxes.sort(axis=1)
+    assert np.array_equal(noisy(image(*boxes.reshape(-1, 4)), 0.0, seed=0).boxes, boxes.reshape(-1, 4))

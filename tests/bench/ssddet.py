@@ -9,6 +9,7 @@ validation images.
 Rows of ``results/ssddet.json``, one for each data set, noise, arm and seed, are written as they come:
 
 * ``iou_before``, ``iou_after``: mean IoU of the training boxes with the clean ones, before and after refinement;
+* ``fit_s``: seconds of the refiner's steps;
 * ``auroc``: of the refiner's confidence, refined boxes with an IoU of 0.5 or more against the others;
 * ``ap``, ``ap50``: of the detector on validation images, with ``--ap``.
 
@@ -20,7 +21,6 @@ import argparse
 import json
 import os
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +39,7 @@ from actors.fitting import Fitted
 from actors.records import LabeledImage, Refinement
 from actors.refiners.ssddet.component import SSDDetConfig
 from actors.refiners.ssddet.noise import noisy
+from actors.storage import read_record
 from loop.arms import Arm, Trainings
 from loop.config import LoopConfig
 from loop.config_files import validate
@@ -46,6 +47,7 @@ from loop.data.importing import Dataset
 from loop.driver import import_real
 from loop.evaluation.coco import evaluate
 from loop.progress import Reporter
+from loop.training.fit import FitResult
 
 RESULTS = Path(__file__).parent / "results" / "ssddet.json"
 DATA: dict[str, dict[str, Any]] = {
@@ -105,7 +107,7 @@ def _paired(one: LabeledImage, two: LabeledImage) -> "np.ndarray[Any, np.dtype[n
 def fitted(trainings: Trainings, learner: SSDDetConfig, weak: Arm) -> Fitted:
     """The refiner, fitted on the training boxes as they are."""
     difficulties = tuple(() for _ in trainings.data.splits["train"])
-    return trainings.fit(learner, difficulties, number=0, detector=weak.checkpoint)
+    return trainings.fit(learner, difficulties, number=0, detector=weak.checkpoint, what="refiner")
 
 
 def place(config: LoopConfig, *parts: object) -> UPath:
@@ -139,9 +141,8 @@ def _noisy_rows(given: argparse.Namespace, config: LoopConfig, clean: Dataset, n
         if name not in given.arms:
             continue
         learner = validate(SSDDetConfig, {"noise": 0.0, **options, **given.options}, name)
-        start = time.perf_counter()
         fit = fitted(trainings, learner, weak)
-        seconds = time.perf_counter() - start
+        seconds = read_record(UPath(fit.checkpoint).parent / "fit.json", FitResult).training_s
         refiner = learner.build(config.detector, fit.checkpoint)
         train = data.splits["train"]
         found = refiner.refine([images.read(one.uri) for one in train], [one.annotation for one in train])

@@ -74,28 +74,25 @@ def quieted(outputs: Outputs, targets: Targets, matched: Sequence[Tensor]) -> di
     return {**outputs, "cls_logits": outputs["cls_logits"].masked_fill(silent.unsqueeze(-1), SILENT_LOGIT)}
 
 
-class QuietRetinaNetHead(RetinaNetHead):  # type: ignore[misc]  # torchvision is not typed
-    """RetinaNet's head; targets have ``silent`` ``[locations]`` besides boxes and labels."""
+class Quiet:
+    """A dense head whose silent background gives no loss; targets have ``silent`` ``[locations]``, too."""
 
     def compute_loss(
         self, targets: Targets, head_outputs: Outputs, anchors: Sequence[Tensor], matched_idxs: Sequence[Tensor]
     ) -> dict[str, Tensor]:
-        """Torchvision's own losses, in which silent background gives none."""
+        """Torchvision's own losses, of quieted outputs."""
+        head: Any = super()
         quiet = quieted(head_outputs, targets, matched_idxs)
-        found: dict[str, Tensor] = super().compute_loss(targets, quiet, anchors, matched_idxs)
+        found: dict[str, Tensor] = head.compute_loss(targets, quiet, anchors, matched_idxs)
         return found
 
 
-class QuietFCOSHead(FCOSHead):  # type: ignore[misc]  # torchvision is not typed
-    """FCOS's head; targets have ``silent`` ``[locations]`` besides boxes and labels."""
+class QuietRetinaNetHead(Quiet, RetinaNetHead):  # type: ignore[misc]  # torchvision is not typed
+    """RetinaNet's head."""
 
-    def compute_loss(
-        self, targets: Targets, head_outputs: Outputs, anchors: Sequence[Tensor], matched_idxs: Sequence[Tensor]
-    ) -> dict[str, Tensor]:
-        """Torchvision's own losses, in which silent background gives none."""
-        quiet = quieted(head_outputs, targets, matched_idxs)
-        found: dict[str, Tensor] = super().compute_loss(targets, quiet, anchors, matched_idxs)
-        return found
+
+class QuietFCOSHead(Quiet, FCOSHead):  # type: ignore[misc]  # torchvision is not typed
+    """FCOS's head."""
 
 
 class OneImage(nn.Module):

@@ -65,5 +65,4 @@ def read_settings(overrides: Mapping[str, Setting]) -> Settings:
         return Settings.model_validate(overrides)
     except ValidationError as error:
         one = error.errors()[0]
-        where, seen = one["loc"][0], one["input"]
-        raise ValueError(f"training.overrides.{where}: {one['msg']}; seen: {seen!r}") from error
+        raise ValueError(f"training.overrides.{one['loc'][0]}: {one['msg']}; seen: {one['input']!r}") from error

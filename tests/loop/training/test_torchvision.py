@@ -248,7 +248,7 @@ def test_a_run_and_what_follows_it_import_nothing_of_ultralytics(round_of, easy_
     lines = [
         ("init", easy_data, "--detector", "torchvision", "--out", tmp_path / "init.yaml"),
         *[("check", tmp_path / "init.yaml"), ("check", config), ("run", config)],
-        ("export-model", folder, "--format", "torchscript", "--out", tmp_path / "model.pt"),
+        ("export-model", folder, "--out", tmp_path / "model.pt"),
         ("predict", folder, easy_data / "val", "--out", out),
         ("evaluate", folder, "--split", "val"),
     ]

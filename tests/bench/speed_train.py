@@ -34,10 +34,16 @@ class Finished(Exception):  # noqa: N818 - ends a training that has been timed
 
 
 class Turns:
-    """Runs several trainings in turns, one block of steps each, and times the blocks."""
+    """Runs several trainings in turns, one block of steps each, and times the blocks by ``clock``."""
 
-    def __init__(self, names: list[str], block_steps: int, batch_size: int = BATCH_SIZE) -> None:
-        self.names, self.block_steps, self.batch_size = names, block_steps, batch_size
+    def __init__(
+        self,
+        names: list[str],
+        block_steps: int,
+        batch_size: int = BATCH_SIZE,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.names, self.block_steps, self.batch_size, self.clock = names, block_steps, batch_size, clock
         self.speeds: dict[str, list[float]] = {name: [] for name in names}
         self.change, self.turn = threading.Condition(), 0
 
@@ -45,7 +51,7 @@ class Turns:
         """Wait for the turn of ``name`` and return the time."""
         with self.change:
             self.change.wait_for(lambda: self.names[self.turn] == name)
-        return time.perf_counter()
+        return self.clock()
 
     def hand_over(self) -> None:
         """Give the turn to the next training."""
@@ -61,7 +67,7 @@ class Turns:
             state["steps"] += 1
             if state["steps"] % self.block_steps:
                 return
-            self.speeds[name].append(self.block_steps * self.batch_size / (time.perf_counter() - state["start"]))
+            self.speeds[name].append(self.block_steps * self.batch_size / (self.clock() - state["start"]))
             if len(self.speeds[name]) == NUM_WARM + NUM_BLOCKS:
                 raise Finished
             self.hand_over()
@@ -104,10 +110,10 @@ def compare(folder: Path, records: tuple[LabeledImage, ...], size_px: int, block
     return figures
 
 
-def summary(speeds: list[float]) -> dict[str, float]:
+def summary(speeds: list[float], unit: str = "images_per_s") -> dict[str, float]:
     """Median and range of the warm blocks, and the first block, which includes the set-up."""
     warm = speeds[NUM_WARM:]
-    figures = {"images_per_s": statistics.median(warm), "slowest": min(warm), "fastest": max(warm)}
+    figures = {unit: statistics.median(warm), "slowest": min(warm), "fastest": max(warm)}
     return {name: round(value, 2) for name, value in (figures | {"first_block": speeds[0]}).items()}
 
 

@@ -119,7 +119,7 @@ def test_two_workers_fit_the_layout_model_as_one(job, tmp_path):
     )
     assert len(first) == 2
     assert second == pytest.approx(first, rel=0.01)
-    assert first[-1] < 0.9 * first[0]  # there was something to learn
+    assert first[-1] < 0.8 * first[0]  # there was something to learn
     assert Path(two.checkpoint).exists()
 
 

@@ -19,16 +19,28 @@ def areas(boxes: Boxes) -> NDArray[np.float32]:
 
 def intersections(first: Boxes, second: Boxes) -> NDArray[np.float32]:
     """Shared areas ``[n, m]`` in px^2 of boxes ``[n, 4]`` and ``[m, 4]``."""
-    top_left = np.maximum(first[:, None, :2], second[None, :, :2])
-    bottom_right = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    sides = np.maximum(bottom_right - top_left, 0.0)
-    return np.asarray(sides[..., 0] * sides[..., 1], dtype=np.float32)
+    return _shared(first[:, None], second[None])
 
 
 def pairwise_iou(first: Boxes, second: Boxes) -> NDArray[np.float32]:
     """Intersection over union ``[n, m]`` of boxes ``[n, 4]`` and ``[m, 4]``; 0 where both areas are 0."""
-    shared = intersections(first, second)
-    union = areas(first)[:, None] + areas(second)[None, :] - shared
+    return _share(intersections(first, second), areas(first)[:, None] + areas(second)[None, :])
+
+
+def paired_iou(first: Boxes, second: Boxes) -> NDArray[np.float32]:
+    """Intersection over union ``[n]`` of each of the boxes ``[n, 4]`` with that at its place; 0 for areas of 0."""
+    return _share(_shared(first, second), areas(first) + areas(second))
+
+
+def _shared(first: Boxes, second: Boxes) -> NDArray[np.float32]:
+    """Shared areas of boxes ``[..., 4]`` whose other dimensions are broadcast."""
+    sides = np.maximum(np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2]), 0.0)
+    return np.asarray(sides[..., 0] * sides[..., 1], dtype=np.float32)
+
+
+def _share(shared: NDArray[np.float32], total: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``shared`` areas as shares of the unions of boxes with ``total`` areas."""
+    union = total - shared
     iou: NDArray[np.float32] = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
     return iou
 

@@ -107,3 +107,10 @@ class DetectorLoss:
             return functional_call(self.network, dict(parameters), inputs)
 
         return forward
+
+
+def check_sides(images: "Tensor", stride_px: int) -> None:
+    """Raise ValueError unless the sides of images ``[n, 3, H, W]`` are multiples of a network's coarsest stride."""
+    height, width = images.shape[-2:]
+    if height % stride_px or width % stride_px:
+        raise ValueError(f"images of {width}x{height} px: sides must be multiples of {stride_px}")

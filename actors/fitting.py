@@ -131,6 +131,26 @@ class Worker:
     rank: int = 0
     num_workers: int = 1
 
+    def mean(self, value: "Tensor") -> "Tensor":
+        """The mean over the workers; ``value`` itself may be overwritten."""
+        import torch
+
+        if self.num_workers == 1:
+            return value
+        value = value.to(self.device)
+        torch.distributed.all_reduce(value)
+        return value / self.num_workers
+
+    def share(self, gradients: "Sequence[Tensor]") -> None:
+        """Replace each gradient by its mean over the workers, in place."""
+        import torch
+
+        if self.num_workers == 1:
+            return
+        flat = self.mean(torch.cat([gradient.flatten() for gradient in gradients]))
+        for gradient, part in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
 
 def read_fitted(
     uri: str | None, family: str, model: str, classes: tuple[str, ...]

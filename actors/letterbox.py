@@ -3,11 +3,16 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from actors import boxes as geometry
 from actors.images import Pixels
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 GREY = 114  # YOLO's padding, in training as well
 
@@ -100,3 +105,22 @@ class MicroBatch:
                 for row, index in zip(batch, part, strict=False):
                     places[index].draw(images[index], row)
                 yield part, batch
+
+
+CPU_BATCH = MicroBatch(max_images=8, max_px=640 * 640)
+GPU_BATCH = MicroBatch(max_images=16, max_px=16 * 640 * 640)
+
+
+def picture_size(pixels: Pixels) -> tuple[int, int]:
+    """Height and width of a picture in px. Raises ValueError unless it is ``[H, W, 3]`` uint8."""
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise ValueError(f"an image must be [H, W, 3] uint8 RGB, not {pixels.shape} {pixels.dtype}")
+    height, width, _ = pixels.shape
+    return height, width
+
+
+def to_tensor(canvases: Pixels, device: "str | torch.device" = "cpu") -> "Tensor":
+    """Canvases ``[m, H, W, 3]`` uint8 as ``[m, 3, H, W]`` float32 in [0, 1], channels last in memory."""
+    import torch
+
+    return torch.from_numpy(canvases).to(device).permute(0, 3, 1, 2).float().div_(255)

@@ -78,6 +78,16 @@ class Detections:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    def best_iou(self, boxes: geometry.Boxes, labels: NDArray[np.int64], min_score: float) -> NDArray[np.float32]:
+        """The highest IoU ``[n]`` of boxes ``[n, 4]`` of classes ``[n]`` with a detection of their class, else 0.
+
+        Detections with a score below ``min_score`` do not count.
+        """
+        counts = (labels[:, None] == self.labels) & (self.scores >= min_score)
+        iou = geometry.pairwise_iou(boxes, self.boxes)
+        best: NDArray[np.float32] = np.where(counts, iou, 0.0).max(axis=1, initial=0.0)
+        return best
+
     @classmethod
     def empty(cls) -> "Detections":
         """No detections."""

@@ -189,13 +189,12 @@ class Trainings:
         return Fitted(checkpoint=job.checkpoint, fingerprint=fingerprint, boxes_cut=result.boxes_cut)
 
     def _fit(self, job: FitJob, what: str) -> FitResult:
-        draw_sheet = self.draw_sheet if what == "generator" else None  # a refiner draws nothing
         with self.reporter.stage("fit" if what == "generator" else f"fit {what}", job.size().steps) as progress:
 
             def follow(now: Progress) -> None:
                 progress.reach(now.step, f"loss {now.loss:.3f}")
 
-            result = fit(job, self.config.hosting, follow, draw_sheet)
+            result = fit(job, self.config.hosting, follow, self.draw_sheet)
             progress.reach(
                 result.steps, f"steps, {result.images_per_s:.0f} images/s, {result.launch_s:.0f} s to launch"
             )

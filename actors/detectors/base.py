@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import PurePath
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -176,6 +177,14 @@ class DetectorBase(Component):
         raise ValueError(f"{self.kind} detectors cannot be exported to {fmt!r} ({checkpoint})")
 
     # The same for every family
+
+    def check_export(self, fmt: str) -> None:
+        """Raise ValueError if ``fmt`` is none of ``export_formats``, or needs a package that is not installed."""
+        if fmt not in self.export_formats:
+            known = ", ".join(self.export_formats)
+            raise ValueError(f"{self.kind} detectors cannot be exported to {fmt!r}; choose one of {known}")
+        if fmt == "onnx" and find_spec("onnx") is None:
+            raise ValueError("ONNX needs the package onnx: install detloop with the extra `export`, or onnx itself")
 
     def read_weights(self) -> tuple[tuple[str, ...], "dict[str, Tensor]"]:
         """Class names and tensors of ``weights``: one of our checkpoints, or plain tensors without class names.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors import boxes as geometry
-from actors.records import Annotation, Detections, Judged, Refined, Refinement
+from actors.records import Annotation, Judged, Refined, Refinement
 from actors.refiners.base import RefinerBase
 
 MIN_SEEN_SCORE = 0.1  # of a detection that counts, as in the detector filter (Gen2Det, arXiv 2312.04566, Sec. 3.2)
@@ -59,8 +59,10 @@ def _refined(
     judged: Judged, which: NDArray[np.int64], refinement: Refinement, config: RefinerBase
 ) -> tuple[Refined, ...]:
     asked = judged.proposed.take(which)
-    before, after = (_agreement(boxes, asked.labels, judged.seen) for boxes in (asked.boxes, refinement.boxes))
-    prompt_iou = geometry.pairwise_iou(refinement.boxes, asked.boxes).diagonal()
+    before, after = (
+        judged.seen.best_iou(boxes, asked.labels, MIN_SEEN_SCORE) for boxes in (asked.boxes, refinement.boxes)
+    )
+    prompt_iou = geometry.paired_iou(refinement.boxes, asked.boxes)
     trusted = (refinement.confidence >= config.min_confidence) & (after >= config.min_agreement)
     fates = np.select([~trusted, prompt_iou < SAME_IOU], ["ignored", "moved"], default="kept")
     columns = (which, refinement.boxes, prompt_iou, before, after, refinement.confidence, fates)
@@ -78,10 +80,3 @@ def _refined(
             *(column.tolist() for column in columns), strict=True
         )
     )
-
-
-def _agreement(boxes: geometry.Boxes, labels: NDArray[np.int64], seen: Detections) -> NDArray[np.float32]:
-    """The highest IoU ``[n]`` of each box with a detection of its class that counts; 0 without any."""
-    counts = (labels[:, None] == seen.labels) & (seen.scores >= MIN_SEEN_SCORE)
-    best: NDArray[np.float32] = np.where(counts, geometry.pairwise_iou(boxes, seen.boxes), 0.0).max(axis=1, initial=0.0)
-    return best

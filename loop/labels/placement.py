@@ -37,7 +37,8 @@ def badly_placed(looked: Sequence[Looked], rates: Sequence[NDArray[np.float32]])
         for name in ("boxes", "labels", "ignore")
     )
     seen, sure = np.concatenate([one.boxes for one in votes]), np.concatenate([one.rates for one in votes])
-    closest = np.concatenate([_closest_iou(one) for one in looked])
+    pairs = [(one.seen, one.image.annotation) for one in looked]
+    closest = np.concatenate([seen.best_iou(own.boxes, own.labels, MIN_SCORE) for seen, own in pairs])
     proposals, scores = labels.copy(), np.zeros(len(labels), np.float32)
     for label in np.unique(classes):
         of_class = (classes == label) & ~ignore
@@ -46,7 +47,7 @@ def badly_placed(looked: Sequence[Looked], rates: Sequence[NDArray[np.float32]])
     proposals = _merged(proposals, sure, looked)
     for label in np.unique(classes):
         of_class = (classes == label) & ~ignore
-        distances = 1 - (_paired_iou(labels[of_class], proposals[of_class]) + closest[of_class]) / 2
+        distances = 1 - (geometry.paired_iou(labels[of_class], proposals[of_class]) + closest[of_class]) / 2
         scores[of_class] = _scores(distances, sure[of_class])
     ends = np.cumsum([len(one.image.annotation) for one in looked])[:-1]
     return [
@@ -79,22 +80,6 @@ def _scores(distances: NDArray[np.float32], sure: NDArray[np.float32]) -> NDArra
     usual = max(float(np.median(distances)), 1e-6) if len(distances) else 1.0
     times = sure * distances / usual + 1 - sure
     return (times**2 / (times**2 + 1)).astype(np.float32)
-
-
-def _closest_iou(one: Looked) -> NDArray[np.float32]:
-    """The highest IoU ``[n]`` of each label with a detection of its class, however faint; 0 without any."""
-    labels, seen = one.image.annotation, one.seen
-    counts = (labels.labels[:, None] == seen.labels) & (seen.scores >= MIN_SCORE)
-    best: NDArray[np.float32] = np.where(counts, geometry.pairwise_iou(labels.boxes, seen.boxes), 0.0).max(
-        axis=1, initial=0.0
-    )
-    return best
-
-
-def _paired_iou(first: geometry.Boxes, second: geometry.Boxes) -> NDArray[np.float32]:
-    """The IoU ``[n]`` of each box of ``[n, 4]`` with that at its place."""
-    pairs = zip(first, second, strict=True)
-    return np.array([geometry.pairwise_iou(one[None], other[None])[0, 0] for one, other in pairs], np.float32)
 
 
 def offsets(boxes: geometry.Boxes, seen: geometry.Boxes) -> Offsets:

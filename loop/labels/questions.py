@@ -65,7 +65,7 @@ def num_found(looked: Sequence[Looked]) -> int:
 def badly_placed_labels(looked: Sequence[Looked], rates: Sequence[NDArray[np.float32]]) -> Iterator[Question]:
     """The questions about boxes; ``rates`` are those of the detections."""
     for one, placed in zip(looked, badly_placed(looked, rates), strict=True):
-        overlap = geometry.pairwise_iou(one.image.annotation.boxes, placed.boxes).diagonal()
+        overlap = geometry.paired_iou(one.image.annotation.boxes, placed.boxes)
         for index in np.flatnonzero((placed.scores >= LEAST_OF_BOX) & (overlap < SAME_IOU)):
             label = int(one.image.annotation.labels[index])
             yield Question(

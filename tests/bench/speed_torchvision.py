@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from speed_train import CLASSES, AfterStep, Turns, summary, write_pictures
+from speed_train import CLASSES, AfterStep, Turns, real_job, summary, write_pictures
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
@@ -24,7 +24,7 @@ from torchvision.transforms import v2
 from actors.detectors.torchvision.component import TorchvisionConfig
 from actors.images import read
 from actors.records import LabeledImage
-from loop.config import MixingConfig, TrainingConfig
+from loop.config import TrainingConfig
 from loop.hosting.records import Place
 from loop.hosting.resume import NoMemory
 from loop.training.job import TrainJob
@@ -57,19 +57,8 @@ def measure_torchvision() -> dict[str, Any]:
 
 def compare(records: tuple[LabeledImage, ...], detector: TorchvisionConfig) -> dict[str, Any]:
     """Images per CPU second of both trainings, and the ratio of ours to theirs."""
-    job = TrainJob(
-        detector=detector,
-        training=TrainingConfig(steps=100 * EPOCH_STEPS, epoch_steps=EPOCH_STEPS, batch_size=BATCH_SIZE, overrides=SGD),
-        mixing=MixingConfig(p=0.0),
-        classes=CLASSES,
-        real=records,
-        pool=(),
-        seed=0,
-        start=None,
-        checkpoint="",
-        name="",
-        storage="",
-    )
+    training = TrainingConfig(steps=100 * EPOCH_STEPS, epoch_steps=EPOCH_STEPS, batch_size=BATCH_SIZE, overrides=SGD)
+    job = real_job(records, detector, training)
     turns = Turns(["ours", "theirs"], 1, BATCH_SIZE, time.process_time)
     turns.run_all({"ours": lambda after: ours(job, after), "theirs": lambda after: theirs(job, after)})
     figures: dict[str, Any] = {name: summary(speeds, UNIT) for name, speeds in turns.speeds.items()}

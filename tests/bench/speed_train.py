@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from actors.detectors.base import DetectorBase
 from actors.detectors.ultralytics.component import UltralyticsConfig
 from actors.records import Annotation, LabeledImage
 from loop.config import MixingConfig, TrainingConfig
@@ -117,30 +118,36 @@ def summary(speeds: list[float], unit: str = "images_per_s") -> dict[str, float]
     return {name: round(value, 2) for name, value in (figures | {"first_block": speeds[0]}).items()}
 
 
+def real_job(records: tuple[LabeledImage, ...], detector: DetectorBase, training: TrainingConfig) -> TrainJob:
+    """A training on real images only."""
+    return TrainJob(
+        detector=detector,
+        training=training,
+        mixing=MixingConfig(p=0.0),
+        classes=CLASSES,
+        real=records,
+        pool=(),
+        seed=0,
+        start=None,
+        checkpoint="",
+        name="",
+        storage="",
+    )
+
+
 def ours(records: tuple[LabeledImage, ...], size_px: int, after_step: AfterStep, overrides: dict[str, Any]) -> None:
     """Train with our trainer on real images only."""
     from loop.training.ultralytics.trainer import Training
 
     with tempfile.TemporaryDirectory() as folder:
-        job = TrainJob(
-            detector=UltralyticsConfig(model=MODEL, image_size_px=size_px),
-            training=TrainingConfig(
-                steps=100 * EPOCH_STEPS, epoch_steps=EPOCH_STEPS, batch_size=BATCH_SIZE, overrides=SHARED | overrides
-            ),
-            mixing=MixingConfig(p=0.0),
-            classes=CLASSES,
-            real=records,
-            pool=(),
-            seed=0,
-            start=None,
-            checkpoint="",
-            name="",
-            storage="",
+        training = TrainingConfig(
+            steps=100 * EPOCH_STEPS, epoch_steps=EPOCH_STEPS, batch_size=BATCH_SIZE, overrides=SHARED | overrides
         )
+        job = real_job(records, UltralyticsConfig(model=MODEL, image_size_px=size_px), training)
         place = Place(folder=folder, device="cpu")
-        training = Training(job, start_network(job)[0], place, NoMemory(), lambda _: None)
-        training.add_callback("on_train_batch_end", after_step)
-        training.train()
+        run = Training(job, start_network(job)[0], place, NoMemory(), lambda _: None)
+        run.add_callback("on_train_batch_end", after_step)
+        run.train()
 
 
 def theirs(folder: Path, size_px: int, after_step: AfterStep) -> None:

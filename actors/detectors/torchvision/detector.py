@@ -3,15 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from actors.checkpoint import Checkpoint
 from actors.detectors.suppression import strongest
 from actors.detectors.torchvision.config import TorchvisionSettings
 from actors.detectors.torchvision.losses import is_dense
 from actors.detectors.torchvision.weights import Network
 from actors.images import Pixels
-from actors.letterbox import Letterbox, MicroBatch
+from actors.letterbox import CPU_BATCH, GPU_BATCH, Letterbox, picture_size, to_tensor
 from actors.precision import reproducible
 from actors.records import Detections
 
@@ -19,9 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STRIDE_PX = 32  # canvases are multiples of it
-
-CPU_BATCH = MicroBatch(max_images=8, max_px=640 * 640)
-GPU_BATCH = MicroBatch(max_images=16, max_px=16 * 640 * 640)
 
 
 class TorchvisionDetector:
@@ -43,7 +38,7 @@ class TorchvisionDetector:
         places = [self._place(pixels) for pixels in images]
         with reproducible():
             for part, batch in self._micro_batch.batches(images, places):
-                for index, seen in zip(part, see(self._network, self._tensor(batch)), strict=False):
+                for index, seen in zip(part, see(self._network, to_tensor(batch, self.device)), strict=False):
                     found[index] = self._detections(seen, places[index])
         return [found[index] for index in range(len(images))]
 
@@ -54,19 +49,12 @@ class TorchvisionDetector:
         rows: dict[int, Tensor] = {}
         with reproducible():
             for part, batch in self._micro_batch.batches(images, [self._place(pixels) for pixels in images]):
-                rows.update(zip(part, pyramid(self._network, self._tensor(batch))[-1].mean(dim=(2, 3)), strict=False))
+                coarsest = pyramid(self._network, to_tensor(batch, self.device))[-1]
+                rows.update(zip(part, coarsest.mean(dim=(2, 3)), strict=False))
             return torch.stack([rows[index] for index in range(len(images))]).cpu() if rows else torch.empty(0, 0)
 
     def _place(self, pixels: Pixels) -> Letterbox:
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
-            raise ValueError(f"an image must be [H, W, 3] uint8 RGB, not {pixels.shape} {pixels.dtype}")
-        return Letterbox.fit(pixels.shape[:2], self.config.image_size_px, STRIDE_PX)
-
-    def _tensor(self, batch: Pixels) -> "Tensor":
-        """``[m, H, W, 3]`` uint8 as ``[m, 3, H, W]`` float32 in [0, 1], channels last in memory."""
-        import torch
-
-        return torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2).float().div_(255)
+        return Letterbox.fit(picture_size(pixels), self.config.image_size_px, STRIDE_PX)
 
     def _detections(self, seen: Mapping[str, "Tensor"], place: Letterbox) -> Detections:
         boxes, scores, labels = (seen[key].cpu().numpy() for key in ("boxes", "scores", "labels"))

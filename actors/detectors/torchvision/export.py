@@ -3,7 +3,6 @@
 import json
 import tempfile
 import warnings
-from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,7 @@ def export(config: TorchvisionSettings, checkpoint: Checkpoint, fmt: str) -> byt
     ``[1, 3, S, S]`` in [0, 1], RGB, S being ``image_size_px``. They give boxes ``[n, 4]`` in px, scores ``[n]`` and
     labels ``[n]`` (positions in ``names``) after suppression. TorchScript needs torchvision's operators loaded.
     """
-    if fmt not in config.export_formats:
-        known = ", ".join(config.export_formats)
-        raise ValueError(f"{config.kind} detectors cannot be exported to {fmt!r}; choose one of {known}")
-    if fmt == "onnx" and find_spec("onnx") is None:
-        raise ValueError("ONNX needs the package onnx: install detloop with the extra `export`, or onnx itself")
+    config.check_export(fmt)
     if fmt == "pth" and (config.backbone == LITE or config.backbone.startswith(TIMM)):
         raise ValueError(
             f"torchvision has no backbone {config.backbone}: export to torchscript or onnx, or copy the checkpoint"

@@ -5,7 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from actors.checkpoint import Checkpoint
-from actors.detector_loss import DetectorLoss, Forward
+from actors.detector_loss import DetectorLoss, Forward, check_sides
 from actors.detectors.torchvision.config import TorchvisionSettings
 from actors.detectors.torchvision.detector import STRIDE_PX, pyramid
 from actors.detectors.torchvision.losses import is_dense, losses
@@ -56,19 +56,14 @@ def _apply(network: Network, function: Callable[..., Any], *inputs: object) -> A
 def _loss(place: "torch.device", forward: Forward, images: "Tensor", annotations: Sequence[Annotation]) -> "Tensor":
     import torch
 
+    check_sides(images, STRIDE_PX)
     with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
         torch.manual_seed(0)
-        terms = forward(losses, _checked(images).to(place), annotations, [False] * len(images))
+        terms = forward(losses, images.to(place), annotations, [False] * len(images))
     return torch.stack(list(terms.values())).sum()
 
 
 def _maps(place: "torch.device", forward: Forward, images: "Tensor") -> "list[Tensor]":
-    maps: list[Tensor] = forward(pyramid, _checked(images).to(place))
+    check_sides(images, STRIDE_PX)
+    maps: list[Tensor] = forward(pyramid, images.to(place))
     return maps
-
-
-def _checked(images: "Tensor") -> "Tensor":
-    height, width = images.shape[-2:]
-    if height % STRIDE_PX or width % STRIDE_PX:
-        raise ValueError(f"images of {width}x{height} px: sides must be multiples of {STRIDE_PX}")
-    return images

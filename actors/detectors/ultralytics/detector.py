@@ -9,15 +9,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from actors.checkpoint import Checkpoint
 from actors.detectors.suppression import strongest, suppress
 from actors.detectors.ultralytics.config import UltralyticsSettings
 from actors.detectors.ultralytics.onednn import pack_convolutions
 from actors.detectors.ultralytics.weights import Model, is_detr, stride_px
 from actors.images import Pixels
-from actors.letterbox import Letterbox, MicroBatch
+from actors.letterbox import CPU_BATCH, GPU_BATCH, Letterbox, MicroBatch, picture_size, to_tensor
 from actors.precision import reproducible
 from actors.records import Detections
 
@@ -26,9 +24,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-CPU_BATCH = MicroBatch(max_images=8, max_px=640 * 640)
 ALONE = MicroBatch(max_images=1, max_px=1)  # in a transformer's products of matrices the place in the batch does count
-GPU_BATCH = MicroBatch(max_images=16, max_px=16 * 640 * 640)
 
 
 class UltralyticsDetector:
@@ -65,7 +61,7 @@ class UltralyticsDetector:
         places = [self._place(pixels) for pixels in images]
         with reproducible():
             for part, batch in self._micro_batch.batches(images, places):
-                candidates = self._candidates(self._fused(self._tensor(batch))[0], places[part[0]].canvas)
+                candidates = self._candidates(self._fused(to_tensor(batch, self.device))[0], places[part[0]].canvas)
                 for index, boxes, scores, labels in zip(part, *candidates, strict=False):
                     found[index] = self._detections(boxes, scores, labels, places[index])
         return [found[index] for index in range(len(images))]
@@ -78,22 +74,14 @@ class UltralyticsDetector:
         deepest = [self._fused.model[-1].f[-1]]
         with reproducible():
             for part, batch in self._micro_batch.batches(images, [self._place(pixels) for pixels in images]):
-                rows.update(zip(part, self._fused.predict(self._tensor(batch), embed=deepest), strict=False))
+                rows.update(zip(part, self._fused.predict(to_tensor(batch, self.device), embed=deepest), strict=False))
             return torch.stack([rows[index] for index in range(len(images))]).cpu() if rows else torch.empty(0, 0)
 
     def _place(self, pixels: Pixels) -> Letterbox:
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
-            raise ValueError(f"an image must be [H, W, 3] uint8 RGB, not {pixels.shape} {pixels.dtype}")
-        source, size_px = pixels.shape[:2], self.config.image_size_px
+        source, size_px = picture_size(pixels), self.config.image_size_px
         if self._is_detr:  # trained on stretched pictures, so shown stretched pictures
             return Letterbox.stretch(source, size_px)
         return Letterbox.fit(source, size_px, self._stride_px)
-
-    def _tensor(self, batch: Pixels) -> "Tensor":
-        """``[m, H, W, 3]`` uint8 as ``[m, 3, H, W]`` float32 in [0, 1], channels last in memory."""
-        import torch
-
-        return torch.from_numpy(batch).to(self.device).permute(0, 3, 1, 2).float().div_(255)
 
     def _candidates(self, output: "Tensor", canvas: tuple[int, int]) -> tuple["Tensor", "Tensor", "Tensor"]:
         """Boxes ``[m, k, 4]`` xyxy in px of the canvas, scores ``[m, k]`` and labels ``[m, k]`` of a raw output."""

@@ -5,7 +5,6 @@ ONNX and TorchScript are written by ultralytics' own exporter, which adds names,
 
 import tempfile
 import warnings
-from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 
@@ -22,11 +21,7 @@ def export(config: UltralyticsSettings, checkpoint: Checkpoint, fmt: str) -> byt
     A YOLO takes pictures whose sides are any multiple of 32 px; an RT-DETR takes squares of ``image_size_px``. Boxes
     come from the one-to-many head without suppression, as in our own detector.
     """
-    if fmt not in config.export_formats:
-        known = ", ".join(config.export_formats)
-        raise ValueError(f"{config.kind} detectors cannot be exported to {fmt!r}; choose one of {known}")
-    if fmt == "onnx" and find_spec("onnx") is None:
-        raise ValueError("ONNX needs the package onnx: install detloop with the extra `export`, or onnx itself")
+    config.check_export(fmt)
     import_ultralytics()
     model: Model
     model, classes = config.load_checkpoint(checkpoint)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from actors.checkpoint import Checkpoint
-from actors.detector_loss import DetectorLoss, Forward
+from actors.detector_loss import DetectorLoss, Forward, check_sides
 from actors.detectors.background_ignore import (
     NO_MARKS,
     SILENT_LOGIT,
@@ -179,7 +179,8 @@ def _set_to_train(model: Model) -> None:
 
 
 def _loss(model: Model, device: str, forward: Forward, images: "Tensor", annotations: Sequence[Annotation]) -> "Tensor":
-    images = _checked(model, images).to(device)
+    check_sides(images, stride_px(model))
+    images = images.to(device)
     batch = {"img": images, **_targets(annotations, model.nc, images)}
     loss, _ = forward(mark_background(batch, model.nc, synthetic=False))
     scalar: Tensor = loss if is_detr(model) else loss.sum() / len(images)
@@ -190,16 +191,10 @@ def _maps(model: Model, device: str, forward: Forward, images: "Tensor") -> "Seq
     """The inputs of a YOLO's head."""
     if is_detr(model):
         raise ValueError("the features of RT-DETR cannot be refined with: it has no pyramid; choose a YOLO")
-    outputs = forward(_checked(model, images).to(device))
+    check_sides(images, stride_px(model))
+    outputs = forward(images.to(device))
     maps: Sequence[Tensor] = outputs.get("one2many", outputs)["feats"]
     return maps
-
-
-def _checked(model: Model, images: "Tensor") -> "Tensor":
-    height, width = images.shape[-2:]
-    if height % stride_px(model) or width % stride_px(model):
-        raise ValueError(f"images of {width}x{height} px: sides must be multiples of {stride_px(model)}")
-    return images
 
 
 def _targets(annotations: Sequence[Annotation], num_classes: int, images: "Tensor") -> dict[str, "Tensor"]:

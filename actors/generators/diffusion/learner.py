@@ -127,7 +127,7 @@ class Learner:
             self.scaler.scale(loss).backward()
             total = total + loss.detach().cpu()
         learning = [one for group in self.optimizer.param_groups for one in group["params"]]
-        self._share([one.grad for one in learning if one.grad is not None])
+        self.worker.share([one.grad for one in learning if one.grad is not None])
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(learning, 1.0)
         self.scaler.step(self.optimizer)
@@ -135,7 +135,7 @@ class Learner:
         self.moving.optimization_step = self.schedule.last_epoch  # the number of steps done
         self.moving.step(self.network.parameters())
         self.schedule.step()
-        return float(self.mean(total))
+        return float(self.worker.mean(total))
 
     def state(self) -> dict[str, Any]:
         """All that the steps to come depend on."""
@@ -148,23 +148,6 @@ class Learner:
         """Continue from an earlier ``state``."""
         for name, tensors in state.items():
             getattr(self, name).load_state_dict(tensors)
-
-    def mean(self, value: Tensor) -> Tensor:
-        """The mean over the workers; ``value`` itself may be overwritten."""
-        if self.worker.num_workers == 1:
-            return value
-        value = value.to(self.worker.device)
-        torch.distributed.all_reduce(value)
-        return value / self.worker.num_workers
-
-    def _share(self, gradients: Sequence[Tensor]) -> None:
-        """Replace each gradient by its mean over the workers, in place."""
-        if self.worker.num_workers == 1:
-            return
-        flat = self.mean(torch.cat([gradient.flatten() for gradient in gradients]))
-        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
 
     def _schedule(self) -> LRScheduler:
         from diffusers.optimization import get_cosine_schedule_with_warmup

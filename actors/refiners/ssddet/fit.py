@@ -15,12 +15,12 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
 from actors.checkpoint import read_checkpoint
 from actors.fitting import FitData, Preview, Worker
 from actors.images import Pixels
-from actors.letterbox import Letterbox
+from actors.letterbox import Letterbox, to_tensor
 from actors.refiners.ssddet.config import SSDDetSettings
 from actors.refiners.ssddet.examples import Example, Examples
 from actors.refiners.ssddet.losses import refiner_loss
 from actors.refiners.ssddet.network import SSDDetNetwork
-from actors.refiners.ssddet.refiner import KIND, REFINER, channels_of, objects_of, part_of, save, to_tensor
+from actors.refiners.ssddet.refiner import KIND, REFINER, channels_of, objects_of, part_of, save
 from actors.seeds import derive_seed
 
 _CACHE_BYTES = 2**30  # of features, or of pictures, in memory; in larger data sets, many are made again each time
@@ -68,11 +68,11 @@ class SSDDetFit:
         loss = self.loss([self.examples.example(number, place) for place in places])
         torch.autograd.backward(loss)
         learning = [one for group in self.optimizer.param_groups for one in group["params"]]
-        self._share(_gradients(learning))
+        self.worker.share(_gradients(learning))
         torch.nn.utils.clip_grad_norm_(learning, _MAX_NORM)
         self.optimizer.step()
         self.schedule.step()
-        return float(self._mean(loss.detach()))
+        return float(self.worker.mean(loss.detach()))
 
     def state(self) -> dict[str, Any]:
         """Network, optimiser, and the detector's weights if they are trained."""
@@ -136,20 +136,6 @@ class SSDDetFit:
         if detectors:  # without decay, which would change what has no gradient and is no weight to be learnt
             groups.append({"params": list(detectors), "lr": self.fit.detector_learning_rate, "weight_decay": 0.0})
         return groups
-
-    def _share(self, gradients: Sequence[Tensor]) -> None:
-        """Replace each gradient by its mean over the workers, in place."""
-        if self.worker.num_workers == 1:
-            return
-        flat = self._mean(torch.cat([one.flatten() for one in gradients]))
-        for gradient, part in zip(gradients, flat.split([one.numel() for one in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
-
-    def _mean(self, value: Tensor) -> Tensor:
-        """The mean over the workers; ``value`` itself may be overwritten."""
-        if self.worker.num_workers > 1:
-            torch.distributed.all_reduce(value)
-        return value / self.worker.num_workers
 
 
 def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:

@@ -12,7 +12,7 @@ from actors.checkpoint import Checkpoint, Header, read_checkpoint, write_checkpo
 from actors.detector_loss import DetectorLoss
 from actors.fitting import LossSource
 from actors.images import Pixels
-from actors.letterbox import Letterbox, MicroBatch
+from actors.letterbox import Letterbox, MicroBatch, to_tensor
 from actors.precision import reproducible
 from actors.records import Annotation, Refinement
 from actors.refiners.ssddet.config import SSDDetSettings
@@ -21,11 +21,6 @@ from actors.refiners.ssddet.network import Levels, Objects, SSDDetNetwork
 KIND = "ssddet"
 DETECTOR, REFINER = "detector.", "refiner."  # prefixes of the tensors of a checkpoint
 _BATCH = MicroBatch(max_images=8, max_px=8 * 640 * 640)
-
-
-def to_tensor(canvases: Pixels) -> Tensor:
-    """Canvases ``[m, H, W, 3]`` uint8 as ``[m, 3, H, W]`` float32 in [0, 1]."""
-    return torch.from_numpy(canvases).permute(0, 3, 1, 2).float().div_(255)
 
 
 def channels_of(detector: DetectorLoss, size_px: int) -> list[int]:

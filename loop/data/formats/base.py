@@ -221,7 +221,7 @@ def folders(root: UPath) -> Iterator[UPath]:
 def listing(root: UPath) -> str:
     """What a folder holds, for an error: its folders, and the number of its files by their ending."""
     entries = [path for path in sorted(root.iterdir()) if not hidden(path.name)]
-    inner = [f"{path.name}/" for path in entries if path.is_dir()]
+    inner = [f"{path.name}/" for path in folders(root)]
     endings = Counter(path.suffix.lower() or "no ending" for path in entries if not path.is_dir())
     files = [f"{number} x {ending}" for ending, number in endings.most_common()]
     more = [f"and {len(inner) - _LISTED} more folders"] if len(inner) > _LISTED else []

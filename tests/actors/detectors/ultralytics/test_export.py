@@ -11,6 +11,7 @@ import torch
 from actors.detectors.base import DetectorBase
 from actors.detectors.ultralytics.component import UltralyticsConfig
 from actors.detectors.ultralytics.detector import UltralyticsDetector
+from actors.letterbox import to_tensor
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +63,7 @@ def detections(detector: UltralyticsDetector, run) -> list:
         place = detector._place(pixels)
         canvas = np.full((1, *place.canvas, 3), 114, np.uint8)
         place.draw(pixels, canvas[0])
-        output = torch.as_tensor(run(detector._tensor(canvas).contiguous()))
+        output = torch.as_tensor(run(to_tensor(canvas).contiguous()))
         if not detector._is_detr:  # ours gives corners
             middle, half = output[:, :2], output[:, 2:4] / 2
             output = torch.cat([middle - half, middle + half, output[:, 4:]], dim=1)

@@ -274,7 +274,7 @@ class CropFit:
         alphas = self.scheduler.alphas_cumprod.to(self.device)[timesteps]
         noise_power = 1 - alphas[:, None, None, None]
         weights = (known[:, 3:4] * (1 - _OUTSIDE_WEIGHT) + _OUTSIDE_WEIGHT) * noise_power
-        loss: Tensor = ((predicted - target) ** 2 * weights).sum() / (3 * self.learner.mean(weights.sum()))
+        loss: Tensor = ((predicted - target) ** 2 * weights).sum() / (3 * self.worker.mean(weights.sum()))
         if self.perception:
             loss = loss + self.config.mask_loss_weight * self.perception.loss(conditions, stacked("mask"), alphas)
         return loss

@@ -18,9 +18,11 @@ from upath import UPath
 
 from loop.state import RunFolder
 
+COPIES = ("generation.copies=20",)
+"""Twice the quickstart's."""
 QUESTIONS = {
-    "world": Question(data="world", base="quickstart.yaml", ablation="detdiffusion_world.yaml"),
-    "layout": Question(data="layout", base="quickstart.yaml", ablation="detdiffusion_layout.yaml"),
+    "world": Question(data="world", base="quickstart.yaml", ablation="detdiffusion_world.yaml", overrides=COPIES),
+    "layout": Question(data="layout", base="quickstart.yaml", ablation="detdiffusion_layout.yaml", overrides=COPIES),
     "bccd": Question(data="bccd", base="bccd.yaml", ablation="detdiffusion_bccd.yaml"),
 }
 COLUMNS = {"ap": "AP", **{name: name for name in ("yolo_score", "yolo_score_unseen", *FACTORS)}}

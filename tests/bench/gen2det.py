@@ -9,10 +9,12 @@ file (see ``evidence.py``).
 from evidence import Evidence, Question
 from gen2det_tables import MARKS, SECTIONS, SUMMARIES
 
-FRESH = ("data.world.seed=1",)
+COPIES = ("generation.copies=20",)
+"""Twice the quickstart's."""
+FRESH = (*COPIES, "data.world.seed=1")
 """Other scenes than the quickstart's, on which no setting was chosen."""
 QUESTIONS = {
-    "world": Question(data="world", base="quickstart.yaml", ablation="gen2det_world.yaml"),
+    "world": Question(data="world", base="quickstart.yaml", ablation="gen2det_world.yaml", overrides=COPIES),
     "fresh": Question(data="fresh", base="quickstart.yaml", ablation="gen2det_fresh.yaml", overrides=FRESH),
     "bccd": Question(data="bccd", base="bccd.yaml", ablation="gen2det_bccd.yaml"),
     "p": Question(data="fresh", base="quickstart.yaml", ablation="p.yaml", overrides=FRESH),

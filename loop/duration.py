@@ -1,4 +1,4 @@
-"""The time that a run takes, estimated before it starts: from earlier runs below its root, else from a table."""
+"""The time that a run takes, estimated before it starts: from earlier runs below its root, else from the sizes of model and images."""
 
 import os
 from collections.abc import Iterator
@@ -9,11 +9,6 @@ from actors.storage import read_record
 from loop.config import LoopConfig
 from loop.state import Pooled, RunFolder
 from loop.training.job import TrainResult
-
-GFLOP_S = 30.0
-"""Billions of floating-point operations of the forward pass that one thread trains in a second."""
-IMAGE_S = 0.005
-"""Seconds of a thread to load and augment a training image."""
 
 
 def told(config: LoopConfig, num_trainings: int, num_candidates: int) -> str:
@@ -50,11 +45,10 @@ def _training(config: LoopConfig, num_images: int, earlier: list[UPath]) -> str:
 
 def _image_s(config: LoopConfig) -> float | None:
     """Seconds of training for an image; None where that is unknown: for other models, and on GPUs."""
-    gflops, role = config.detector.gflops(), config.hosting.train
-    if gflops is None or role.num_gpus:
-        return None
+    role = config.hosting.train
+    image_s = None if role.num_gpus else config.detector.image_s()
     num_threads = min(role.num_cpus * role.num_workers, os.cpu_count() or 1)
-    return (gflops / GFLOP_S + IMAGE_S) / max(num_threads, 1)
+    return image_s and image_s / max(num_threads, 1)
 
 
 def _drawing(config: LoopConfig, num_candidates: int, earlier: list[UPath]) -> str:

@@ -130,8 +130,8 @@ class DetectorBase(Component):
         Raises ValueError or FileNotFoundError where there is no such architecture or it does not take the image size.
         """
 
-    def gflops(self) -> float | None:
-        """Billions of floating-point operations of a forward pass of one image; None where that is unknown."""
+    def image_s(self) -> float | None:
+        """Seconds in which one thread of a CPU trains on one image, within a factor of 2; None where unknown."""
         return None
 
     @abstractmethod

@@ -1,20 +1,21 @@
-"""Measure the refiner: ``python tests/bench/ssddet.py DATA --root DIR [--data DIR] --weights FILE [--noise 0.4] ...``
+"""Measure the refiner: ``python tests/bench/ssddet.py DATA --root DIR [--detector yolo] [--noise 0.4] ...``
 
-DATA is ``world``, ``bccd`` or ``deeppcb``; ``--data`` is the folder that holds the latter two. The boxes of the
-training images are made inaccurate once, by the paper's noise protocol. A detector is trained on them from
-``--weights``; the refiner of each arm is fitted on the same boxes with that detector's features, and moves them; a
-detector is trained on the refined boxes from the same weights, for the same number of steps, and evaluated on the clean
-validation images.
+DATA is ``world``, ``bccd`` or ``deeppcb``; ``--data`` is the folder that holds the latter two. Detectors are ``yolo``
+(yolo11n from the COCO weights in ``--weights``) and ``fasterrcnn`` (efficientnet_lite0 with the ImageNet weights of the
+extra ``backbones``). The boxes of the training images are made inaccurate once, by the paper's noise protocol. A
+detector is trained on them; the refiner of each arm is fitted on the same boxes with that detector's features, and
+moves them; a detector is trained on the refined boxes from the same weights, for the same number of steps, and
+evaluated on the clean validation images.
 
-Rows of ``results/ssddet.json``, one for each data set, noise, arm and seed, are written as they come:
+Rows of ``results/ssddet.json``, one for each data set, detector, noise, arm and seed, are written as they come:
 
 * ``iou_before``, ``iou_after``: mean IoU of the training boxes with the clean ones, before and after refinement;
 * ``fit_s``: seconds of the refiner's steps;
 * ``auroc``: of the refiner's confidence, refined boxes with an IoU of 0.5 or more against the others;
 * ``ap``, ``ap50``: of the detector on validation images, with ``--ap``.
 
-The arm ``noisy`` trains on the inaccurate boxes, ``clean`` on the accurate ones. Trainings and fits are stored below
-the root; the same command goes on where it stopped.
+The arm ``noisy`` trains on the inaccurate boxes, ``clean`` on the accurate ones. ``docs/evidence.md`` shows the rows.
+Trainings and fits are stored below the root; the same command goes on where it stopped.
 """
 
 import argparse
@@ -30,7 +31,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import numpy as np
+import torch
+from evidence_tables import write_section
 from mining import auc
+from ssddet_tables import MARKS, section
 from upath import UPath
 
 from actors import boxes as geometry
@@ -50,6 +54,7 @@ from loop.progress import Reporter
 from loop.training.fit import FitResult
 
 RESULTS = Path(__file__).parent / "results" / "ssddet.json"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "evidence.md"
 DATA: dict[str, dict[str, Any]] = {
     "world": {"data": {"format": "world", "world": {"train": 100, "val": 200}}, "size_px": 192},
     "bccd": {"data": {"format": "voc"}, "size_px": 320},
@@ -61,21 +66,34 @@ ARMS: dict[str, dict[str, Any]] = {
     "spsd": {"stages": 2, "spsd": True, "sisd": False},
     "sisd": {"stages": 2, "spsd": True, "sisd": True},
 }
-KEYS = ("data", "noise", "arm", "seed")
+DETECTORS: dict[str, dict[str, Any]] = {
+    "yolo": {"kind": "ultralytics", "model": "yolo11n.yaml"},
+    "fasterrcnn": {  # the rest as detloop init writes it
+        "kind": "torchvision",
+        "backbone": "efficientnet_lite0",
+        "backbone_weights": "imagenet",
+        "fpn_channels": 64,
+        "anchor_px": 16,
+        "roi_samples": 128,
+    },
+}
+KEYS = ("data", "detector", "noise", "arm", "seed")
 Row = dict[str, Any]
 
 
 def loop_config(given: argparse.Namespace) -> LoopConfig:
     """The config of the trainings."""
     about = DATA[given.dataset]
+    weights = {"weights": given.weights} if given.detector == "yolo" else {}
+    place: dict[str, Any] = {"num_cpus": given.threads} | ({"num_gpus": 1} if given.gpu else {})
     root = {} if given.dataset == "world" else {"root": str(Path(given.data, given.dataset).absolute())}
     tree = {
-        "name": f"ssddet-{given.dataset}",
+        "name": f"ssddet-{given.dataset}-{given.detector}",
         "root": str(Path(given.root).absolute()),
         "data": {**about["data"], **root},
-        "detector": {"model": "yolo11n.yaml", "weights": given.weights, "image_size_px": about["size_px"]},
+        "detector": DETECTORS[given.detector] | weights | {"image_size_px": about["size_px"]},
         "training": {"steps": given.steps, "epoch_steps": 50, "batch_size": 8, "start": "weights"},
-        "hosting": {"engine": "inline", "train": {"num_cpus": given.threads}, "fit": {"num_cpus": given.threads}},
+        "hosting": {"engine": "inline", "train": place, "fit": place},
     }
     return validate(LoopConfig, tree, "the benchmark's config")
 
@@ -169,16 +187,21 @@ def precision(clean: Dataset, arm: Arm) -> dict[str, float]:
 def row(given: argparse.Namespace, noise: float, arm: str, seed: int, **measured: float | None) -> Row:
     """A row, rounded."""
     rounded = {key: None if one is None else round(one, 4) for key, one in measured.items()}
-    return {"data": given.dataset, "noise": noise, "arm": arm, "seed": seed, "steps": given.steps, **rounded}
+    about = {"data": given.dataset, "detector": given.detector, "noise": noise, "arm": arm, "seed": seed}
+    device = torch.cuda.get_device_name() if given.gpu else "CPU"
+    return {**about, "steps": given.steps, "options": given.options, "device": device, **rounded}
 
 
 def store(new: Row, file: Path) -> None:
-    """Put a row into the file, in the place of an older one of the same data set, noise, arm and seed."""
+    """Put a row into the file, in the place of an older one with the same values of ``KEYS``; renew the document."""
     known = json.loads(file.read_text())["rows"] if file.exists() else []
     found = {tuple(one[key] for key in KEYS): one for one in known}
     key = tuple(new[key] for key in KEYS)
     found[key] = {**found.get(key, {}), **new}
-    file.write_text(json.dumps({"rows": [found[key] for key in sorted(found)]}, indent=1) + "\n")
+    rows = [found[key] for key in sorted(found)]
+    file.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+    if file == RESULTS:
+        write_section(DOCUMENT, MARKS, section(rows, ["noisy", *ARMS, "clean"]))
 
 
 def _parse() -> argparse.Namespace:
@@ -186,12 +209,14 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("dataset", choices=DATA)
     parser.add_argument("--root", default="runs", help="storage root of trainings and fits")
     parser.add_argument("--data", help="folder with bccd/ and deeppcb/")
-    parser.add_argument("--weights", required=True, help="weights of yolo11n that trainings start from")
+    parser.add_argument("--detector", choices=DETECTORS, default="yolo")
+    parser.add_argument("--weights", help="COCO weights of yolo11n")
     parser.add_argument("--noise", type=float, nargs="+", default=[0.2, 0.4])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", default=["clean", *ARMS], choices=["clean", *ARMS])
     parser.add_argument("--steps", type=int, default=300, help="of each training of a detector")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--gpu", action="store_true", help="train and fit on the first GPU")
     parser.add_argument("--ap", action="store_true", help="also train detectors on the refined and the clean boxes")
     parser.add_argument("--options", type=json.loads, default={}, help="keys of the refiner, as JSON")
     parser.add_argument("--out", type=Path, default=RESULTS)

@@ -45,6 +45,12 @@ class TorchvisionConfig(TorchvisionSettings):
         return build(self, num_classes)
 
     @override
+    def image_s(self) -> float | None:
+        from actors.detectors.torchvision.network import GFLOP_S, gflops
+
+        return gflops(self) / GFLOP_S
+
+    @override
     def head(self, network: "nn.Module") -> str:
         return "roi_heads." if self.model == "fasterrcnn" else "head."
 

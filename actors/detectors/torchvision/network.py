@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -32,6 +33,8 @@ Targets = Sequence[Mapping[str, Any]]
 
 RATIOS = (0.5, 1.0, 2.0)  # height to width of anchors
 NUM_LEVELS = 5
+REGION = (7, 7)  # cells of a region's features
+GFLOP_S = 15.0  # billions of operations of the forward pass that one thread trains in a second, within a factor of 2
 
 
 class Pyramid(nn.Module):
@@ -128,6 +131,24 @@ def build(config: TorchvisionSettings, num_classes: int) -> nn.Module:
     return network
 
 
+def gflops(config: TorchvisionSettings) -> float:
+    """Billions of floating-point operations of a forward pass of one square image, as in training.
+
+    Counted on tensors without values, so nothing is computed. Raises like ``build``.
+    """
+    with torch.random.fork_rng(devices=[]):
+        network: Network = build(config, 1).to("meta")
+    side = config.image_size_px
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        maps = list(network.backbone(torch.zeros(1, 3, side, side)).values())
+        if config.model == "fasterrcnn":
+            network.rpn.head(maps)
+            network.roi_heads.box_head(torch.zeros(config.roi_samples, config.fpn_channels, *REGION))
+        else:
+            network.head(maps)
+    return counter.get_total_flops() / 1e9
+
+
 def _faster_rcnn(
     config: TorchvisionSettings, pyramid: Pyramid, num_classes: int, options: Mapping[str, Any]
 ) -> Network:
@@ -136,7 +157,7 @@ def _faster_rcnn(
     return FasterRCNN(
         pyramid,
         rpn_anchor_generator=AnchorGenerator(sizes, (RATIOS,) * NUM_LEVELS),
-        box_head=TwoMLPHead(pyramid.out_channels * 7**2, width),
+        box_head=TwoMLPHead(pyramid.out_channels * REGION[0] * REGION[1], width),
         box_predictor=FastRCNNPredictor(width, num_classes + 1),
         box_batch_size_per_image=config.roi_samples,
         box_score_thresh=config.min_score,

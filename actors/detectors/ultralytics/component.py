@@ -8,7 +8,7 @@ from typing_extensions import override
 from actors.checkpoint import Checkpoint
 from actors.detectors.base import Detector, Setting, Starter
 from actors.detectors.ultralytics.config import UltralyticsSettings
-from actors.detectors.ultralytics.releases import GFLOPS
+from actors.detectors.ultralytics.releases import GFLOP_S, GFLOPS, IMAGE_S
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -33,9 +33,9 @@ class UltralyticsConfig(UltralyticsSettings):
         return starter(weights)
 
     @override
-    def gflops(self) -> float | None:
+    def image_s(self) -> float | None:
         at_640_px = GFLOPS.get(self.model)
-        return at_640_px and at_640_px * (self.image_size_px / 640) ** 2
+        return at_640_px and at_640_px * (self.image_size_px / 640) ** 2 / GFLOP_S + IMAGE_S
 
     @override
     def architecture(self, num_classes: int) -> "nn.Module":

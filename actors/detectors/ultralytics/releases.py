@@ -22,6 +22,11 @@ GFLOPS = {
 }
 """Billions of floating-point operations for an image of 640 px, as ultralytics publishes them, by model YAML."""
 
+GFLOP_S = 30.0
+"""Billions of floating-point operations of the forward pass that one thread trains in a second."""
+IMAGE_S = 0.005
+"""Seconds of a thread to load and augment a training image."""
+
 _OLD = ("yolov3", "yolov3-spp", "yolov3-tiny", *(f"yolov5{size}{large}" for size in "nsmlx" for large in ("", "6")))
 
 MODELS = {

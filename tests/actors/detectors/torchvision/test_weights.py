@@ -9,9 +9,11 @@ import torch
 from pydantic import ValidationError
 from tiny_torchvision import CLASSES, MODELS, tiny, write
 from torchvision.models import get_model
+from torchvision.models.detection import FCOS_ResNet50_FPN_Weights
 
 from actors.detectors.torchvision import weights as weights_module
 from actors.detectors.torchvision.component import TorchvisionConfig
+from actors.detectors.torchvision.network import gflops
 
 # Backbones
 
@@ -25,6 +27,20 @@ def test_any_backbone_gives_a_pyramid(backbone):
     with torch.no_grad():
         levels = network.backbone(torch.rand(1, 3, 64, 96))
     assert [tuple(one.shape[2:]) for one in levels.values()] == [(8, 12), (4, 6), (2, 3), (1, 2), (1, 1)]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_time_of_an_image_grows_with_its_area(model):
+    state = torch.get_rng_state()
+    one, four = (tiny(model, image_size_px=side, roi_samples=4).image_s() for side in (256, 512))
+    assert four == pytest.approx(4 * one, rel=0.02)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_operations_of_a_standard_model_are_those_that_torchvision_gives():
+    operations = gflops(TorchvisionConfig(model="fcos", image_size_px=800, frozen_stages=0))
+    ours = 2 * FCOS_ResNet50_FPN_Weights.COCO_V1.meta["_ops"]  # theirs are multiplications with an addition
+    assert operations == pytest.approx(ours, rel=0.3)  # theirs has images of another shape
 
 
 @pytest.mark.parametrize(

@@ -239,7 +239,10 @@ def _keep_tracebacks_in_logs() -> None:
 
 
 def _map(dataset: "ray.data.Dataset", stage: Stage, batch_size: int, *, alone: bool) -> "ray.data.Dataset":
-    """Add a stage. ``alone``: no row shares a batch or waits in a queue, so none dies with another's process."""
+    """Add a stage. ``alone``: no row shares a batch or waits in a queue, so none dies with another's process.
+
+    That pass asks for no CPUs: after a node was lost, actors of the first pass can stay and hold all that are left.
+    """
     from ray.data import ActorPoolStrategy
 
     constructor = {"stage": stage.name, "open_component": stage.open_component, "forgets": stage.forgets}
@@ -250,7 +253,7 @@ def _map(dataset: "ray.data.Dataset", stage: Stage, batch_size: int, *, alone: b
             fn_constructor_kwargs={**constructor, "timeout_s": stage.role.timeout_s, "expendable": True},
             compute=ActorPoolStrategy(size=stage.role.num_actors, max_tasks_in_flight_per_actor=1 if alone else None),
             batch_size=batch_size,
-            num_cpus=stage.role.num_cpus,
+            num_cpus=0 if alone else stage.role.num_cpus,
             num_gpus=stage.role.num_gpus or None,
             max_task_retries=1,  # unbounded by default: a row that kills its process would be retried forever
         )

@@ -24,8 +24,8 @@ class SSDDetFitConfig(Config):
     """Weight of the losses of both stages (released code; the paper has 1 in its stead)."""
     spsd_weight: float = Field(0.25, ge=0.0)
     """Weight of the losses of spatial position self-distillation."""
-    sisd_weight: float = Field(0.25, ge=0.0)
-    """Weight of the loss of spatial identity self-distillation (paper: 0.25; released code: 5)."""
+    sisd_weight: float = Field(5.0, ge=0.0)
+    """Weight of the loss of spatial identity self-distillation (released code; paper: 0.25)."""
     joint: bool = False
     """Train the detector's weights as well, on the refined boxes: the paper's end-to-end training. The refiner then
     reads the features of the trained copy; the run's own detector stays as it is."""

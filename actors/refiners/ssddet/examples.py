@@ -12,6 +12,7 @@ from actors.images import Pixels, read
 from actors.letterbox import GREY, Letterbox
 from actors.records import Annotation, LabeledImage
 from actors.refiners.ssddet.config import SSDDetFitConfig
+from actors.refiners.ssddet.mirrors import MIRRORS, Mirror, mirrored_boxes, mirrored_pixels
 from actors.refiners.ssddet.noise import noisy
 from actors.seeds import derive_seed
 
@@ -30,17 +31,17 @@ class Labelled:
         """An image, with ``noise`` in its boxes."""
         return cls(uri=image.uri, width=image.width, height=image.height, annotation=noisy(image, noise, seed))
 
-    def mirrored(self) -> Annotation:
-        """The annotation of the picture mirrored left to right."""
-        left, top, right, bottom = self.annotation.boxes.T
-        return replace(self.annotation, boxes=np.stack([self.width - right, top, self.width - left, bottom], axis=1))
+    def mirrored(self, mirror: Mirror) -> Annotation:
+        """The annotation of the mirrored picture."""
+        size = self.height, self.width
+        return replace(self.annotation, boxes=mirrored_boxes(self.annotation.boxes, size, mirror))
 
-    def drawn(self, size_px: int, *, is_mirrored: bool) -> tuple[Pixels, Letterbox]:
-        """The picture on a canvas ``[size_px, size_px, 3]``, and its place there."""
+    def drawn(self, size_px: int, mirror: Mirror) -> Pixels:
+        """The mirrored picture on a canvas ``[size_px, size_px, 3]``."""
         place = Letterbox.fit((self.height, self.width), size_px, size_px)
-        canvas, pixels = np.full((*place.canvas, 3), GREY, np.uint8), read(self.uri)
-        place.draw(np.ascontiguousarray(pixels[:, ::-1]) if is_mirrored else pixels, canvas)
-        return canvas, place
+        canvas = np.full((*place.canvas, 3), GREY, np.uint8)
+        place.draw(mirrored_pixels(read(self.uri), mirror), canvas)
+        return canvas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,7 +49,7 @@ class Example:
     """One picture of a step."""
 
     number: int  # position among the pictures
-    is_mirrored: bool
+    mirror: Mirror
     annotation: Annotation  # px of the picture, mirrored with it; boxes that the step does not use are flagged ignore
     draws: Tensor  # [negatives, 4] in [0, 1]
 
@@ -78,13 +79,10 @@ class Examples:
     def example(self, step: int, place: int) -> Example:
         """The example at ``place`` in a step."""
         rng = np.random.default_rng(derive_seed(self.seed, "fit", step, place))
-        number, is_mirrored = int(rng.integers(len(self.pictures))), bool(rng.integers(2))
-        picture = self.pictures[number]
-        annotation = picture.mirrored() if is_mirrored else picture.annotation
+        number, mirror = int(rng.integers(len(self.pictures))), MIRRORS[rng.integers(len(MIRRORS))]
+        annotation = self.pictures[number].mirrored(mirror)
         order = rng.permutation(np.flatnonzero(~annotation.ignore))
         unused = np.ones(len(annotation), np.bool_)
         unused[order[: self.settings.max_boxes]] = False
         draws = torch.from_numpy(rng.random((self.settings.negatives, 4), np.float32))
-        return Example(
-            number=number, is_mirrored=is_mirrored, annotation=replace(annotation, ignore=unused), draws=draws
-        )
+        return Example(number=number, mirror=mirror, annotation=replace(annotation, ignore=unused), draws=draws)

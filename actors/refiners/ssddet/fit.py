@@ -19,6 +19,7 @@ from actors.letterbox import Letterbox, to_tensor
 from actors.refiners.ssddet.config import SSDDetSettings
 from actors.refiners.ssddet.examples import Example, Examples
 from actors.refiners.ssddet.losses import refiner_loss
+from actors.refiners.ssddet.mirrors import Mirror
 from actors.refiners.ssddet.network import SSDDetNetwork
 from actors.refiners.ssddet.refiner import KIND, REFINER, channels_of, objects_of, part_of, save
 from actors.seeds import derive_seed
@@ -117,18 +118,18 @@ class SSDDetFit:
         return Letterbox.fit((picture.height, picture.width), self.size_px, self.size_px)
 
     def _images(self, examples: Sequence[Example]) -> Tensor:
-        return to_tensor(np.stack([self.canvas(one.number, one.is_mirrored) for one in examples]))
+        return to_tensor(np.stack([self.canvas(one.number, one.mirror) for one in examples]))
 
-    def _canvas(self, number: int, is_mirrored: bool) -> Pixels:
-        return self.examples.pictures[number].drawn(self.size_px, is_mirrored=is_mirrored)[0]
+    def _canvas(self, number: int, mirror: Mirror) -> Pixels:
+        return self.examples.pictures[number].drawn(self.size_px, mirror)
 
     def _read(self, examples: Sequence[Example]) -> list[Tensor]:
-        found = [self.features(one.number, one.is_mirrored) for one in examples]
+        found = [self.features(one.number, one.mirror) for one in examples]
         return [torch.cat(level) for level in zip(*found, strict=True)]
 
-    def _features(self, number: int, is_mirrored: bool) -> list[Tensor]:
+    def _features(self, number: int, mirror: Mirror) -> list[Tensor]:
         with torch.no_grad():
-            return self.detector.maps({}, to_tensor(self._canvas(number, is_mirrored)[None]))
+            return self.detector.maps({}, to_tensor(self._canvas(number, mirror)[None]))
 
     def _groups(self) -> list[dict[str, Any]]:
         own, detectors = self.network.parameters(), self.parameters.values()

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +13,15 @@ from actors.checkpoint import Checkpoint, Header, read_checkpoint, write_checkpo
 from actors.detector_loss import DetectorLoss
 from actors.fitting import LossSource
 from actors.images import Pixels
-from actors.letterbox import Letterbox, MicroBatch, to_tensor
+from actors.letterbox import GREY, Letterbox, picture_size, to_tensor
 from actors.precision import reproducible
 from actors.records import Annotation, Refinement
 from actors.refiners.ssddet.config import SSDDetSettings
+from actors.refiners.ssddet.mirrors import MIRRORS, mirrored_boxes, mirrored_pixels
 from actors.refiners.ssddet.network import Levels, Objects, SSDDetNetwork
 
 KIND = "ssddet"
 DETECTOR, REFINER = "detector.", "refiner."  # prefixes of the tensors of a checkpoint
-_BATCH = MicroBatch(max_images=8, max_px=8 * 640 * 640)
 
 
 def channels_of(detector: DetectorLoss, size_px: int) -> list[int]:
@@ -79,26 +80,33 @@ class SSDDetRefiner:
         self.network.eval().requires_grad_(False).to(self.device)
 
     def refine(self, pictures: Sequence[Pixels], annotations: Sequence[Annotation]) -> list[Refinement]:
-        """The refined boxes of each picture."""
-        places = [Letterbox.fit(one.shape[:2], self.size_px, self.size_px) for one in pictures]
-        found = {}
+        """The refined boxes of each picture, as means over its mirrorings."""
         with reproducible():
-            for part, canvases in _BATCH.batches(pictures, places):
-                maps = self.detector.maps({}, to_tensor(canvases))
-                for row, index in enumerate(part):
-                    levels = self.network.levels([one[row : row + 1] for one in maps], canvases.shape[1:3])
-                    found[index] = self._refined(levels, annotations[index], places[index])
-        return [found[index] for index in range(len(pictures))]
+            return [self._refined(*one) for one in zip(pictures, annotations, strict=True)]
 
-    def _refined(self, levels: Levels, annotation: Annotation, place: Letterbox) -> Refinement:
+    def _refined(self, pixels: Pixels, annotation: Annotation) -> Refinement:
         """One object at a time: in products of matrices, the last bits of a row depend on how many rows there are."""
+        size = picture_size(pixels)
+        place = Letterbox.fit(size, self.size_px, self.size_px)
         boxes, confidence = annotation.boxes.copy(), np.zeros(len(annotation), np.float32)
-        for index in np.flatnonzero(~annotation.ignore):
-            chosen = annotation.take(np.array([index]))
-            outcome = self.network(levels, objects_of([chosen], [place], self.device))[-1]
-            boxes[index] = place.to_source(outcome.boxes.cpu().numpy())[0]
-            confidence[index] = float(outcome.confidence)
+        chosen = np.flatnonzero(~annotation.ignore)
+        levels = self._levels(pixels, place) if len(chosen) else None
+        for index in chosen:
+            one = annotation.take(np.array([index]))
+            views = [replace(one, boxes=mirrored_boxes(one.boxes, size, mirror)) for mirror in MIRRORS]
+            outcome = self.network(levels, objects_of(views, [place] * len(views), self.device))[-1]
+            found = place.to_source(outcome.boxes.cpu().numpy())
+            back = [mirrored_boxes(box[None], size, mirror) for box, mirror in zip(found, MIRRORS, strict=True)]
+            boxes[index] = np.concatenate(back).mean(axis=0)
+            confidence[index] = float(outcome.confidence.mean())
         return Refinement(boxes=boxes, confidence=confidence)
+
+    def _levels(self, pixels: Pixels, place: Letterbox) -> Levels:
+        """The pyramids of a picture's mirrorings, as one batch."""
+        canvases = np.full((len(MIRRORS), *place.canvas, 3), GREY, np.uint8)
+        for canvas, mirror in zip(canvases, MIRRORS, strict=True):
+            place.draw(mirrored_pixels(pixels, mirror), canvas)
+        return self.network.levels(self.detector.maps({}, to_tensor(canvases)), place.canvas)
 
 
 def objects_of(annotations: Sequence[Annotation], places: Sequence[Letterbox], device: str) -> Objects:

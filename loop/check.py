@@ -91,8 +91,11 @@ def _advice(config: LoopConfig, counts: Counts) -> Iterator[str]:
             f"with {num_val} validation images the interval of the gain is unreliable; give at least {FEW_VAL}, better "
             "100 (data.val_frac holds out more if the data has no validation split)"
         )
-    if config.detector.weights is not None and training.start != "weights":
-        yield f"training.start: {training.start} does not use detector.weights; set it to weights to start from them"
+    if config.detector.has_weights and training.start != "weights":
+        yield (
+            f"training.start: {training.start} does not use the weights of the detector; set it to weights to start "
+            "from them"
+        )
 
 
 def _listed(key: str, lines: Iterable[str]) -> dict[str, str]:

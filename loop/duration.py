@@ -1,4 +1,4 @@
-"""The time that a run takes, estimated before it starts: from earlier runs below its root, else from the sizes of model and images."""
+"""The time of a run, estimated before it starts: from earlier runs below its root, else from the sizes of its parts."""
 
 import os
 from collections.abc import Iterator

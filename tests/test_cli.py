@@ -201,7 +201,7 @@ def test_check_lists_the_weights_that_detectors_start_from(detloop, tmp_path):
     assert (release in control, str(own) + " (" in control) == (True, False)
     unused = detloop("check", QUICKSTART, *named)[1]
     assert release not in unused
-    assert "note         training.start: scratch does not use detector.weights" in unused
+    assert "note         training.start: scratch does not use the weights of the detector" in unused
 
 
 def test_check_estimates_the_time_from_model_and_sizes_before_a_first_run(detloop, small_model, tmp_path):

@@ -15,7 +15,8 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 QUICKSTART = CONFIGS / "quickstart.yaml"
 RUNS = sorted(CONFIGS.glob("*.yaml"))
 HOSTING = sorted(CONFIGS.glob("hosting/*.yaml"))
-REAL_DATA = {"bccd", "deeppcb", "detdiffusion", "fasterrcnn", "gen2det", "ssddet"}  # their folder is given on the command line
+REAL_DATA = {"bccd", "deeppcb", "detdiffusion", "fasterrcnn", "gen2det", "ssddet"}
+"""Their folder is given on the command line."""
 
 
 def ids(file):

@@ -114,9 +114,14 @@ class DetectorBase(Component):
         return PurePath(self.model).name
 
     @property
+    def weights_source(self) -> str | None:
+        """Where the weights for training.start: weights come from; None without any."""
+        return self.weights
+
+    @property
     def has_weights(self) -> bool:
         """Whether there are weights for training.start: weights."""
-        return self.weights is not None
+        return self.weights_source is not None
 
     def check_architecture(self) -> None:
         """Raise ValueError or FileNotFoundError if ``model`` names none, as far as the family can tell at once."""

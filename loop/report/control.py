@@ -14,6 +14,7 @@ _WHY_FRESH = {
     "missing": "not in the file",
     "other_shape": "of another shape, as the head depends on the classes",
     "other_classes": "of the head, for other classes",
+    "not_of_backbone": "outside the backbone",
 }
 
 
@@ -42,5 +43,5 @@ def describe_weights(loop: Loop) -> str:
     fresh = {reason: number for reason, number in counts.items() if reason != "loaded"}
     reasons = "; ".join(f"{number} {_WHY_FRESH[reason]}" for reason, number in fresh.items())
     rest = f"{sum(fresh.values())} start fresh ({reasons})" if fresh else "none starts fresh"
-    source = loop.config.detector.weights
+    source = loop.config.detector.weights_source
     return f"{counts['loaded']} of {sum(counts.values())} tensors from {source}, {rest}"

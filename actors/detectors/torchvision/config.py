@@ -77,8 +77,8 @@ class TorchvisionSettings(DetectorBase):
 
     @property
     @override
-    def has_weights(self) -> bool:
-        return bool(self.weights or self.backbone_weights)
+    def weights_source(self) -> str | None:
+        return self.weights or self.backbone_weights
 
     @property
     def num_frozen(self) -> int:

@@ -146,7 +146,8 @@ def gflops(config: TorchvisionSettings) -> float:
             network.roi_heads.box_head(torch.zeros(config.roi_samples, config.fpn_channels, *REGION))
         else:
             network.head(maps)
-    return counter.get_total_flops() / 1e9
+    total: int = counter.get_total_flops()
+    return total / 1e9
 
 
 def _faster_rcnn(

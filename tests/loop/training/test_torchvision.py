@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from rich.console import Console
@@ -230,9 +231,15 @@ def round_of(easy_config, new_root):
         ("retinanet", 0, {"classification", "bbox_regression"}),
     ],
 )
-def test_a_model_goes_through_a_round(model, folds, terms, round_of):
-    config = LoopConfig.model_validate(round_of(model, cross_fit=folds))
-    folder = Path(run(config, Reporter(Console(file=StringIO()))))
+def test_a_model_goes_through_a_round_from_the_weights_of_a_backbone(model, folds, terms, round_of, tmp_path):
+    tree, file, said = round_of(model, cross_fit=folds), tmp_path / "backbone.pth", StringIO()
+    torch.save(timm.create_model(TINY["backbone"].removeprefix("timm:")).state_dict(), file)
+    tree["detector"]["backbone_weights"] = str(file)
+    tree["training"]["start"] = "weights"
+    folder = Path(run(LoopConfig.model_validate(tree), Reporter(Console(file=said, width=200))))
+    assert re.search(
+        r"weights: \d+ of \d+ tensors from .*, \d+ start fresh \(\d+ outside the backbone\)", said.getvalue()
+    )
     (line,) = json.loads((folder / "summary.json").read_text())["rounds"]
     assert (line["mined"] > 0, line["kept"] >= 5, line["not_trained"]) == (True, True, "")
     assert len(list((folder.parent / "folds").glob("*/*.safetensors"))) == folds

@@ -77,6 +77,7 @@ DETECTORS: dict[str, dict[str, Any]] = {
         "roi_samples": 128,
     },
 }
+ORDER = ("noisy", *ARMS, "clean")
 KEYS = ("data", "detector", "noise", "arm", "seed")
 Row = dict[str, Any]
 
@@ -201,7 +202,7 @@ def store(new: Row, file: Path) -> None:
     rows = [found[key] for key in sorted(found)]
     file.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
     if file == RESULTS:
-        write_section(DOCUMENT, MARKS, section(rows, ["noisy", *ARMS, "clean"]))
+        write_section(DOCUMENT, MARKS, section(rows, ORDER))
 
 
 def _parse() -> argparse.Namespace:

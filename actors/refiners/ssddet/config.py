@@ -10,7 +10,7 @@ from actors.config import Config
 class SSDDetFitConfig(Config):
     """Fit of the refiner on the real images."""
 
-    steps: int = Field(400, ge=1)
+    steps: int = Field(200, ge=1)
     """Optimiser steps."""
     batch_size: int = Field(4, ge=1)
     """Images per step, over all workers."""

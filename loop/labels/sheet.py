@@ -83,7 +83,7 @@ def _marks(question: Question, image: LabeledImage, *, proposed: bool) -> Iterat
             yield Mark(box=box, colour=GREY)
     box = question.new_box if proposed else question.box
     if box is not None:
-        yield Mark(box=np.array(box, np.float32), colour=SEEN if proposed else MINED, bold=False)
+        yield Mark(box=np.array(box, np.float32), colour=SEEN if proposed else MINED)
 
 
 def _caption(question: Question, classes: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from PIL import Image
 from actors.records import Annotation, Detections, LabeledImage
 from loop.labels.placement import moved, offsets
 from loop.labels.questions import Question, ask, num_found
-from loop.labels.sheet import GREY, HEADER, MARGIN, sheet
+from loop.labels.sheet import GREY, HEADER, MARGIN, MINED, sheet
 from loop.labels.unseen import Looked
 from loop.labels.votes import hit_rates, vote
 
@@ -135,7 +135,7 @@ def test_two_labels_do_not_share_a_detection():
 
 
 @pytest.mark.parametrize("background", [0, 255])
-def test_other_labels_are_drawn_as_in_the_legend_on_dark_and_bright_pictures(tmp_path, background):
+def test_labels_are_drawn_as_in_the_legend_on_dark_and_bright_pictures(tmp_path, background):
     Image.new("RGB", (100, 100), (background,) * 3).save(file := tmp_path / "a.png")
     known = annotation([40, 40, 60, 60], [50, 50, 70, 70])
     image = LabeledImage(id="a", uri=str(file), width=100, height=100, annotation=known)
@@ -143,9 +143,10 @@ def test_other_labels_are_drawn_as_in_the_legend_on_dark_and_bright_pictures(tmp
         image="a", kind="box", score=0.9, index=0, label=0, box=(40, 40, 60, 60), new_box=(40, 40, 60, 60)
     )
     drawn = np.asarray(Image.open(BytesIO(sheet([moved_box], {"a": image}, ["thing"], "Boxes"))))
-    line = drawn[HEADER + 150, MARGIN + 97 : MARGIN + 103].tolist()  # across the left side of the other label
-    assert line.count(list(GREY)) == 2
-    assert list(GREY) in drawn[42].tolist()
+    lines = drawn[HEADER + 70, MARGIN + 50 : MARGIN + 60], drawn[HEADER + 150, MARGIN + 95 : MARGIN + 105]
+    for line, colour in zip(lines, (MINED, GREY), strict=True):  # the left sides of the label and of the other one
+        assert line.tolist().count(list(colour)) == 2
+        assert list(colour) in drawn[42].tolist()
 
 
 def test_offsets_and_their_inverse():

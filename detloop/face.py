@@ -213,7 +213,8 @@ def labels(
     Example:
         >>> asked = detloop.labels("detloop.yaml", confidence=0.9)
         >>> asked.question.value_counts()
-        >>> detloop.run("detloop.yaml", {"name": "corrected", "data.labels": "runs/labels/detloop/corrected.json"})
+        >>> labels = "runs/labels/detloop/corrected.json"
+        >>> detloop.run("detloop.yaml", {"name": "corrected", "rounds": 0, "data.labels": labels})
     """
     config = load_config(source, overrides)
 

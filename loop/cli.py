@@ -231,9 +231,13 @@ def labels(
         choice, place = Choice(confidence=confidence, kinds=apply), None if out is None else UPath(out)
         checked = check_labels(config, Reporter(), place, choice)
     typer.echo(f"\n{checked.text}")
-    keys = [*overrides, f"name={config.name}-corrected", f"data.labels={checked.out / 'corrected.json'}"]
-    command = ["detloop", "run", *map(str, configs), *(word for key in keys for word in ("--set", key))]
-    typer.echo(f"train on it: {shlex.join(command)}")
+    if any(row["applied"] for row in checked.rows):
+        corrected = checked.out / "corrected.json"
+        ours = {"name": f"{config.name}-corrected", "rounds": "0", "data.labels": str(corrected)}
+        kept = [one for one in overrides if one.partition("=")[0].strip() not in ours]
+        keys = [*kept, *(f"{key}={value}" for key, value in ours.items())]
+        command = ["detloop", "run", *map(str, configs), *(word for key in keys for word in ("--set", key))]
+        typer.echo(f"train on it: {shlex.join(command)}")
 
 
 @app.command()

@@ -11,11 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from loop.data.formats.base import RawBox
+from loop.data.formats.base import RawBox, Size
 from loop.data.ledger import Ledger
 from loop.data.locating import Located
 
-Size = tuple[float, float]  # width, height
 Kind = Literal["turned", "shrunk", "enlarged", "other"]
 Frame = Literal["annotated", "image", "open"]
 

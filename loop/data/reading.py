@@ -24,7 +24,7 @@ from loop.data.ledger import Ledger
 from loop.data.locating import Located, locate
 from loop.data.notation import check_boxes
 from loop.data.provenance import Provenance
-from loop.data.relabelling import relabelled
+from loop.data.relabelling import relabelled, remark_on_labels
 from loop.data.segmentation import masks_of
 
 IMAGE_FOLDERS = ("images", "JPEGImages")
@@ -59,7 +59,7 @@ def read_folder(config: DataConfig, root: UPath) -> Folder:
     _remark_on_strangers(root, raw, located, ledger)
     for split, images in located.items():
         check_boxes(split, images, raw.classes, READERS[kind].NOTATION, config)
-    located = relabelled(located, config, ledger)
+    located = relabelled(located, raw.classes, config, ledger)
     strip = _shared_folder(located)
     index = {name: position for position, name in enumerate(raw.classes)}
     splits = {
@@ -70,6 +70,7 @@ def read_folder(config: DataConfig, root: UPath) -> Folder:
         )
         for split, images in located.items()
     }
+    remark_on_labels(root, located.get("train", ()), splits.get("train", ()), config, ledger)
     synthetic = _synthetic(located, strip)
     return Folder(format=kind, root=root, classes=raw.classes, splits=splits, synthetic=synthetic, ledger=ledger)
 

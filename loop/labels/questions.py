@@ -124,18 +124,21 @@ def _wrong_class(one: Looked, rates: NDArray[np.float32]) -> Iterator[Question]:
 
 
 def _doubled(one: Looked, rates: NDArray[np.float32]) -> Iterator[Question]:
-    """Labels that overlap another one like a copy, and have no detection of their own."""
+    """Labels without a detection of their own that overlap a label of their class, which has a sure one, like a copy.
+
+    Labels of two classes on one object are no copies: which class is wrong is asked by ``_wrong_class``.
+    """
     labels = one.image.annotation
     overlap = geometry.pairwise_iou(labels.boxes, labels.boxes)
     support = on_labels(labels, one.seen, rates)
-    for first, second in zip(*np.nonzero(np.triu(overlap >= DOUBLED_IOU, 1)), strict=True):
-        if labels.ignore[[first, second]].any():
-            continue
-        worse = int(second if support[second] <= support[first] else first)
-        score = float(overlap[first, second] * (1 - support[worse]))
-        if score >= LEAST:
-            label, box = int(labels.labels[worse]), _corners(labels, worse)
-            yield Question(image=one.image.id, kind="doubled", score=score, index=worse, label=label, box=box)
+    better = (support >= LEAST) & (support > support[:, None]) & ~labels.ignore  # [label, other]
+    copies = (overlap >= DOUBLED_IOU) & (labels.labels[:, None] == labels.labels) & better
+    scores = np.where(copies, overlap, 0.0).max(axis=1, initial=0.0) * (1 - support)
+    for index in map(int, np.flatnonzero(~labels.ignore & (scores >= LEAST))):
+        label, box = int(labels.labels[index]), _corners(labels, index)
+        yield Question(
+            image=one.image.id, kind="doubled", score=float(scores[index]), index=index, label=label, box=box
+        )
 
 
 def _corners(labels: Annotation, index: int) -> tuple[float, ...]:

@@ -13,12 +13,12 @@ from loop.driver import anchored, import_real
 from loop.labels.corrected import correct, write_coco
 from loop.labels.questions import KINDS, Question, ask, num_found
 from loop.labels.sheet import sheet
-from loop.labels.told import as_csv, summary, table
+from loop.labels.told import as_csv, share_found, summary, table, too_weak
 from loop.labels.unseen import look, with_folds
 from loop.progress import Reporter
 
 NUM_SHOWN = 24  # of each kind, on its sheet
-FEW_FOUND = 0.5  # share of the labels; weaker detectors are told
+FEW_FOUND = 0.6  # share of the labels; detectors that find fewer again are called weak
 DECIDES = ("data", "detector", "mining", "training", "refiner", "seed")  # the sections of a config that a check reads
 
 
@@ -55,10 +55,10 @@ def check_labels(config: LoopConfig, reporter: Reporter, out: UPath | None, choi
     ``labels.csv`` lists the questions, the surest first. ``corrected.json`` is a COCO file of the training images for
     ``data.labels``, with the proposals that ``choice`` accepts. ``box.png`` and others show the surest of each kind.
     The default of ``out`` is ``labels/NAME`` below the root. The files of an earlier start of the same check are
-    written anew.
+    written anew. A warning is printed if the detectors find less than ``FEW_FOUND`` of the labels again.
 
-    Raises ValueError if ``out`` holds anything else or lies in the folder of the data, or if the data or the hosting
-    cannot be used.
+    Raises ValueError if ``out`` is a file, holds anything else or lies in the folder of the data, or if the data or the
+    hosting cannot be used.
     """
     config = with_folds(anchored(config))
     out = UPath(config.root) / "labels" / config.name if out is None else out.absolute()
@@ -77,9 +77,11 @@ def check_labels(config: LoopConfig, reporter: Reporter, out: UPath | None, choi
         corrected = correct(data.splits["train"], accepted)
         write_coco(out / "corrected.json", corrected, data.classes, UPath(data.report.root), about)
         sheets = _draw(out, data, questions)
-    text = "\n".join(
-        [summary(questions, data.splits["train"], num_found(looked)), *_files(out, sheets, accepted, choice)]
-    )
+    share = share_found(num_found(looked), data.splits["train"])
+    if share < FEW_FOUND:
+        reporter.warn(too_weak(share))
+    files = _files(out, sheets, accepted, choice, weak=share < FEW_FOUND)
+    text = "\n".join([summary(questions, data.splits["train"], share), *files])
     return Checked(out=out, rows=rows, text=text)
 
 
@@ -92,13 +94,15 @@ def _refuse_folder_of(data: Dataset, out: UPath) -> None:
 def _claim(out: UPath, origin: dict[str, str]) -> None:
     """Refuse a folder that holds anything but the files of this check."""
     file = out / "check.json"
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file, not a folder; give a new folder with --out")
     if file.exists():
         if read_record(file, dict[str, str]) != origin:
             raise ValueError(
                 f"{out} holds the check of another config or of other data; give another folder with --out"
             )
         return
-    if out.exists() and (not out.is_dir() or any(True for _ in out.iterdir())):
+    if out.exists() and any(True for _ in out.iterdir()):
         raise ValueError(f"{out} is not empty; give a new folder with --out")
     write_record(file, origin)
 
@@ -115,12 +119,16 @@ def _draw(out: UPath, data: Dataset, questions: Sequence[Question]) -> list[UPat
     return sheets
 
 
-def _files(out: UPath, sheets: Sequence[UPath], accepted: Collection[Question], choice: Choice) -> list[str]:
-    """What was written, for the terminal."""
+def _files(
+    out: UPath, sheets: Sequence[UPath], accepted: Collection[Question], choice: Choice, *, weak: bool
+) -> list[str]:
+    """What was written, for the terminal; with a caution if the detectors are ``weak``."""
+    nothing = "nothing: the detectors are too weak to say" if weak else "nothing: no label looks wrong"
+    caution = "; the detectors are weak: look at these proposals first" if weak and accepted else ""
     taken = f"{len(accepted)} proposals taken over ({', '.join(choice.kinds)}; score {choice.confidence:g} or more)"
     return [
         "",
-        f"look at   {' '.join(map(str, sheets)) or 'nothing: no label looks wrong'}",
+        f"look at   {' '.join(map(str, sheets)) or nothing}",
         f"all       {out / 'labels.csv'}",
-        f"corrected {out / 'corrected.json'}: {taken}",
+        f"corrected {out / 'corrected.json'}: {taken}{caution}",
     ]

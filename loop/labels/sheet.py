@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from actors.images import Pixels, read
 from actors.records import LabeledImage
 from loop.labels.questions import Question
-from loop.report.contact_sheet import CONTEXT, GREY, INK, MINED, SEEN
+from loop.report.contact_sheet import GREY, INK, MINED, SEEN
 from loop.report.marks import WHITE, Mark, font, outlined
 
 CELL, GAP, MARGIN, HEADER, CAPTION = 200, 4, 22, 66, 40  # px
@@ -44,8 +44,8 @@ def sheet(
 
 def _legend(canvas: Image.Image) -> None:
     drawing, left = ImageDraw.Draw(canvas), MARGIN
-    for colour, name in ((MINED, "label, before (left)"), (SEEN, "proposal, after (right)"), (CONTEXT, "other labels")):
-        drawing.rectangle((left, 42, left + 10, 52), outline=GREY if colour == CONTEXT else colour, width=2)
+    for colour, name in ((MINED, "label, before (left)"), (SEEN, "proposal, after (right)"), (GREY, "other labels")):
+        drawing.rectangle((left, 42, left + 10, 52), outline=colour, width=2)
         drawing.text((left + 15, 53), name, GREY, font(12), anchor="ls")
         left += 35 + round(drawing.textlength(name, font(12)))
 
@@ -80,10 +80,10 @@ def _marks(question: Question, image: LabeledImage, *, proposed: bool) -> Iterat
     """The labels around the question's, and its own before or after the correction."""
     for index, box in enumerate(image.annotation.boxes):
         if index != question.index:
-            yield Mark(box=box, colour=CONTEXT, bold=False)
+            yield Mark(box=box, colour=GREY)
     box = question.new_box if proposed else question.box
     if box is not None:
-        yield Mark(box=np.array(box, np.float32), colour=SEEN if proposed else MINED, bold=False)
+        yield Mark(box=np.array(box, np.float32), colour=SEEN if proposed else MINED)
 
 
 def _caption(question: Question, classes: Sequence[str]) -> str:

@@ -44,12 +44,29 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def summary(questions: Sequence[Question], images: Sequence[LabeledImage], num_found: int) -> str:
-    """The numbers of questions of each kind and the surest of them; ``num_found`` labels were found again."""
-    num_labels = sum(int((~image.annotation.ignore).sum()) for image in images)
-    share = num_found / max(num_labels, 1)
+def share_found(num_found: int, images: Sequence[LabeledImage]) -> float:
+    """The share in [0, 1] of the images' labels that were found again."""
+    return num_found / max(_num_labels(images), 1)
+
+
+def _num_labels(images: Sequence[LabeledImage]) -> int:
+    return sum(int((~image.annotation.ignore).sum()) for image in images)
+
+
+def too_weak(share: float) -> str:
+    """The warning that detectors which found this share of the labels again are too weak, and what to do."""
+    return (
+        f"these detectors found only {share:.0%} of the labels again: too weak to say much about the labels. Raise "
+        "training.steps, start from weights (detector.weights with training.start: weights), or enlarge the images "
+        "(detector.image_size_px)"
+    )
+
+
+def summary(questions: Sequence[Question], images: Sequence[LabeledImage], share: float) -> str:
+    """The numbers of questions of each kind and the surest of them; ``share`` of the labels were found again."""
+    sizes = f"{len(images)} training images with {_num_labels(images)} labels"
     lines = [
-        f"{len(images)} training images with {num_labels} labels, each seen by a detector that was not trained on it",
+        f"{sizes}, each seen by a detector that was not trained on it",
         f"{share:.0%} of the labels were found again, in place and class",
     ]
     for kind, words in KINDS.items():

@@ -24,6 +24,7 @@ Notation = Literal["x, y, width, height", "x1, y1, x2, y2", "centre x, centre y,
 """The four numbers of a box in a file."""
 
 Corners = tuple[float, float, float, float]
+Size = tuple[float, float]  # width, height
 
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),
@@ -63,7 +64,7 @@ class RawImage:
     places: tuple[str, ...]  # relative to the root
     boxes: tuple[RawBox, ...]
     name: str = ""  # as the annotation file gives it, of any machine; empty: only the places count
-    size: tuple[float, float] | None = None  # width and height in px, as the annotation file gives them
+    size: Size | None = None  # width and height in px, as the annotation file gives them
     relative: bool = False  # corners are fractions of the image's sides
     provenance: Provenance | None = None
 

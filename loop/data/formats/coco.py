@@ -33,6 +33,7 @@ from loop.data.formats.base import (
     RawBox,
     RawDataset,
     RawImage,
+    Size,
     below,
     choose_splits,
     number,
@@ -70,12 +71,15 @@ def read(root: UPath, config: DataConfig, ledger: Ledger) -> RawDataset:
     return RawDataset(classes=classes, splits=splits)
 
 
-def read_boxes(file: UPath, config: DataConfig, ledger: Ledger) -> dict[str, tuple[RawBox, ...]]:
-    """The boxes in one annotation file, by the file names of its images. Raises ValueError as ``read`` does."""
+def read_boxes(file: UPath, config: DataConfig, ledger: Ledger) -> dict[str, tuple[Size, tuple[RawBox, ...]]]:
+    """The size and the boxes of each image of one annotation file, by its file name.
+
+    The size is that of ``RawImage``. Raises ValueError as ``read`` does.
+    """
     tree = _load(file, {})
     categories, images = _categories(tree, file, ledger), _by_id(tree["images"], file, ledger, str(file))
     boxes = _boxes(tree["annotations"], images.keys(), categories, config, ledger, str(file))
-    return {_file_name(fields): tuple(boxes[image_id]) for image_id, fields in images.items()}
+    return {_file_name(fields): (_size(fields), tuple(boxes[image_id])) for image_id, fields in images.items()}
 
 
 def _by_split(root: UPath, found: Mapping[str, UPath], config: DataConfig) -> DataConfig:
@@ -166,7 +170,7 @@ def _images(
             places=_places(name, split, folder),
             boxes=tuple(boxes[image_id]),
             name=name,
-            size=(number(fields.get("width")), number(fields.get("height"))),
+            size=_size(fields),
             provenance=from_fields(fields, f"{file}, image {image_id!r}"),
         )
 
@@ -183,6 +187,11 @@ def _places(given: str, split: str, folder: PurePosixPath) -> tuple[str, ...]:
 def _file_name(fields: Mapping[str, Any]) -> str:
     """The name of an image's file; in LVIS, the end of its address: folder and name."""
     return _text(fields.get("file_name")) or "/".join(_text(fields.get("coco_url")).split("/")[-2:])
+
+
+def _size(fields: Mapping[str, Any]) -> Size:
+    """Width and height in px as an image's entry gives them; NaN where it gives no number."""
+    return number(fields.get("width")), number(fields.get("height"))
 
 
 def _remark_on_lvis(images: Iterable[Mapping[str, Any]], source: str, ledger: Ledger) -> None:

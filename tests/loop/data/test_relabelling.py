@@ -82,6 +82,64 @@ def test_a_file_that_is_no_coco_file_is_refused(easy_data, tmp_path, content, er
         read(easy_data, file)
 
 
+def rewritten(known, folder, change):
+    """The labels of the training images as a COCO file after ``change`` of its tree."""
+    root, data = known
+    file = written(UPath(folder), root, data.splits["train"], data.classes)
+    tree = json.loads(file.read_text())
+    change(tree)
+    file.write_text(json.dumps(tree))
+    return file
+
+
+def boxes_as(new_box):
+    def change(tree):
+        for one in tree["annotations"]:
+            one["bbox"] = new_box(*one["bbox"])
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (boxes_as(lambda x, y, w, h: [x, y, x + w, y + h]), " has 16 boxes.*Are they x1, y1, x2, y2 in px"),
+        (boxes_as(lambda *box: [value / 64 for value in box]), "in shares from 0 to 1 instead"),
+        (boxes_as(lambda x, y, w, h: [x + 900, y, w, h]), r"16 x outside the image.*corrected\.json, annotation 1"),
+        (lambda tree: tree["categories"][0].update(name="azure"), r"the class 'azure', which .*\['blue', 'red'\]"),
+        (lambda tree: tree.update(images=[], annotations=[]), "names no image"),
+        (lambda tree: [one.update(width=50) for one in tree["images"]], "8 x size mismatch"),
+    ],
+    ids=["corners", "shares", "outside", "class", "no image", "size"],
+)
+def test_labels_that_are_misread_or_of_no_image_are_refused(known, tmp_path, change, message):
+    file = rewritten(known, tmp_path, change)
+    with pytest.raises(ValueError, match=r"(?s)data\.labels.*" + message):
+        read(known[0], file)
+
+
+def test_boxes_that_were_annotated_on_smaller_pictures_are_enlarged(known, tmp_path):
+    def shrink(tree):
+        boxes_as(lambda *box: [value / 2 for value in box])(tree)
+        for one in tree["images"]:
+            one.update(width=32, height=32)
+
+    root, data = known
+    again = read(root, rewritten(known, tmp_path, shrink))
+    for image, own in zip(again.splits["train"], data.splits["train"], strict=True):
+        assert np.abs(image.annotation.boxes - own.annotation.boxes).max() < 0.01
+    assert sum(one.reason == "boxes moved into the image" for one in again.report.noted) == 8
+
+
+def test_images_that_are_left_out_for_their_labels_are_not_counted(known, tmp_path):
+    def spoil(tree):
+        tree["annotations"][0]["bbox"] = None
+        tree["images"][1]["width"] = 50
+
+    report = read(known[0], rewritten(known, tmp_path, spoil)).report
+    assert any("6 of 6 training images have the labels of" in remark for remark in report.remarks)
+
+
 def test_held_out_images_and_the_subset_are_the_same_with_other_labels(easy_data, tmp_path):
     """So that runs with either are measured on the same images, with the same labels."""
     keys = {"train": "train", "subset": 4}

@@ -1,13 +1,16 @@
 """Questions about labels, on made-up detections: one fault of each kind among labels that are right."""
 
 from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from actors.records import Annotation, Detections, LabeledImage
 from loop.labels.placement import moved, offsets
-from loop.labels.questions import ask, num_found
+from loop.labels.questions import Question, ask, num_found
+from loop.labels.sheet import GREY, HEADER, MARGIN, MINED, sheet
 from loop.labels.unseen import Looked
 from loop.labels.votes import hit_rates, vote
 
@@ -84,6 +87,21 @@ def test_a_copy_of_a_label_is_doubled():
     assert (one.kind, one.index, one.new_label, one.new_box) == ("doubled", 2, None, None)
 
 
+@pytest.mark.parametrize(
+    ("seen", "classes", "doubled"),
+    [
+        (detections(RIGHT, scores=[0.7], labels=[1]), [0, 0, 0], []),
+        (detections(LEFT, RIGHT, scores=[0.8, 0.7], labels=[0, 1]), [0, 0, 0], [1, 2]),
+        (detections(LEFT, [14, 10, 54, 50], RIGHT, scores=[0.8, 0.8, 0.7], labels=[0, 0, 1]), [0, 0, 0], [2]),
+        (detections(LEFT, RIGHT, scores=[0.8, 0.7], labels=[0, 1]), [0, 1, 1], []),
+    ],
+    ids=["nothing seen", "one seen", "two seen", "other classes"],
+)
+def test_each_label_beyond_those_seen_is_doubled_once(seen, classes, doubled):
+    labels = annotation(LEFT, [14, 10, 54, 50], [12, 10, 52, 50], RIGHT, labels=[*classes, 1])
+    assert sorted(one.index for one in asked(labels, seen) if one.kind == "doubled") == doubled
+
+
 def test_two_labels_with_a_detection_each_are_two_objects():
     near = detections(LEFT, RIGHT, [14, 10, 56, 50], scores=[0.8, 0.7, 0.8], labels=[0, 1, 0])
     assert asked(annotation(LEFT, RIGHT, [15, 10, 56, 50], labels=[0, 1, 0]), near) == []
@@ -114,6 +132,21 @@ def test_two_labels_do_not_share_a_detection():
     seen = detections(LEFT, scores=[0.8])
     found = vote(annotation(LEFT, [14, 10, 54, 50]), seen, np.array([0.8], np.float32))
     assert found.rates.tolist() == pytest.approx([0.8, 0.0])
+
+
+@pytest.mark.parametrize("background", [0, 255])
+def test_labels_are_drawn_as_in_the_legend_on_dark_and_bright_pictures(tmp_path, background):
+    Image.new("RGB", (100, 100), (background,) * 3).save(file := tmp_path / "a.png")
+    known = annotation([40, 40, 60, 60], [50, 50, 70, 70])
+    image = LabeledImage(id="a", uri=str(file), width=100, height=100, annotation=known)
+    moved_box = Question(
+        image="a", kind="box", score=0.9, index=0, label=0, box=(40, 40, 60, 60), new_box=(40, 40, 60, 60)
+    )
+    drawn = np.asarray(Image.open(BytesIO(sheet([moved_box], {"a": image}, ["thing"], "Boxes"))))
+    lines = drawn[HEADER + 70, MARGIN + 50 : MARGIN + 60], drawn[HEADER + 150, MARGIN + 95 : MARGIN + 105]
+    for line, colour in zip(lines, (MINED, GREY), strict=True):  # the left sides of the label and of the other one
+        assert line.tolist().count(list(colour)) == 2
+        assert list(colour) in drawn[42].tolist()
 
 
 def test_offsets_and_their_inverse():

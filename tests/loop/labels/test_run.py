@@ -4,15 +4,19 @@ import csv
 import json
 import shutil
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
 import detloop as package
+from actors.records import Detections
 from loop import cross_fit
+from loop.labels import run as check
 from loop.labels.questions import KINDS
 from loop.labels.run import Choice
 from loop.labels.told import COLUMNS
+from loop.labels.unseen import Looked
 
 pytestmark = pytest.mark.slow
 
@@ -100,8 +104,12 @@ def test_the_same_command_again_trains_nothing_and_names_the_next_one(checked, c
     for kind in KINDS:
         number = (table.question == kind).sum()
         assert any(line.split()[:2] == [kind, str(number)] for line in said.splitlines())
-    command = f"detloop run {config} --set name=easy-corrected --set data.labels={folder / 'corrected.json'}"
-    assert command in said
+    assert "train on it" not in said
+    arguments = ("--set", "name=easy", "--set", "rounds=1", "--confidence", "0.5", "--apply", "missing")
+    status, said, _ = detloop("labels", config, *arguments)
+    keys = f"--set name=easy-corrected --set rounds=0 --set data.labels={folder / 'corrected.json'}"
+    command = f"detloop run {config} {keys}"
+    assert f"train on it: {command}\n" in said
     assert detloop("check", *command.split()[2:])[0] == 0
     assert "8 of 8 training images have the labels of" in detloop("check", *command.split()[2:])[1]
 
@@ -112,6 +120,7 @@ def test_the_same_command_again_trains_nothing_and_names_the_next_one(checked, c
         (["--set", "seed=3"], "holds the check of another config or of other data"),
         (["--out", "{data}/new"], "the folder of the data"),
         (["--out", "{data}/../other"], "is not empty"),
+        (["--out", "{data}/../other/mine.txt"], "is a file, not a folder"),
         (["--confidence", "2"], "confidence: a number from 0 to 1, not 2.0"),
     ],
 )
@@ -123,6 +132,42 @@ def test_other_folders_and_arguments_out_of_range_are_refused(checked, config, f
     assert (status, message in error) == (2, True)
     assert contents(faulty) == checked[2]
     assert [file.name for file in other.iterdir()] == ["mine.txt"]
+
+
+def seen_in(num_images):
+    """A ``look`` whose detectors see the labels of so many images, and in the last of them an object without one."""
+
+    def look(data):
+        for number, image in enumerate(data.splits["train"]):
+            known = image.annotation
+            boxes, labels = (known.boxes, known.labels) if number < num_images else (known.boxes[:0], known.labels[:0])
+            if number == num_images - 1:
+                boxes, labels = np.append(boxes, np.float32([[0, 56, 6, 63]]), axis=0), np.append(labels, labels[0])
+            scores = np.full(len(labels), 0.9, np.float32)
+            seen = Detections(boxes=boxes, labels=labels, scores=scores)
+            yield Looked(image=image, seen=seen, refinement=None)
+
+    return lambda _config, data, _reporter: tuple(look(data))
+
+
+WEAK = "of the labels again: too weak to say much"
+
+
+@pytest.mark.parametrize(
+    ("num_images", "told", "untold"),
+    [
+        (0, [WEAK, "nothing: the detectors are too weak to say"], ["no label looks wrong", "train on it"]),
+        (4, [WEAK, "1 proposals taken over", "the detectors are weak: look", "train on it"], []),
+        (8, ["1 proposals taken over", "train on it"], ["these detectors", "the detectors are"]),
+    ],
+)
+def test_weak_detectors_are_named_as_such(config, tmp_path, detloop, monkeypatch, num_images, told, untold):
+    monkeypatch.setattr(check, "look", seen_in(num_images))
+    arguments = ("--out", tmp_path / "out", "--confidence", "0.5", "--apply", "missing")
+    status, said, _ = detloop("labels", config, *arguments)
+    assert status == 0
+    assert [words for words in told if words not in said] == []
+    assert [words for words in untold if words in said] == []
 
 
 def test_an_unknown_kind_is_refused():

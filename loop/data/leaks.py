@@ -91,7 +91,7 @@ def leaks(train: Images, held_out: Mapping[str, Images]) -> Iterator[str]:
 
 
 def same_files(images: Images, others: Images) -> frozenset[str]:
-    """The ids of the ``images`` whose files equal one of ``others`` in every byte. Only files of equal size are read."""
+    """The ids of the ``images`` whose files equal one of ``others`` in every byte. Of other sizes, none is read."""
     sizes, other_sizes = (_each(_num_bytes, found) for found in (images, others))
     shared = set(sizes) & set(other_sizes)
     known = set(_each(_digest, [one for one, size in zip(others, other_sizes, strict=True) if size in shared]))

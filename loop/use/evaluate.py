@@ -80,8 +80,8 @@ class Measurement:
         elif self.own:
             kinds = ", ".join(f"{number} {OWN[kind]}" for kind, number in self.own.items())
             yield (
-                f"of {self.images.split()[0]} {self.split} images, {kinds}: the figures are too good. Measure on images "
-                "that the run has not seen"
+                f"of {self.images.split()[0]} {self.split} images, {kinds}: the figures are too good. Measure on "
+                "images that the run has not seen"
             )
         if self.split != "val" and self.earlier:
             runs = ", ".join(f"{run} ({times})" for run, times in self.earlier.items())

@@ -30,7 +30,8 @@ def test_a_short_stage_has_one_line():
 
 
 @pytest.mark.parametrize(
-    ("done", "elapsed_s", "told"), [(100, 4.0, "25.0/s"), (2, 57.8, "28.9 s each"), (0, 57.8, "0.0/s"), (1, 20.0, "0.1/s")]
+    ("done", "elapsed_s", "told"),
+    [(100, 4.0, "25.0/s"), (2, 57.8, "28.9 s each"), (0, 57.8, "0.0/s"), (1, 20.0, "0.1/s")],
 )
 def test_slow_items_are_told_in_seconds(done, elapsed_s, told):
     assert speed(done, elapsed_s) == told

@@ -74,7 +74,8 @@ def check(source: Source, overrides: Overrides = ()) -> str:
 
     Raises:
         ConfigError: The config cannot be used.
-        ValueError: The data cannot be used.
+        ValueError: The data cannot be used, training.overrides has a setting that the detector's family does not take,
+            or weights of a local file do not fit the detector.
 
     Example:
         >>> print(detloop.check("detloop.yaml"))

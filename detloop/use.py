@@ -86,7 +86,8 @@ def evaluate(
 ) -> "pd.DataFrame":
     """Measure the detector of a run and its control on a split, and record the measurement in the run's folder.
 
-    A warning says how often the same test images were measured before, in any run below the storage root.
+    Warnings say how many of the images the run was trained or validated on, and how often the same test images were
+    measured before, in any run below the storage root.
 
     Args:
         source: The run: its folder or its result.
@@ -101,7 +102,8 @@ def evaluate(
     Raises:
         ConfigError: The config file cannot be used.
         FileNotFoundError: There is no such folder, or a detector's checkpoint is gone.
-        ValueError: There is no such run, round or split, or its images or classes cannot be used.
+        ValueError: There is no such run, round or split, its images or classes cannot be used, or all of them are the
+            run's training images.
 
     Example:
         >>> detloop.evaluate("runs/quickstart", split="val").loc["AP"]
@@ -114,6 +116,6 @@ def evaluate(
     measured = measure_split(
         choose(run_folder(source), round_number), split, reporter, None if data is None else str(data)
     )
-    if warning := measured.warning():
+    for warning in measured.warnings():
         reporter.warn(warning)
     return measurement_table(measured)

@@ -7,6 +7,7 @@ import yaml
 from upath import UPath
 
 from actors.config import Config, Need
+from actors.detectors.base import DetectorBase
 from actors.fitting import Learner
 from actors.images import reduced_size
 from actors.storage import is_local
@@ -16,13 +17,14 @@ from loop.cross_fit import check_num_folds
 from loop.data.advice import advise
 from loop.data.importing import import_data
 from loop.state import RunFolder
+from loop.training.base import trainer_of
 
 BYTES_A_PIXEL = 2.0
 """Upper estimate for a lossless picture: candidates of BCCD take 1.0, of the world 1.3, of DeepPCB 0.2."""
 FEW_VAL = 20
 """With fewer validation images the bootstrap interval is unreliable."""
 
-_MISSING = "MISSING"
+_FOUND, _MISSING = "found", "MISSING"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,10 @@ class Counts:
 
 
 def describe(config: LoopConfig) -> str:
-    """The plan of ``config`` as text. Raises ValueError if its data cannot be used."""
+    """The plan of ``config`` as text.
+
+    Raises ValueError if its data, its ``training.overrides`` or weights of a local file cannot be used.
+    """
     counts = _count(config)
     training, mining = config.training, config.mining
     num_candidates = min(mining.budget, counts.images["train"]) * config.generation.copies
@@ -71,6 +76,7 @@ def describe(config: LoopConfig) -> str:
         "time": duration.told(config, num_trainings, num_candidates),
         **_needs(config),
     }
+    _check_weights(config)
     text = "\n".join(f"{key:<12} {value}" for key, value in rows.items())
     return f"{text}\n\n{yaml.safe_dump(config.model_dump(mode='json'), sort_keys=False)}"
 
@@ -91,11 +97,23 @@ def _advice(config: LoopConfig, counts: Counts) -> Iterator[str]:
             f"with {num_val} validation images the interval of the gain is unreliable; give at least {FEW_VAL}, better "
             "100 (data.val_frac holds out more if the data has no validation split)"
         )
+    if needless := needless_refiner(config):
+        yield needless
     if config.detector.has_weights and training.start != "weights":
         yield (
             f"training.start: {training.start} does not use the weights of the detector; set it to weights to start "
             "from them"
         )
+
+
+def needless_refiner(config: LoopConfig) -> str:
+    """A note where the refiner of ``config`` has nothing to mend; else empty."""
+    if not (config.rounds and config.refines and config.generator.boxes_are_exact):
+        return ""
+    return (
+        f"the boxes of generator {config.generator.kind} are exact; a refiner can only move them away. Leave out the "
+        "section refiner, or choose another generator"
+    )
 
 
 def _listed(key: str, lines: Iterable[str]) -> dict[str, str]:
@@ -147,14 +165,36 @@ def missing(config: LoopConfig) -> list[str]:
 
 
 def _component_needs(config: LoopConfig) -> list[Need]:
-    """Files that the components of ``config`` need. Raises ValueError or OSError if a detector is not known."""
+    """Files that the components of ``config`` need.
+
+    Raises ValueError or OSError if a detector is not known, or does not know a setting of ``training.overrides``.
+    """
     for detector in filter(None, (config.detector, config.mining.detector)):
         detector.check_architecture()
-    parts: list[Config] = [config.detector] if config.training.start == "weights" else []
+        if detector is config.detector or config.rounds:
+            trainer_of(detector).check_settings(config.training.overrides)
+    parts: list[Config] = list(_from_weights(config))
     if config.rounds:
-        parts += [config.mining.detector] if parts and config.mining.detector else []
         parts += [config.generator, *config.filters, config.refiner]
     return [need for part in parts for need in part.needs()]
+
+
+def _from_weights(config: LoopConfig) -> Iterator[DetectorBase]:
+    """The detectors that start from weights."""
+    if config.training.start == "weights":
+        yield config.detector
+        if config.rounds and config.mining.detector:
+            yield config.mining.detector
+
+
+def _check_weights(config: LoopConfig) -> None:
+    """Raise ValueError where weights of a local file do not fit their detector. They are loaded as a training does."""
+    for detector in _from_weights(config):
+        if (needs := detector.needs()) and all(_whereabouts(need) == _FOUND for need in needs):
+            import torch
+
+            with torch.random.fork_rng(devices=[]):
+                detector.load_weights(detector.architecture(1), ("object",))
 
 
 def _whereabouts(need: Need) -> str:
@@ -162,7 +202,7 @@ def _whereabouts(need: Need) -> str:
         return "downloaded on first use, unless cached"
     if not is_local(UPath(need.place)):
         return "remote, not checked"
-    return "found" if UPath(need.place).exists() else _MISSING
+    return _FOUND if UPath(need.place).exists() else _MISSING
 
 
 def _count(config: LoopConfig) -> Counts:

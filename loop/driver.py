@@ -10,7 +10,7 @@ from actors.filters.base import State as FilterState
 from actors.filters.chain import fit_filters
 from actors.storage import exclusive, write_record
 from loop.arms import Trainings
-from loop.check import missing
+from loop.check import missing, needless_refiner
 from loop.config import LoopConfig
 from loop.context import Loop
 from loop.data.advice import advise
@@ -41,6 +41,8 @@ def run(config: LoopConfig, reporter: Reporter) -> UPath:
     are missing or the MLflow server does not answer; TooManyFailuresError if too many candidates of a round failed.
     """
     _look_for_weights(config, reporter)
+    if needless := needless_refiner(config):
+        reporter.warn(needless)
     refuse_silence(store(config))
     if "RAY_ADDRESS" in os.environ and not UPath(config.root).is_absolute():
         reporter.warn(

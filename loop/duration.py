@@ -39,7 +39,7 @@ def _training(config: LoopConfig, num_images: int, earlier: list[UPath]) -> str:
     time_s = num_images * image_s
     return (
         f"about {_minutes(time_s)} of training on an idle machine, estimated from the sizes of model and images "
-        f"({_minutes(time_s / 2)} to {_minutes(time_s * 2)}, by processor)"
+        f"({_range(time_s / 2, time_s * 2)}, by processor)"
     )
 
 
@@ -61,6 +61,11 @@ def _drawing(config: LoopConfig, num_candidates: int, earlier: list[UPath]) -> s
         rate = max(rates)
         return f"about {_minutes(num_candidates / rate)} to draw and judge candidates at {rate:.1f}/s, as in those runs"
     return "fit and candidates come on top"
+
+
+def _range(least_s: float, most_s: float) -> str:
+    least, most = _minutes(least_s), _minutes(most_s)
+    return f"{least} to {most}" if least != most else "under 2 min"
 
 
 def _minutes(seconds: float) -> str:

@@ -9,6 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 
+def speed(done: int, elapsed_s: float) -> str:
+    """Items per second, or seconds per item where the former rounds to 0.0."""
+    rate = f"{done / max(elapsed_s, 1e-9):.1f}/s"
+    return f"{elapsed_s / done:.1f} s each" if done and rate == "0.0/s" else rate
+
+
 class StageProgress:
     """Progress of one stage."""
 
@@ -31,8 +37,7 @@ class StageProgress:
         self._note = text
 
     def _line(self) -> str:
-        elapsed_s = max(time.perf_counter() - self._start, 1e-9)
-        return f"{self.done / elapsed_s:.1f}/s  {self._note}".rstrip()
+        return f"{speed(self.done, time.perf_counter() - self._start)}  {self._note}".rstrip()
 
     def unfinished_line(self) -> str:
         """The line for a stage that runs."""

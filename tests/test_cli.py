@@ -16,7 +16,7 @@ from upath import UPath
 
 from loop import cli
 from loop.config import LoopConfig
-from loop.config_files import load
+from loop.config_files import load, validate
 from loop.data.config import DataConfig
 from loop.data.importing import import_data
 from loop.state import RunFolder
@@ -204,12 +204,53 @@ def test_check_lists_the_weights_that_detectors_start_from(detloop, tmp_path):
     assert "note         training.start: scratch does not use the weights of the detector" in unused
 
 
+@pytest.mark.parametrize(
+    ("kind", "setting", "message"),
+    [
+        ("torchvision", "lr=-1", "training.overrides.lr: Input should be greater than 0; seen: -1"),
+        ("torchvision", "schedule=foo", "training.overrides.schedule: Input should be 'cosine' or 'step'; seen: 'foo'"),
+        ("torchvision", "lr0=0.1", "training.overrides.lr0: torchvision's detectors have no such setting; near it: lr"),
+        ("ultralytics", "lr=0.1", "training.overrides.lr: ultralytics has no such setting; near it: lr"),
+    ],
+)
+def test_a_setting_that_the_family_does_not_take_is_refused_before_the_run_takes_its_name(
+    detloop, tmp_path, kind, setting, message
+):
+    tree = {"name": "r", "root": str(tmp_path / "runs"), "data": {"format": "world"}, "detector": {"kind": kind}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(tree))
+    for command in ("check", "run"):
+        status, _, said = detloop(command, tmp_path / "run.yaml", "--set", f"training.overrides.{setting}")
+        assert (status, message in said) == (2, True)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("kind", ["torchvision", "ultralytics"])
+@pytest.mark.parametrize("at", ["detector", "mining.detector"])
+def test_check_refuses_weights_of_another_architecture(detloop, small_model, tmp_path, kind, at):
+    keys = {"model": str(small_model)} if kind == "ultralytics" else {"backbone": "resnet18", "fpn_channels": 64}
+    other = {"model": "yolo11n.yaml"} if kind == "ultralytics" else {"fpn_channels": 96}
+    weights = str(tmp_path / "weights.safetensors")
+    data = {"format": "world"}
+    detector = validate(LoopConfig, {"name": "r", "data": data, "detector": {"kind": kind, **keys}}, "test").detector
+    detector.save_checkpoint(detector.architecture(3), ("a", "b", "c"), weights)
+    fitting, changed = ({"kind": kind, "weights": weights, **keys, **more} for more in ({}, other))
+    tree = {"name": "r", "data": data, "detector": fitting, "training": {"start": "weights"}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(tree))
+    status, said, _ = detloop("check", tmp_path / "run.yaml")
+    assert (status, f"weights of the detector: {weights} (found)" in said) == (0, True)
+    status, _, said = detloop("check", tmp_path / "run.yaml", "--set", f"{at}={json.dumps(changed)}")
+    assert (status, f"{weights}: weights of another architecture: " in said) == (2, True)
+
+
 def test_check_estimates_the_time_from_model_and_sizes_before_a_first_run(detloop, small_model, tmp_path):
     def minutes(*changes):
         arguments = [part for one in (f"root={tmp_path}", *changes) for part in ("--set", one)]
-        said = re.search(r"\ntime +about (\d+) min of training on an idle", detloop("check", QUICKSTART, *arguments)[1])
+        plan = detloop("check", QUICKSTART, *arguments)[1]
+        said = re.search(r"\ntime +about (\d+) min of training on an idle.* \((under|\d+ min to) (\d+) min, by", plan)
+        assert said is None or int(said[1]) < int(said[3])
         return int(said[1]) if said else None
 
+    assert minutes("training.steps=10", "training.epoch_steps=10") == 1
     few, more = minutes("training.steps=8000"), minutes("training.steps=16000")
     assert more == pytest.approx(2 * few, abs=1)
     assert minutes("training.steps=8000", "detector.image_size_px=256") > 2 * few

@@ -32,6 +32,9 @@ class GeneratorBase(Learner):
     has_canvas: ClassVar[bool] = True
     """Whether candidates are drawn into real images, whose pixels can be restored."""
 
+    boxes_are_exact: ClassVar[bool] = False
+    """Whether objects lie in their boxes as those of real images do, so that a refiner cannot improve them."""
+
     @abstractmethod
     def build(self, real: Sequence[LabeledImage], classes: tuple[str, ...], fitted: str | None = None) -> Generator:
         """The generator over the real training images; ``fitted`` is the URI of its checkpoint if it learns.

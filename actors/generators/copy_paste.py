@@ -7,7 +7,7 @@ in with a feathered edge. It is pasted where the image matches its surroundings.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ _GOOD_SEAM = 40.0  # RMS, grey levels: largest difference between a good place's
 
 class CopyPasteConfig(HardeningConfig, GeneratorBase):
     """Mined instances, made harder and pasted into other training images or at new places in their own."""
+
+    boxes_are_exact: ClassVar = True
 
     kind: Literal["copy_paste"] = "copy_paste"
     modes: tuple[PasteMode, ...] = Field(("plain", "scale", "occlusion", "contrast", "blur"), min_length=1)

@@ -9,13 +9,15 @@
 Large data sets are sampled, so that the check takes seconds.
 """
 
+import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import PurePosixPath
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +46,7 @@ _NUM_READERS = 4
 _NUMBERED = re.compile(r"(.*?)(\d+)(_(jpg|jpeg|png)\.rf\.[0-9a-z]+)?")
 
 Images = Sequence[LabeledImage]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,41 @@ def leaks(train: Images, held_out: Mapping[str, Images]) -> Iterator[str]:
         frames = _frames(looks, {i.id: pairs.get(i.id, []) for i in second.images}, threshold, copies)
         if frames:
             yield _sentence(frames, len(second.images), split, "video frames next to a training frame")
+
+
+def same_files(images: Images, others: Images) -> frozenset[str]:
+    """The ids of the ``images`` whose files equal one of ``others`` in every byte. Of other sizes, none is read."""
+    sizes, other_sizes = (_each(_num_bytes, found) for found in (images, others))
+    shared = set(sizes) & set(other_sizes)
+    known = set(_each(_digest, [one for one, size in zip(others, other_sizes, strict=True) if size in shared]))
+    candidates = [one for one, size in zip(images, sizes, strict=True) if size in shared]
+    digests = _each(_digest, candidates)
+    return frozenset(one.id for one, digest in zip(candidates, digests, strict=True) if digest in known)
+
+
+def _each(look: Callable[[LabeledImage], T], images: Images) -> list[T]:
+    with ThreadPoolExecutor(_NUM_READERS) as threads:
+        return list(threads.map(look, images))
+
+
+def _num_bytes(image: LabeledImage) -> int:
+    return UPath(image.uri).stat().st_size
+
+
+def _digest(image: LabeledImage) -> bytes:
+    return hashlib.sha256(UPath(image.uri).read_bytes()).digest()
+
+
+def near_copies(train: Images, held_out: Images) -> dict[str, str]:
+    """For each near-copy among ``held_out``, the training image that it resembles most.
+
+    Ids may occur in both. Remote images are not looked at, and large data sets are sampled.
+    """
+    if not train or not held_out or not all(is_local(UPath(one.uri)) for one in (train[0], held_out[0])):
+        return {}
+    chosen = _sampled(train, {"held out": held_out}, {})
+    known, held = (_looks([image for image in images if image.id in chosen]) for images in (train, held_out))
+    return _copies(known, held)
 
 
 def _sentence(pairs: Mapping[str, str], total: int, split: str, what: str) -> str:

@@ -240,8 +240,13 @@ def _filter_lines(
         if restored[verdict.box] and not verdict.keep:
             text, colour = f"{text}, restored", RESTORED
         yield _Line(text=text, colour=colour, indent=18)
-    if len(of_boxes) > MAX_BOX_LINES:
-        yield _Line(text=f"and {len(of_boxes) - MAX_BOX_LINES} more boxes", colour=GREY, indent=18)
+    yield from _more(len(of_boxes))
+
+
+def _more(num_boxes: int) -> Iterator[_Line]:
+    """The number of boxes without a line, if there are any."""
+    if num_boxes > MAX_BOX_LINES:
+        yield _Line(text=f"and {num_boxes - MAX_BOX_LINES} more boxes", colour=GREY, indent=18)
 
 
 def _refined_lines(refined: Sequence[Refined], names: Sequence[str]) -> Iterator[_Line]:
@@ -250,6 +255,7 @@ def _refined_lines(refined: Sequence[Refined], names: Sequence[str]) -> Iterator
             yield _Line(text=f"refiner: IoU of {len(refined)} boxes with the detections")
         text = f"{names[one.box]}  {one.seen_before:.2f} before, {one.seen_after:.2f} after, {one.fate}"
         yield _Line(text=text, colour=DROPPED if one.fate == "ignored" else INK, indent=18)
+    yield from _more(len(refined))
 
 
 def _measured(verdict: Verdict) -> str:

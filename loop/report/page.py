@@ -70,5 +70,5 @@ def _reasons(rounds: Sequence[RoundSummary]) -> list[tuple[str, ...]]:
         rows.append(("boxes restored, of these", *(str(one.restored_boxes) for one in rounds)))
     if any(one.refined for one in rounds):
         rows += [("boxes refined", *(fates_told(one.refined) for one in rounds))]
-        rows += [("their mean IoU with the detections", *(agreement_told(one.refined) for one in rounds))]
+        rows += [("their agreement with the detections", *(agreement_told(one.refined) for one in rounds))]
     return rows

@@ -34,8 +34,8 @@ def report_round(loop: Loop, result: RoundResult, tracker: Tracker) -> None:
     _warn_of_platforms(loop, result)
     score = f", YOLO score {points(measured.drawn['yolo_score'])}" if "yolo_score" in measured.drawn else ""
     if row.refined:
-        agreement = f"mean IoU with the detections {agreement_told(row.refined)}"
-        loop.reporter.say(f"round {number}: boxes {fates_told(row.refined)} by the refiner; {agreement}")
+        told = f"boxes {fates_told(row.refined)} by the refiner; {agreement_told(row.refined)}"
+        loop.reporter.say(f"round {number}: {told}")
     if result.not_trained:
         loop.reporter.say(f"round {number}: not trained, control {points(row.control_ap)} (points)\n")
         return

@@ -3,7 +3,7 @@
 AP and gains are fractions in [0, 1] wherever they are stored, and points (x100) wherever they are shown.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from textwrap import wrap
@@ -11,6 +11,7 @@ from typing import Any
 
 from actors.plain import to_plain
 from actors.records import Sample
+from actors.refiners.applied import MIN_SEEN_SCORE
 from loop.arms import Arm
 from loop.context import RoundResult
 from loop.evaluation.counts import count_drawn, count_dropped, count_refined
@@ -180,18 +181,31 @@ def fates_told(refined: Mapping[str, float] | None) -> str:
 
 
 def agreement_told(refined: Mapping[str, float] | None) -> str:
-    """The mean IoU of ``RoundSummary.refined`` in words."""
-    return f"{refined['seen_before']:.2f} before, {refined['seen_after']:.2f} after" if refined else ""
+    """How far the boxes of ``RoundSummary.refined`` agree with the detections, in words."""
+    if not refined:
+        return ""
+    before, after = refined["seen_before"], refined["seen_after"]
+    if not before and not after:
+        return f"no detection of their class with a score of {MIN_SEEN_SCORE} or more overlaps them"
+    return f"mean IoU with the detections {before:.2f} before, {after:.2f} after"
 
 
 def conclusion(rounds: Sequence[RoundSummary]) -> str:
-    """The verdict on the last round's gain, and what its interval covers."""
-    last = rounds[-1]
-    if last.not_trained:
-        return f"Round {last.round} trained no detector: {last.not_trained}."
-    verdict = VERDICTS[last.verdict]
-    gain = f"{points(last.gain, sign=True)} points AP against the control, 95 % interval {interval(last)}"
-    return f"After round {last.round}: {gain}; {verdict} {_covered(last)}"
+    """The verdict on the last trained round's gain, what its interval covers, and the rounds that were not trained."""
+    sentences = []
+    if trained := [one for one in rounds if not one.not_trained]:
+        last = trained[-1]
+        gain = f"{points(last.gain, sign=True)} points AP against the control, 95 % interval {interval(last)}"
+        sentences.append(f"After round {last.round}: {gain}; {VERDICTS[last.verdict]} {_covered(last)}")
+    return " ".join([*sentences, *_untrained(rounds)])
+
+
+def _untrained(rounds: Sequence[RoundSummary]) -> Iterator[str]:
+    """A sentence for each reason why rounds were not trained."""
+    for reason in dict.fromkeys(one.not_trained for one in rounds if one.not_trained):
+        *first, last = (str(one.round) for one in rounds if one.not_trained == reason)
+        named = f"Rounds {', '.join(first)} and {last}" if first else f"Round {last}"
+        yield f"{named} trained no detector: {reason}."
 
 
 def _covered(one: RoundSummary) -> str:

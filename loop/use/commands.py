@@ -79,7 +79,8 @@ def evaluate(
 ) -> None:
     """Measure the detector of a run and its control on the test images, and record the measurement.
 
-    Exit status: 0 when it is measured; 2 when there is no such run or split, or its images or classes cannot be used.
+    Exit status: 0 when it is measured; 2 when there is no such run or split, its images or classes cannot be used, or
+    all of them are the run's training images.
     """
     from upath import UPath
 
@@ -90,5 +91,5 @@ def evaluate(
     chosen, reporter = choose(UPath(folder), number), Reporter()
     measured = measure_split(chosen, split, reporter, data)
     reporter.say(f"\n{chosen.why}\n{measured}")
-    if warning := measured.warning():
+    for warning in measured.warnings():
         reporter.warn(warning)

@@ -4,7 +4,7 @@ Test images are evidence only as long as nothing is chosen by them. So each meas
 were measured before, in any run below the storage root.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -21,6 +21,7 @@ from loop.config import HostingConfig, LoopConfig
 from loop.config_files import read_tree, validate
 from loop.data.config import DataConfig
 from loop.data.importing import Dataset, import_split
+from loop.data.leaks import near_copies, same_files
 from loop.driver import import_real
 from loop.evaluation.bootstrap import gain
 from loop.evaluation.coco import Evaluation, Repeated, evaluate
@@ -29,6 +30,12 @@ from loop.report.summary import points
 from loop.use.chosen import Chosen
 
 SPLITS = ("test", "val")
+OWN = {
+    "training": "are training images of the run",
+    "validation": "are validation images of the run",
+    "near_copies": "are near-copies of its training images",
+}
+"""Kinds of images that a run has seen, in words. The first two are equal files."""
 IN_PROCESS = HostingConfig(engine="inline")
 
 
@@ -42,6 +49,7 @@ class Measurement:
     data: str  # folder or URI of the images
     images: str  # their number, and a hash of names, sizes and labels
     earlier: Mapping[str, int]  # measurements of the same images before this one, by run
+    own: Mapping[str, int] | None  # images that the run has seen, by kind (see OWN); None: its data cannot be read
     round: int
     fingerprint: str  # of the run's config
     metrics: Mapping[str, Mapping[str, float]]  # COCO metrics of "loop" and "control", means over the training seeds
@@ -65,15 +73,22 @@ class Measurement:
     def _cells(self, key: str) -> str:
         return "".join(f"{points(figures[key]):>9}" for figures in self.metrics.values())
 
-    def warning(self) -> str:
-        """What earlier measurements of these images mean; empty if there is none, or for validation images."""
-        if self.split == "val" or not self.earlier:
-            return ""
-        runs = ", ".join(f"{run} ({times})" for run, times in self.earlier.items())
-        return (
-            f"earlier measurements of these images: {sum(self.earlier.values())}, in {runs}. If a setting was chosen "
-            "by that, they are validation images now, and this figure is too good"
-        )
+    def warnings(self) -> Iterator[str]:
+        """Why the figures may be too good: the run has seen the images, or they were measured before."""
+        if self.own is None:
+            yield "the run's own data cannot be read, so whether these images are among them was not checked"
+        elif self.own:
+            kinds = ", ".join(f"{number} {OWN[kind]}" for kind, number in self.own.items())
+            yield (
+                f"of {self.images.split()[0]} {self.split} images, {kinds}: the figures are too good. Measure on "
+                "images that the run has not seen"
+            )
+        if self.split != "val" and self.earlier:
+            runs = ", ".join(f"{run} ({times})" for run, times in self.earlier.items())
+            yield (
+                f"earlier measurements of these images: {sum(self.earlier.values())}, in {runs}. If a setting was "
+                "chosen by that, they are validation images now, and this figure is too good"
+            )
 
 
 def measure_split(chosen: Chosen, split: str, reporter: Reporter, data: str | None = None) -> Measurement:
@@ -82,19 +97,21 @@ def measure_split(chosen: Chosen, split: str, reporter: Reporter, data: str | No
     ``data`` is a config file or the folder of a data set, whose classes are matched by name. The measurement is
     recorded in the run's folder, below ``evaluations``.
 
-    Raises ValueError or FileNotFoundError if there is no such split, or if its images or classes cannot be used.
+    Raises ValueError or FileNotFoundError if there is no such split, if its images or classes cannot be used, or if all
+    of them are the run's training images.
     """
     if split not in SPLITS:
         raise ValueError(f"split: {' or '.join(SPLITS)}, not {split!r}")
     dataset = _dataset(chosen, split, data)
     reporter.say(f"{dataset.report}\n")
+    own = _own(chosen, dataset, split, is_other=data is not None)
     arms = {"loop": chosen.loop, "control": chosen.control}
     results = {
         arm: [_evaluated(chosen.config, dataset, split, one, arm, reporter) for one in checkpoints]
         for arm, checkpoints in arms.items()
         if checkpoints
     }
-    return _record(chosen, dataset, split, results)
+    return _record(chosen, dataset, split, results, own)
 
 
 def _dataset(chosen: Chosen, split: str, data: str | None) -> Dataset:
@@ -122,6 +139,35 @@ def _data_config(data: str) -> DataConfig:
     return validate(DataConfig, tree, f"{data}, section data")
 
 
+def _own(chosen: Chosen, dataset: Dataset, split: str, *, is_other: bool) -> dict[str, int] | None:
+    """The numbers of images that the run has seen, by kind; None where its data cannot be read.
+
+    Raises ValueError if all are its training images.
+    """
+    known = _data_of_run(chosen) if is_other else dataset
+    if known is None:
+        return None
+    images, train = dataset.splits[split], known.splits["train"]
+    trained = same_files(images, train)
+    if len(trained) == len(images):
+        raise ValueError(
+            f"all {len(images)} {split} images are training images of the run, so they measure nothing; give images "
+            "that it was not trained on"
+        )
+    validated = same_files(images, known.splits["val"]) - trained if split == "test" else frozenset[str]()
+    others = [image for image in images if image.id not in trained | validated]
+    copies = {} if chosen.config.data.format == "world" else near_copies(train, others)
+    counts = {"training": len(trained), "validation": len(validated), "near_copies": len(copies)}
+    return {kind: number for kind, number in counts.items() if number}
+
+
+def _data_of_run(chosen: Chosen) -> Dataset | None:
+    try:
+        return import_real(chosen.config.model_copy(update={"root": str(chosen.run.path.parent)}))
+    except (OSError, ValueError):
+        return None
+
+
 def _evaluated(
     config: LoopConfig, data: Dataset, split: str, checkpoint: Checkpoint, arm: str, reporter: Reporter
 ) -> Evaluation:
@@ -131,7 +177,13 @@ def _evaluated(
     return evaluate(images, seen, data.classes)
 
 
-def _record(chosen: Chosen, data: Dataset, split: str, results: Mapping[str, Sequence[Evaluation]]) -> Measurement:
+def _record(
+    chosen: Chosen,
+    data: Dataset,
+    split: str,
+    results: Mapping[str, Sequence[Evaluation]],
+    own: Mapping[str, int] | None,
+) -> Measurement:
     config, images = chosen.config, data.identity()[split]
     difference = None
     if "loop" in results:
@@ -146,6 +198,7 @@ def _record(chosen: Chosen, data: Dataset, split: str, results: Mapping[str, Seq
             data=data.report.root,
             images=images,
             earlier=_earlier(chosen.run.path.parent, images),
+            own=own,
             round=chosen.round,
             fingerprint=config.fingerprint(),
             metrics={arm: Repeated(each=tuple(evaluations)).metrics for arm, evaluations in results.items()},

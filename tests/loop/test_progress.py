@@ -3,9 +3,10 @@
 from io import StringIO
 from time import sleep
 
+import pytest
 from rich.console import Console
 
-from loop.progress import Reporter
+from loop.progress import Reporter, speed
 
 
 def lines(every_s, wait_s):
@@ -26,3 +27,11 @@ def test_a_stage_that_stands_still_is_heard_of():
 
 def test_a_short_stage_has_one_line():
     assert len(lines(60.0, 0.0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("done", "elapsed_s", "told"),
+    [(100, 4.0, "25.0/s"), (2, 57.8, "28.9 s each"), (0, 57.8, "0.0/s"), (1, 20.0, "0.1/s")],
+)
+def test_slow_items_are_told_in_seconds(done, elapsed_s, told):
+    assert speed(done, elapsed_s) == told

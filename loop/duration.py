@@ -10,6 +10,8 @@ from loop.config import LoopConfig
 from loop.state import Pooled, RunFolder
 from loop.training.job import TrainResult
 
+MANY_S = 3 * 3600
+
 
 def told(config: LoopConfig, num_trainings: int, num_candidates: int) -> str:
     """The time of ``num_trainings`` trainings, and of ``num_candidates`` candidates in each round, in words."""
@@ -69,4 +71,5 @@ def _range(least_s: float, most_s: float) -> str:
 
 
 def _minutes(seconds: float) -> str:
-    return f"{max(seconds / 60, 1):.0f} min"
+    """Minutes, or hours where these are many."""
+    return f"{max(seconds / 60, 1):.0f} min" if seconds < MANY_S else f"{seconds / 3600:.0f} h"

@@ -1,0 +1,21 @@
+"""The time of a run, estimated before it starts."""
+
+import re
+
+import pytest
+
+from loop import duration
+from loop.config import LoopConfig
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [
+        (10, r"about 1 min of training .* \(under 2 min"),
+        (100_000, r"about \d+ h of training on an idle machine, .* \(\d+ h to \d+ h, by processor\)"),
+    ],
+)
+def test_long_runs_are_told_in_hours(tmp_path, steps, told):
+    training = {"steps": steps, "epoch_steps": 10}
+    tree = {"name": "x", "root": str(tmp_path), "rounds": 0, "data": {"format": "world"}, "training": training}
+    assert re.match(told, duration.told(LoopConfig.model_validate(tree), 1, 0))

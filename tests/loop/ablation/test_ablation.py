@@ -361,7 +361,7 @@ def test_a_trials_config_is_that_of_its_folder_its_checkpoint_and_mlflow(swept, 
     logged = client.search_runs([client.get_experiment_by_name("q").experiment_id])
     (parent,) = [run for run in logged if "mlflow.parentRunId" not in run.data.tags]
     ablation = load_ablation([folder / "run.yaml", folder / "q.yaml"], [f"root={root}"])
-    for trial in ablation.trials:
+    for trial in (one for one in ablation.trials if one.arm != "broken"):  # which is refused before it begins
         config, name = trial.config, trial.config.name
         assert json.loads((root / name / "config.json").read_text()) == {"schema": SCHEMA, **config.science()}
         ids = json.loads((root / name / "mlflow.json").read_text())

@@ -108,21 +108,6 @@ def test_two_workers_make_the_steps_of_one(job, tmp_path):
     assert Path(two.checkpoint).exists()
 
 
-@pytest.mark.usefixtures("ray_session")
-def test_two_workers_fit_the_layout_model_as_one(job, tmp_path):
-    """Losses of fifty steps each agree to 1 %; sums round otherwise, and with them bfloat16."""
-    one = layout_job(job, steps=2 * EPOCH_STEPS)
-    two = replace(one, name="two", checkpoint=str(tmp_path / "two.safetensors"))
-    first, second = (
-        [entry["loss"] for entry in fit(given, hosting).losses]
-        for given, hosting in ((one, INLINE), (two, HostingConfig(fit={"num_workers": 2})))
-    )
-    assert len(first) == 2
-    assert second == pytest.approx(first, rel=0.01)
-    assert first[-1] < 0.8 * first[0]  # there was something to learn
-    assert Path(two.checkpoint).exists()
-
-
 @pytest.mark.parametrize("hosting", [INLINE, HostingConfig(fit={"num_workers": 2})], ids=["inline", "ray"])
 def test_a_fit_without_a_box_is_told_and_not_tried(hosting, job):
     with pytest.raises(ValueError, match="nothing to fit on: 2 training images without a box that counts"):

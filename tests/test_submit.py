@@ -177,7 +177,7 @@ def stop(head):
     """End the node's processes, and no others."""
     processes = [head, *head.children(recursive=True)]
     head.terminate()
-    _, alive = psutil.wait_procs(processes, timeout=15)
+    _, alive = psutil.wait_procs(processes, timeout=5)
     for process in alive:
         process.kill()
     psutil.wait_procs(alive, timeout=15)

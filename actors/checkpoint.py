@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NewType
+from typing import TYPE_CHECKING, Literal, NewType
 
 from upath import UPath
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Checkpoint = NewType("Checkpoint", str)
 """Path or fsspec URI of a checkpoint, as a type of its own so that other paths are not mistaken for one."""
+
+Misfit = Literal["missing", "other_shape", "other_classes", "not_of_backbone"]
+"""Why a tensor of a network does not take another model's weights."""
 
 FORMAT_VERSION = 1
 MAX_HEADER_BYTES = 100_000_000  # that safetensors reads
@@ -96,7 +99,7 @@ class LoadedWeights:
 
     source: str
     num_loaded: int
-    left_fresh: tuple[tuple[str, str], ...]  # name and reason
+    left_fresh: tuple[tuple[str, Misfit], ...]  # name and reason
 
     @property
     def counts(self) -> dict[str, int]:
@@ -123,9 +126,9 @@ def transfer(
     return LoadedWeights(source=source, num_loaded=len(own) - len(left), left_fresh=left)
 
 
-def _misfit(name: str, own: "Tensor", other: "Tensor | None", by_class: AbstractSet[str]) -> str:
+def _misfit(name: str, own: "Tensor", other: "Tensor | None", by_class: AbstractSet[str]) -> Misfit | None:
     if other is None:
         return "missing"
     if own.shape != other.shape:
         return "other_shape"
-    return "other_classes" if name in by_class else ""
+    return "other_classes" if name in by_class else None

@@ -11,6 +11,7 @@ from loop.state import Pooled, RunFolder
 from loop.training.job import TrainResult
 
 MANY_S = 3 * 3600
+"""Seconds from which on a time is told in hours."""
 
 
 def told(config: LoopConfig, num_trainings: int, num_candidates: int) -> str:

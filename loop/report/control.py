@@ -10,12 +10,13 @@ from loop.report.summary import points
 FINDS_NOTHING = 0.01
 """AP50 below which a detector counts as untrained."""
 
-_WHY_FRESH = {
+WHY_FRESH: Mapping[str, str] = {
     "missing": "not in the file",
     "other_shape": "of another shape, as the head depends on the classes",
     "other_classes": "of the head, for other classes",
     "not_of_backbone": "outside the backbone",
 }
+"""Each ``Misfit`` in words."""
 
 
 def report_control(loop: Loop, control: Arm) -> None:
@@ -41,7 +42,7 @@ def describe_weights(loop: Loop) -> str:
     if not (counts := control_weights(loop)):
         return ""
     fresh = {reason: number for reason, number in counts.items() if reason != "loaded"}
-    reasons = "; ".join(f"{number} {_WHY_FRESH[reason]}" for reason, number in fresh.items())
+    reasons = "; ".join(f"{number} {WHY_FRESH[reason]}" for reason, number in fresh.items())
     rest = f"{sum(fresh.values())} start fresh ({reasons})" if fresh else "none starts fresh"
     source = loop.config.detector.weights_source
     return f"{counts['loaded']} of {sum(counts.values())} tensors from {source}, {rest}"

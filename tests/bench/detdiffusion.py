@@ -13,13 +13,11 @@ from typing import Any
 
 from detdiffusion_tables import MARKS, section
 from drawn_factors import FACTORS, means, of_run
-from evidence import Evidence, Question
+from evidence import COPIES, Evidence, Question
 from upath import UPath
 
 from loop.state import RunFolder
 
-COPIES = ("generation.copies=20",)
-"""Twice the quickstart's."""
 QUESTIONS = {
     "world": Question(data="world", base="quickstart.yaml", ablation="detdiffusion_world.yaml", overrides=COPIES),
     "layout": Question(data="layout", base="quickstart.yaml", ablation="detdiffusion_layout.yaml", overrides=COPIES),

@@ -39,6 +39,8 @@ README = ROOT / "README.md"
 DOCUMENT = ROOT / "docs" / "evidence.md"
 CONFIGS = ROOT / "configs"
 FOLDER = "FOLDER"  # placeholder for the folder of a data set, which does not affect results
+COPIES = ("generation.copies=20",)
+"""Of the questions that are based on the quickstart: twice its own."""
 OF_ROUNDS = ("mining.", "generator.", "fit.", "generation.", "filters", "rejected_boxes", "mixing.")
 """Keys that have no effect on a run without rounds."""
 Results = dict[str, Any]

@@ -6,11 +6,9 @@ and collects the runs that are finished below the root, also while an ablation i
 file (see ``evidence.py``).
 """
 
-from evidence import Evidence, Question
+from evidence import COPIES, Evidence, Question
 from gen2det_tables import MARKS, SECTIONS, SUMMARIES
 
-COPIES = ("generation.copies=20",)
-"""Twice the quickstart's."""
 FRESH = (*COPIES, "data.world.seed=1")
 """Other scenes than the quickstart's, on which no setting was chosen."""
 QUESTIONS = {

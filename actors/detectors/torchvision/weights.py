@@ -8,7 +8,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
-from actors.checkpoint import LoadedWeights, read_tensors, transfer
+from actors.checkpoint import LoadedWeights, Misfit, read_tensors, transfer
 from actors.config import Need
 from actors.detectors.torchvision.config import LITE, TIMM, TorchvisionSettings
 
@@ -123,8 +123,8 @@ def load_backbone(network: Network, config: TorchvisionSettings) -> LoadedWeight
     tensors = {name: given[_key(name)] for name in own if _key(name) in given}
     loaded = transfer(body, renamed(tensors, ""), source, _NO_HEAD, frozenset())
     rest = [name for name in network.state_dict() if not name.startswith("backbone.body.")]
-    left = tuple((name, "not_of_backbone") for name in rest)
-    return LoadedWeights(source=source, num_loaded=loaded.num_loaded, left_fresh=left)
+    left: list[tuple[str, Misfit]] = [(name, "not_of_backbone") for name in rest]
+    return LoadedWeights(source=source, num_loaded=loaded.num_loaded, left_fresh=tuple(left))
 
 
 def _key(name: str) -> str:

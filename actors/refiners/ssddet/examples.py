@@ -9,10 +9,10 @@ from torch import Tensor
 
 from actors.fitting import FitData
 from actors.images import Pixels, read
-from actors.letterbox import GREY, Letterbox
+from actors.letterbox import Letterbox
 from actors.records import Annotation, LabeledImage
 from actors.refiners.ssddet.config import SSDDetFitConfig
-from actors.refiners.ssddet.mirrors import MIRRORS, Mirror, mirrored_boxes, mirrored_pixels
+from actors.refiners.ssddet.mirrors import MIRRORS, Mirror, mirrored_boxes, mirrored_canvas
 from actors.refiners.ssddet.noise import noisy
 from actors.seeds import derive_seed
 
@@ -39,9 +39,7 @@ class Labelled:
     def drawn(self, size_px: int, mirror: Mirror) -> Pixels:
         """The mirrored picture on a canvas ``[size_px, size_px, 3]``."""
         place = Letterbox.fit((self.height, self.width), size_px, size_px)
-        canvas = np.full((*place.canvas, 3), GREY, np.uint8)
-        place.draw(mirrored_pixels(read(self.uri), mirror), canvas)
-        return canvas
+        return mirrored_canvas(read(self.uri), place, mirror)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

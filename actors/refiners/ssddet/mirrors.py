@@ -8,6 +8,7 @@ import numpy as np
 
 from actors.boxes import Boxes
 from actors.images import Pixels
+from actors.letterbox import GREY, Letterbox
 
 Mirror = tuple[bool, bool]
 """Whether left and right change places, and top and bottom."""
@@ -19,6 +20,13 @@ def mirrored_pixels(pixels: Pixels, mirror: Mirror) -> Pixels:
     """A mirrored picture ``[H, W, 3]``."""
     horizontal, vertical = mirror
     return np.ascontiguousarray(pixels[:: -1 if vertical else 1, :: -1 if horizontal else 1])
+
+
+def mirrored_canvas(pixels: Pixels, place: Letterbox, mirror: Mirror) -> Pixels:
+    """A mirrored picture at its place on a grey canvas ``[h, w, 3]``."""
+    canvas = np.full((*place.canvas, 3), GREY, np.uint8)
+    place.draw(mirrored_pixels(pixels, mirror), canvas)
+    return canvas
 
 
 def mirrored_boxes(boxes: Boxes, size: tuple[int, int], mirror: Mirror) -> Boxes:

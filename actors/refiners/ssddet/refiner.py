@@ -13,11 +13,11 @@ from actors.checkpoint import Checkpoint, Header, read_checkpoint, write_checkpo
 from actors.detector_loss import DetectorLoss
 from actors.fitting import LossSource
 from actors.images import Pixels
-from actors.letterbox import GREY, Letterbox, picture_size, to_tensor
+from actors.letterbox import Letterbox, picture_size, to_tensor
 from actors.precision import reproducible
 from actors.records import Annotation, Refinement
 from actors.refiners.ssddet.config import SSDDetSettings
-from actors.refiners.ssddet.mirrors import MIRRORS, mirrored_boxes, mirrored_pixels
+from actors.refiners.ssddet.mirrors import MIRRORS, mirrored_boxes, mirrored_canvas
 from actors.refiners.ssddet.network import Levels, Objects, SSDDetNetwork
 
 KIND = "ssddet"
@@ -89,9 +89,10 @@ class SSDDetRefiner:
         size = picture_size(pixels)
         place = Letterbox.fit(size, self.size_px, self.size_px)
         boxes, confidence = annotation.boxes.copy(), np.zeros(len(annotation), np.float32)
-        chosen = np.flatnonzero(~annotation.ignore)
-        levels = self._levels(pixels, place) if len(chosen) else None
-        for index in chosen:
+        if annotation.ignore.all():
+            return Refinement(boxes=boxes, confidence=confidence)
+        levels = self._levels(pixels, place)
+        for index in np.flatnonzero(~annotation.ignore):
             one = annotation.take(np.array([index]))
             views = [replace(one, boxes=mirrored_boxes(one.boxes, size, mirror)) for mirror in MIRRORS]
             outcome = self.network(levels, objects_of(views, [place] * len(views), self.device))[-1]
@@ -103,9 +104,7 @@ class SSDDetRefiner:
 
     def _levels(self, pixels: Pixels, place: Letterbox) -> Levels:
         """The pyramids of a picture's mirrorings, as one batch."""
-        canvases = np.full((len(MIRRORS), *place.canvas, 3), GREY, np.uint8)
-        for canvas, mirror in zip(canvases, MIRRORS, strict=True):
-            place.draw(mirrored_pixels(pixels, mirror), canvas)
+        canvases = np.stack([mirrored_canvas(pixels, place, mirror) for mirror in MIRRORS])
         return self.network.levels(self.detector.maps({}, to_tensor(canvases)), place.canvas)
 
 

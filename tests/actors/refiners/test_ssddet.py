@@ -17,6 +17,7 @@ from actors.images import read
 from actors.records import Annotation, LabeledImage
 from actors.refiners import RefinerConfig
 from actors.refiners.ssddet.component import SSDDetConfig
+from actors.refiners.ssddet.mirrors import MIRRORS, mirrored_boxes, mirrored_pixels
 from actors.refiners.ssddet.noise import noisy
 from actors.refiners.ssddet.refiner import write_detector
 
@@ -162,6 +163,17 @@ def test_a_picture_is_refined_alike_whatever_it_is_batched_with(data, tmp_path):
         (alone,) = refiner.refine(pictures[number : number + 1], labels[number : number + 1])
         assert np.array_equal(alone.boxes, together[number].boxes)
         assert np.array_equal(alone.confidence, together[number].confidence)
+
+
+@pytest.mark.parametrize("mirror", MIRRORS[1:])
+def test_in_a_mirrored_picture_the_refined_boxes_are_the_mirrored_ones(data, tmp_path, mirror):
+    refiner = fitted(config(), data, tmp_path / "r.safetensors").refiner
+    image, label = data.images[0], noisy(data.images[0], 0.4, 1)
+    pixels, size = read(image.uri), (image.height, image.width)
+    other = replace(label, boxes=mirrored_boxes(label.boxes, size, mirror))
+    (plain,), (turned,) = refiner.refine([pixels], [label]), refiner.refine([mirrored_pixels(pixels, mirror)], [other])
+    np.testing.assert_allclose(mirrored_boxes(turned.boxes, size, mirror), plain.boxes, atol=1e-3)
+    np.testing.assert_allclose(turned.confidence, plain.confidence, atol=1e-5)
 
 
 def test_a_warm_start_takes_the_refiners_weights(data, tmp_path):

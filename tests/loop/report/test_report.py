@@ -5,16 +5,19 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from actors.checkpoint import Misfit
 from actors.images import encode_png
 from actors.records import WHOLE_IMAGE, Annotation, Detections, LabeledImage, Lineage, Refined, Sample, Verdict
 from loop.evaluation.coco import RECALLS, Evaluation
 from loop.evaluation.counts import count_drawn, count_dropped, failures, warnings
 from loop.report.contact_sheet import DRAWN, DROPPED, KEPT, MINED, RESTORED, SEEN, _refined_lines, choose, contact_sheet
+from loop.report.control import WHY_FRESH
 from loop.report.curves import ap_curve, pr_curve
 from loop.report.marks import Mark, marked
 from loop.report.page import Figure, html_summary
@@ -385,3 +388,7 @@ def test_the_page_is_whole_and_loads_nothing():
     assert page.text[page.text.index("instances, not drawn") + 1] == "20 of 90"
     assert "undecided: the interval includes zero" in text
     assert "Nothing" not in text
+
+
+def test_every_reason_why_a_tensor_starts_fresh_has_its_words():
+    assert WHY_FRESH.keys() == set(get_args(Misfit))

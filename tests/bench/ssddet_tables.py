@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from evidence_tables import Rows, by_seed, cell, mean, mean_of, table
+from evidence_tables import Rows, by_seed, cell, difference, mean, sentence, table
 
 MARKS = "ssddet"
 NAMES = {"bccd": "BCCD", "deeppcb": "DeepPCB", "world": "Rendered scenes"}
@@ -14,6 +14,7 @@ HEADING = (
     "share of the lost AP",
 )
 METRICS = ("iou_after", "auroc", "ap", "ap50")
+PAIRS = (("two_stage", "one_stage"), ("spsd", "two_stage"), ("sisd", "spsd"))
 
 
 def section(rows: Rows, arms: Sequence[str]) -> str:
@@ -32,7 +33,9 @@ def _one(key: tuple[str, str, float], rows: Iterable[Mapping[str, Any]], arms: S
     own = [dict.fromkeys(METRICS) | dict(row) for row in rows if (row["data"], row["detector"]) == (data, detector)]
     steps = ", ".join(sorted({str(row["steps"]) for row in own}))
     title = f"**{NAMES[data]}, r = {-noise:g}: {DETECTORS[detector]}, {steps} steps**"
-    return f"{title}\n\n{table(HEADING, 1, [_line(own, arm) for arm in arms if by_seed(own, arm, 'iou_after')])}"
+    lines = table(HEADING, 1, [_line(own, arm) for arm in arms if by_seed(own, arm, "iou_after")])
+    parts = [sentence(own, *pair, *named) for named in (("iou_after", "IoU"), ("ap", "AP")) for pair in PAIRS]
+    return "\n\n".join(filter(None, (title, lines, "\n".join(filter(None, parts)))))
 
 
 def _line(rows: Rows, arm: str) -> list[str]:
@@ -45,21 +48,18 @@ def _line(rows: Rows, arm: str) -> list[str]:
 
 
 def _gain(rows: Rows, arm: str) -> str:
-    ours, theirs = by_seed(rows, arm, "iou_after"), by_seed(rows, "noisy", "iou_after")
-    shared = sorted(ours.keys() & theirs.keys())
-    if arm == "noisy" or not shared:
-        return ""
-    return mean_of([ours[seed] - theirs[seed] for seed in shared]).shown("{:+.3f}".format)
+    found = difference(rows, arm, "noisy", "iou_after")
+    return found.shown(lambda value: f"{value:+.3f}".replace("-", "\N{MINUS SIGN}")) if found else ""
 
 
 def _regained(rows: Rows, arm: str) -> str:
-    """The gain on noisy as a share of the difference between clean and noisy, over the seeds of all three."""
+    """The gain on noisy as a share of the loss by noise, over the seeds of all three; empty if that may be zero."""
+    lost = difference(rows, "clean", "noisy")
+    if arm in {"clean", "noisy"} or lost is None or (lost.interval and lost.interval[0] <= 0):
+        return ""
     clean, noisy, ours = (by_seed(rows, name) for name in ("clean", "noisy", arm))
     shared = clean.keys() & noisy.keys() & ours.keys()
-    lost = sum(clean[seed] - noisy[seed] for seed in shared)
-    if arm in {"clean", "noisy"} or lost <= 0:
-        return ""
-    return f"{sum(ours[seed] - noisy[seed] for seed in shared) / lost:.0%}"
+    return f"{sum(ours[seed] - noisy[seed] for seed in shared) / sum(clean[seed] - noisy[seed] for seed in shared):.0%}"
 
 
 def _fraction(value: float) -> str:

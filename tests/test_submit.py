@@ -180,7 +180,7 @@ def stop(head):
     _, alive = psutil.wait_procs(processes, timeout=5)
     for process in alive:
         process.kill()
-    psutil.wait_procs(alive, timeout=15)
+    head.wait(15)
 
 
 def free_ports(count):

@@ -1,8 +1,9 @@
 """What a refiner's boxes change in a candidate. SSD-Det (arXiv 2307.12101) refines labels; drawn boxes are our use.
 
 A generator is asked for an object in a box and draws it in another place or size, so a drawn box is an inaccurate box.
-A refined box is believed only where the refiner is sure of it and the detector sees an object of its class there. Other
-boxes are ignored in training, since nobody knows where their objects are.
+It moves only where the detections bear that out: the refined box overlaps a detection of its class more than the drawn
+one does. Without this, boxes that are right already get worse. A box is ignored in training if the refiner is not sure
+of it, or if the detector sees no object of its class at either place.
 """
 
 from dataclasses import replace
@@ -63,8 +64,9 @@ def _refined(
         judged.seen.best_iou(boxes, asked.labels, MIN_SEEN_SCORE) for boxes in (asked.boxes, refinement.boxes)
     )
     prompt_iou = geometry.paired_iou(refinement.boxes, asked.boxes)
-    trusted = (refinement.confidence >= config.min_confidence) & (after >= config.min_agreement)
-    fates = np.select([~trusted, prompt_iou < SAME_IOU], ["ignored", "moved"], default="kept")
+    trusted = (refinement.confidence >= config.min_confidence) & (np.maximum(before, after) >= config.min_agreement)
+    better = (after > before) & (prompt_iou < SAME_IOU)
+    fates = np.select([~trusted, better], ["ignored", "moved"], default="kept")
     columns = (which, refinement.boxes, prompt_iou, before, after, refinement.confidence, fates)
     return tuple(
         Refined(

@@ -30,10 +30,10 @@ class RefinerBase(Learner):
     not_in_fit: ClassVar[frozenset[str]] = frozenset({"min_confidence", "min_agreement"})
 
     min_confidence: Share = 0.0
-    """A refined box of which the refiner is less sure than this becomes ignore."""
+    """A drawn box becomes ignore if the refiner is less sure of its refined box than this."""
     min_agreement: float = Field(0.3, ge=0.0, le=1.0)
-    """A refined box becomes ignore unless a detection of its class with a score of 0.1 or more, made before refinement,
-    has at least this IoU with it."""
+    """A drawn box becomes ignore unless a detection of its class with a score of 0.1 or more, made before refinement,
+    has at least this IoU with it or with its refined box."""
 
     @abstractmethod
     def build(self, detector: LossSource, checkpoint: str | None = None) -> Refiner:

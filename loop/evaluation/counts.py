@@ -37,7 +37,7 @@ def count_refined(samples: Iterable[Sample]) -> dict[str, float] | None:
     """What refinement did with drawn boxes; None if none was refined.
 
     Numbers of boxes ``moved``, ``kept`` and ``ignored``; means over all of them: ``prompt_iou``, ``seen_before``,
-    ``seen_after`` (see ``Refined``), and ``iou_shift``, the rise of the IoU with what the detector saw.
+    ``seen_after`` (see ``Refined``), and ``iou_shift``, their difference.
     """
     found = [one for sample in samples for one in sample.refined]
     if not found:

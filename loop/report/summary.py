@@ -181,13 +181,13 @@ def fates_told(refined: Mapping[str, float] | None) -> str:
 
 
 def agreement_told(refined: Mapping[str, float] | None) -> str:
-    """How far the boxes of ``RoundSummary.refined`` agree with the detections, in words."""
+    """How far the drawn and the refined boxes of ``RoundSummary.refined`` agree with the detections, in words."""
     if not refined:
         return ""
     before, after = refined["seen_before"], refined["seen_after"]
     if not before and not after:
         return f"no detection of their class with a score of {MIN_SEEN_SCORE} or more overlaps them"
-    return f"mean IoU with the detections {before:.2f} before, {after:.2f} after"
+    return f"mean IoU with the detections {before:.2f} as drawn, {after:.2f} as refined"
 
 
 def conclusion(rounds: Sequence[RoundSummary]) -> str:

@@ -151,7 +151,7 @@ def test_the_conclusion_names_every_round_that_was_not_trained(reasons, said):
 
 @pytest.mark.parametrize(
     ("before", "after", "said"),
-    [(0.31, 0.5, "mean IoU with the detections 0.31 before, 0.50 after"), (0.0, 0.0, "no detection of their class")],
+    [(0.31, 0.5, "mean IoU with the detections 0.31 as drawn, 0.50 as"), (0.0, 0.0, "no detection of their class")],
 )
 def test_the_agreement_of_refined_boxes_is_told_or_that_there_is_none(before, after, said):
     assert agreement_told({"seen_before": before, "seen_after": after}).startswith(said)

@@ -51,6 +51,10 @@ def _read(file: Path) -> dict[str, Any]:
         tree = parse_yaml(file.read_text())
     except FileNotFoundError:
         raise ConfigError(f"{file}: no such config file") from None
+    except IsADirectoryError:
+        raise ConfigError(
+            f"{file} is a folder, not a config file; `detloop init {file}` writes a config for its images"
+        ) from None
     except (yaml.YAMLError, ValueError, OSError) as error:
         raise ConfigError(f"{file}: not readable as YAML: {error}") from None
     if not isinstance(tree, dict):

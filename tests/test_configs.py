@@ -186,6 +186,11 @@ def test_a_missing_file_is_named():
         load(["nowhere.yaml"])
 
 
+def test_a_folder_of_images_in_the_place_of_a_config_names_the_next_step(tmp_path):
+    with pytest.raises(ConfigError, match=rf"is a folder, not a config file; `detloop init {tmp_path}` writes"):
+        load([tmp_path])
+
+
 def test_a_required_key(tmp_path):
     file = tmp_path / "unnamed.yaml"
     file.write_text("data: {format: world}\n")

@@ -17,6 +17,7 @@ from loop.data.config import DataConfig
 from loop.data.ledger import ImportReport, count
 from loop.data.provenance import Provenance
 from loop.data.reading import Folder, read_folder
+from loop.data.relabelling import relabelled
 from loop.data.splits import Images, hold_out, subset
 
 
@@ -58,7 +59,9 @@ def import_data(config: DataConfig, root: UPath, seed: int) -> Dataset:
     """
     folder = read_folder(config, root)
     _check_classes(folder, config)
-    splits = _drawn(folder, config, seed)
+    val = folder.splits["val"] if "val" in folder.splits else _held_out(folder, config.val_frac, seed)
+    folder = relabelled(folder, val, config)
+    splits = _drawn(folder, val, config, seed)
     report = _report(folder, splits)
     _check_usable(report)
     used = {image.id for images in splits.values() for image in images}
@@ -120,27 +123,34 @@ def _check_classes(folder: Folder, config: DataConfig) -> None:
         )
 
 
-def _drawn(folder: Folder, config: DataConfig, seed: int) -> dict[str, Images]:
-    """The splits after holding out validation images and sampling the subset."""
-    splits, remarks = folder.splits, folder.ledger.remarks
-    if folder.synthetic:
-        remarks.append(f"{len(folder.synthetic)} images are synthetic, by their own flag; none of them is held out")
-    if "val" not in splits:
-        splits = _held_out(folder, config.val_frac, seed)
-    if config.subset is not None:
-        train = splits["train"]
-        remarks.append(f"data.subset: {config.subset} of {len(train)} training images, drawn with seed {seed}")
-        splits = splits | {"train": subset(train, config.subset, seed)}
-    return splits
-
-
-def _held_out(folder: Folder, val_frac: float, seed: int) -> dict[str, Images]:
-    """The splits with validation images drawn from the real training images, whose synthetic copies leave training."""
+def _held_out(folder: Folder, val_frac: float, seed: int) -> Images:
+    """Validation images drawn from the real training images."""
     real = [image for image in folder.splits["train"] if image.id not in folder.synthetic]
     if len(real) < 2:
         report = _report(folder, folder.splits)
         raise ValueError(f"{len(real)} usable images cannot be split into training and validation:\n{report}")
     _, val = hold_out(real, val_frac, seed)
+    folder.ledger.remarks.append(f"no validation split: {len(val)} training images held out, drawn with seed {seed}")
+    return val
+
+
+def _drawn(folder: Folder, val: Images, config: DataConfig, seed: int) -> dict[str, Images]:
+    """The splits without held-out images and their synthetic copies in training, after sampling the subset."""
+    remarks = folder.ledger.remarks
+    if folder.synthetic:
+        remarks.append(f"{len(folder.synthetic)} images are synthetic, by their own flag; none of them is held out")
+    train = _without_held_out(folder, val)
+    if config.subset is not None:
+        remarks.append(f"data.subset: {config.subset} of {len(train)} training images, drawn with seed {seed}")
+        train = subset(train, config.subset, seed)
+    if config.labels is not None:
+        number = sum(image.id in folder.relabelled for image in train)
+        remarks.append(f"{number} of {len(train)} training images have the labels of {config.labels}")
+    return {"train": train, "val": val, **{name: folder.splits[name] for name in folder.splits if name == "test"}}
+
+
+def _without_held_out(folder: Folder, val: Images) -> Images:
+    """The training images that are neither validation images nor made from one."""
     held_out = {image.id for image in val}
     train = []
     for image in folder.splits["train"]:
@@ -149,9 +159,7 @@ def _held_out(folder: Folder, val_frac: float, seed: int) -> dict[str, Images]:
             train.append(image)
         elif original != image.id:
             folder.ledger.drop(image.id, "image", "copy of a held-out image", f"made from {original}")
-    folder.ledger.remarks.append(f"no validation split: {len(val)} training images held out, drawn with seed {seed}")
-    others = {name: images for name, images in folder.splits.items() if name != "train"}
-    return {"train": tuple(train), "val": val, **others}
+    return tuple(train)
 
 
 def _original(image_id: str, synthetic: Mapping[str, Provenance]) -> str:
@@ -168,7 +176,7 @@ def _report(folder: Folder, splits: Mapping[str, Sequence[LabeledImage]]) -> Imp
         format=folder.format,
         root=str(folder.root),
         splits={split: count(images, folder.classes) for split, images in splits.items()},
-        findings=tuple(folder.ledger.findings),
+        findings=folder.findings,
         remarks=tuple(folder.ledger.remarks),
     )
 

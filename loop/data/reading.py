@@ -6,7 +6,7 @@ image in several splits stays in the one that is held out.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -20,11 +20,10 @@ from loop.data.config import DataConfig
 from loop.data.formats import READERS, detect
 from loop.data.formats.base import RawDataset, below, is_picture, listing
 from loop.data.frames import into_frame
-from loop.data.ledger import Ledger
+from loop.data.ledger import Finding, Ledger
 from loop.data.locating import Located, locate
 from loop.data.notation import check_boxes
 from loop.data.provenance import Provenance
-from loop.data.relabelling import relabelled, remark_on_labels
 from loop.data.segmentation import masks_of
 
 IMAGE_FOLDERS = ("images", "JPEGImages")
@@ -41,6 +40,14 @@ class Folder:
     splits: dict[str, tuple[LabeledImage, ...]]
     synthetic: Mapping[str, Provenance]  # by image id; only in an imported export
     ledger: Ledger
+    located: Mapping[str, Mapping[str, Located]]  # all images by split and id, also those that their labels rule out
+    of_labels: Mapping[str, Sequence[Finding]]  # about the labels of an image, by its id
+    relabelled: frozenset[str] = field(default=frozenset())  # ids of training images with the labels of data.labels
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All findings, those about labels last."""
+        return (*self.ledger.findings, *(one for found in self.of_labels.values() for one in found))
 
 
 def read_folder(config: DataConfig, root: UPath) -> Folder:
@@ -59,20 +66,33 @@ def read_folder(config: DataConfig, root: UPath) -> Folder:
     _remark_on_strangers(root, raw, located, ledger)
     for split, images in located.items():
         check_boxes(split, images, raw.classes, READERS[kind].NOTATION, config)
-    located = relabelled(located, raw.classes, config, ledger)
     strip = _shared_folder(located)
-    index = {name: position for position, name in enumerate(raw.classes)}
-    splits = {
-        split: tuple(
-            image
-            for one in images
-            if (image := _image(root, one, one.place.removeprefix(strip), index, ledger)) is not None
-        )
-        for split, images in located.items()
-    }
-    remark_on_labels(root, located.get("train", ()), splits.get("train", ()), config, ledger)
-    synthetic = _synthetic(located, strip)
-    return Folder(format=kind, root=root, classes=raw.classes, splits=splits, synthetic=synthetic, ledger=ledger)
+    by_id = {split: {one.place.removeprefix(strip): one for one in images} for split, images in located.items()}
+    of_labels: dict[str, Sequence[Finding]] = {}
+    return Folder(
+        format=kind,
+        root=root,
+        classes=raw.classes,
+        splits={split: labeled(root, raw.classes, images, of_labels) for split, images in by_id.items()},
+        synthetic=_synthetic(located, strip),
+        ledger=ledger,
+        located=by_id,
+        of_labels=of_labels,
+    )
+
+
+def labeled(
+    root: UPath, classes: Sequence[str], located: Mapping[str, Located], of_labels: dict[str, Sequence[Finding]]
+) -> tuple[LabeledImage, ...]:
+    """The images, by id, whose labels can be used. Puts what is found in the labels of an image into ``of_labels``."""
+    index = {name: position for position, name in enumerate(classes)}
+    found = []
+    for image_id, one in located.items():
+        ledger = Ledger()
+        if (image := _image(root, one, image_id, index, ledger)) is not None:
+            found.append(image)
+        of_labels[image_id] = ledger.findings
+    return tuple(found)
 
 
 def _format(config: DataConfig, root: UPath) -> str:

@@ -71,15 +71,15 @@ def read(root: UPath, config: DataConfig, ledger: Ledger) -> RawDataset:
     return RawDataset(classes=classes, splits=splits)
 
 
-def read_boxes(file: UPath, config: DataConfig, ledger: Ledger) -> dict[str, tuple[Size, tuple[RawBox, ...]]]:
-    """The size and the boxes of each image of one annotation file, by its file name.
+def read_boxes(file: UPath, config: DataConfig, ledger: Ledger) -> list[tuple[str, Size, tuple[RawBox, ...]]]:
+    """The file name, the size and the boxes of each image of one annotation file.
 
     The size is that of ``RawImage``. Raises ValueError as ``read`` does.
     """
     tree = _load(file, {})
     categories, images = _categories(tree, file, ledger), _by_id(tree["images"], file, ledger, str(file))
     boxes = _boxes(tree["annotations"], images.keys(), categories, config, ledger, str(file))
-    return {_file_name(fields): (_size(fields), tuple(boxes[image_id])) for image_id, fields in images.items()}
+    return [(_file_name(fields), _size(fields), tuple(boxes[image_id])) for image_id, fields in images.items()]
 
 
 def _by_split(root: UPath, found: Mapping[str, UPath], config: DataConfig) -> DataConfig:

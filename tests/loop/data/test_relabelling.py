@@ -1,6 +1,7 @@
 """Labels of training images from another file, in every format of data set."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -66,7 +67,9 @@ def test_labels_that_are_written_unchanged_give_the_same_data(known, tmp_path):
 def test_images_that_are_not_of_the_training_split_are_refused(known, tmp_path):
     root, data = known
     file = written(UPath(tmp_path), root, data.splits["val"], data.classes)
-    with pytest.raises(ValueError, match=r"data\.labels: .* names 8 images that are no training images of .*, such as"):
+    with pytest.raises(
+        ValueError, match=r"data\.labels: 8 of 8 images in .* are no training .* such as '.*'; give .* such as '"
+    ):
         read(root, file)
 
 
@@ -92,6 +95,10 @@ def rewritten(known, folder, change):
     return file
 
 
+def with_dot(image):
+    return {**image, "id": 777, "file_name": f"./{image['file_name']}"}
+
+
 def boxes_as(new_box):
     def change(tree):
         for one in tree["annotations"]:
@@ -109,8 +116,10 @@ def boxes_as(new_box):
         (lambda tree: tree["categories"][0].update(name="azure"), r"the class 'azure', which .*\['blue', 'red'\]"),
         (lambda tree: tree.update(images=[], annotations=[]), "names no image"),
         (lambda tree: [one.update(width=50) for one in tree["images"]], "8 x size mismatch"),
+        (lambda tree: tree["annotations"][0].update(image_id=777), "1 boxes in .* are of images that it does not name"),
+        (lambda tree: tree["images"].append(with_dot(tree["images"][0])), "names the image './.*' twice"),
     ],
-    ids=["corners", "shares", "outside", "class", "no image", "size"],
+    ids=["corners", "shares", "outside", "class", "no image", "size", "unknown image", "twice"],
 )
 def test_labels_that_are_misread_or_of_no_image_are_refused(known, tmp_path, change, message):
     file = rewritten(known, tmp_path, change)
@@ -146,6 +155,47 @@ def test_held_out_images_and_the_subset_are_the_same_with_other_labels(easy_data
     data = read(easy_data, **keys)
     again = read(easy_data, written(UPath(tmp_path), easy_data, data.splits["train"], data.classes), **keys)
     assert again.identity() == data.identity()
+
+
+def test_held_out_images_keep_their_own_labels_where_the_file_names_them(easy_data, tmp_path):
+    """The validation images of a run with ``data.labels`` are those of the run without it, whatever its seed."""
+    root, keys = UPath(tmp_path / "data"), {"val_frac": 0.25}
+    easy = read(easy_data)
+    export(easy.splits["train"], (), easy.classes, root, "coco", {})
+    data = read(root, **keys)
+    every = [*data.splits["train"], *data.splits["val"]]
+    moved = [replace(one, annotation=replace(one.annotation, boxes=one.annotation.boxes / 2)) for one in every]
+    moved[0] = replace(moved[0], annotation=replace(moved[0].annotation, boxes=moved[0].annotation.boxes * np.nan))
+    again = read(root, written(UPath(tmp_path), root, moved, data.classes), max_faulty_frac=1.0, **keys)
+    assert {**again.identity(), "train": ""} == {**data.identity(), "train": ""}
+    assert [one.id for one in again.splits["train"]] == [one.id for one in moved[1 : len(data.splits["train"])]]
+    assert np.abs(again.splits["train"][0].annotation.boxes - moved[1].annotation.boxes).max() < 1e-3
+    assert "5 of 5 training images have the labels of" in again.report.remarks[-1]
+    assert any(remark.startswith("2 of the images in ") for remark in again.report.remarks)
+
+
+def test_an_image_with_faulty_labels_can_be_used_with_those_of_the_file(easy_data, tmp_path):
+    """The report says nothing of labels that are not used."""
+    data, root = read(easy_data), UPath(tmp_path / "data")
+    export(data.splits["train"], (), data.classes, root, "coco", {"val": data.splits["val"]})
+    file = written(UPath(tmp_path), root, read(root).splits["train"], data.classes)
+    own = root / "annotations" / "train.json"
+    own.write_text(own.read_text().replace('"bbox": [', '"bbox": [NaN, ', 1))
+    keys = {"max_faulty_frac": 1.0}
+    assert [one.what for one in read(root, **keys).report.dropped] == ["box", "image"]
+    again = read(root, file, **keys)
+    assert (len(again.splits["train"]), again.report.findings) == (8, ())
+
+
+@pytest.mark.parametrize("change", [lambda name: f"./{name}", lambda name: name.removeprefix("images/")])
+def test_images_are_named_by_their_paths_or_as_in_reports(known, tmp_path, change):
+    root, data = known
+
+    def rename(tree):
+        for one in tree["images"]:
+            one["file_name"] = change(one["file_name"])
+
+    assert read(root, rewritten(known, tmp_path, rename)).identity() == data.identity()
 
 
 def test_a_moved_box_loses_its_mask_and_its_area(easy_data):

@@ -33,11 +33,12 @@ def count_dropped(samples: Iterable[Sample]) -> tuple[dict[str, int], dict[str, 
     return dict(sorted(images.items())), dict(sorted(boxes.items()))
 
 
-def count_refined(samples: Iterable[Sample]) -> dict[str, float] | None:
+def count_refined(samples: Iterable[Sample], min_confidence: float) -> dict[str, float] | None:
     """What refinement did with drawn boxes; None if none was refined.
 
-    Numbers of boxes ``moved``, ``kept`` and ``ignored``; means over all of them: ``prompt_iou``, ``seen_before``,
-    ``seen_after`` (see ``Refined``), and ``iou_shift``, their difference.
+    Numbers of boxes ``moved``, ``kept`` and ``ignored``, and ``unsure``: ignored ones with a confidence below
+    ``min_confidence``. Means over all boxes: ``prompt_iou``, ``seen_before``, ``seen_after`` (see ``Refined``), and
+    ``iou_shift``, the difference of the last two.
     """
     found = [one for sample in samples for one in sample.refined]
     if not found:
@@ -45,7 +46,9 @@ def count_refined(samples: Iterable[Sample]) -> dict[str, float] | None:
     fates = Counter(one.fate for one in found)
     means = {name: fmean(getattr(one, name) for one in found) for name in ("prompt_iou", "seen_before", "seen_after")}
     shift = {"iou_shift": means["seen_after"] - means["seen_before"]}
-    return {fate: float(fates[fate]) for fate in ("moved", "kept", "ignored")} | means | shift
+    unsure = sum(one.fate == "ignored" and one.confidence < min_confidence for one in found)
+    numbers = {fate: float(fates[fate]) for fate in ("moved", "kept", "ignored")} | {"unsure": float(unsure)}
+    return numbers | means | shift
 
 
 def warnings(samples: Sequence[Sample]) -> list[str]:

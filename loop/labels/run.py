@@ -1,5 +1,6 @@
 """The check of a data set's labels: what is asked, and the files that say it. No file of the user's is written over."""
 
+import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -125,10 +126,10 @@ def _files(
     """What was written, for the terminal; with a caution if the detectors are ``weak``."""
     nothing = "nothing: the detectors are too weak to say" if weak else "nothing: no label looks wrong"
     caution = "; the detectors are weak: look at these proposals first" if weak and accepted else ""
-    taken = f"{len(accepted)} proposals taken over ({', '.join(choice.kinds)}; score {choice.confidence:g} or more)"
+    taken = f"proposals taken over: {len(accepted)} ({', '.join(choice.kinds)}; score {choice.confidence:g} or more)"
     return [
         "",
-        f"look at   {' '.join(map(str, sheets)) or nothing}",
+        f"look at   {shlex.join(map(str, sheets)) or nothing}",
         f"all       {out / 'labels.csv'}",
         f"corrected {out / 'corrected.json'}: {taken}{caution}",
     ]

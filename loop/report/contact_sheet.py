@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 from actors import boxes as geometry
 from actors.images import read
 from actors.records import WHOLE_IMAGE, LabeledImage, Refined, Sample, Verdict
+from actors.refiners.applied import MIN_SEEN_SCORE
 from loop.report.marks import WHITE, Colour, Mark, font, marked
 
 INK, GREY, RULE = (38, 42, 48), (120, 126, 134), (226, 229, 233)
@@ -252,8 +253,8 @@ def _more(num_boxes: int) -> Iterator[_Line]:
 def _refined_lines(refined: Sequence[Refined], names: Sequence[str]) -> Iterator[_Line]:
     for number, one in enumerate(refined[:MAX_BOX_LINES]):
         if not number:
-            yield _Line(text=f"refiner: IoU of {len(refined)} boxes with the detections")
-        text = f"{names[one.box]}  {one.seen_before:.2f} before, {one.seen_after:.2f} after, {one.fate}"
+            yield _Line(text=f"refiner: IoU with detections of score {MIN_SEEN_SCORE} or more")
+        text = f"{names[one.box]}  {one.seen_before:.2f} as drawn, {one.seen_after:.2f} refined, {one.fate}"
         yield _Line(text=text, colour=DROPPED if one.fate == "ignored" else INK, indent=18)
     yield from _more(len(refined))
 

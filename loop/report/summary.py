@@ -12,6 +12,7 @@ from typing import Any
 from actors.plain import to_plain
 from actors.records import Sample
 from actors.refiners.applied import MIN_SEEN_SCORE
+from actors.refiners.base import RefinerBase
 from loop.arms import Arm
 from loop.context import RoundResult
 from loop.evaluation.counts import count_drawn, count_dropped, count_refined
@@ -84,8 +85,8 @@ class RoundSummary:
         }
 
 
-def summarise(result: RoundResult, measured: Measured, samples: Sequence[Sample]) -> RoundSummary:
-    """The results of a round; ``samples`` are all that it judged."""
+def summarise(result: RoundResult, measured: Measured, samples: Sequence[Sample], refiner: RefinerBase) -> RoundSummary:
+    """The results of a round; ``samples`` are all that it judged, ``refiner`` is the config of the run's refiner."""
     requested, drawn = count_drawn(samples)
     dropped, dropped_boxes = count_dropped(samples)
     mined, pooled, arms = result.mined.cost, result.pooled.cost, result.arms
@@ -115,7 +116,7 @@ def summarise(result: RoundResult, measured: Measured, samples: Sequence[Sample]
         asked=requested,
         drawn=drawn,
         not_trained=result.not_trained,
-        refined=count_refined(samples),
+        refined=count_refined(samples, refiner.min_confidence),
     )
 
 
@@ -145,9 +146,13 @@ def round_metrics(result: RoundResult, measured: Measured, row: RoundSummary) ->
 
 
 def summary(rounds: Sequence[RoundSummary], *, name: str, fingerprint: str, seed: int, steps: int) -> dict[str, Any]:
-    """The content of ``summary.json``; ``steps`` are the optimiser steps of each arm in a round."""
+    """The content of ``summary.json``; ``steps`` are the optimiser steps of each arm in a round.
+
+    A round that was not trained has no gain: its ``gain`` and ``gain_ci95`` are None.
+    """
     verdict = conclusion(rounds) if rounds else NO_ROUNDS
-    plain = [to_plain(one) for one in rounds]
+    no_gain = {"gain": None, "gain_ci95": None}
+    plain = [to_plain(one) | (no_gain if one.not_trained else {}) for one in rounds]
     return {
         "name": name,
         "fingerprint": fingerprint,
@@ -177,7 +182,13 @@ def duration(seconds: float) -> str:
 
 def fates_told(refined: Mapping[str, float] | None) -> str:
     """The numbers of ``RoundSummary.refined`` in words."""
-    return ", ".join(f"{refined[fate]:.0f} {fate}" for fate in ("moved", "kept", "ignored")) if refined else "none"
+    if not refined:
+        return "none"
+    fates = ", ".join(f"{refined[fate]:.0f} {fate}" for fate in ("moved", "kept", "ignored"))
+    unsure, unseen = refined["unsure"], refined["ignored"] - refined["unsure"]
+    reasons = [f"{unsure:.0f} by refiner.min_confidence"] * (unsure > 0)
+    reasons += [f"{unseen:.0f} by refiner.min_agreement"] * (unseen > 0)
+    return f"{fates} ({', '.join(reasons)})" if reasons else fates
 
 
 def agreement_told(refined: Mapping[str, float] | None) -> str:

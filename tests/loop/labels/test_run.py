@@ -157,8 +157,8 @@ WEAK = "of the labels again: too weak to say much"
     ("num_images", "told", "untold"),
     [
         (0, [WEAK, "nothing: the detectors are too weak to say"], ["no label looks wrong", "train on it"]),
-        (4, [WEAK, "1 proposals taken over", "the detectors are weak: look", "train on it"], []),
-        (8, ["1 proposals taken over", "train on it"], ["these detectors", "the detectors are"]),
+        (4, [WEAK, "proposals taken over: 1", "the detectors are weak: look", "train on it"], []),
+        (8, ["proposals taken over: 1", "train on it"], ["these detectors", "the detectors are"]),
     ],
 )
 def test_weak_detectors_are_named_as_such(config, tmp_path, detloop, monkeypatch, num_images, told, untold):

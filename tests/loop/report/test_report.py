@@ -21,7 +21,7 @@ from loop.report.control import WHY_FRESH
 from loop.report.curves import ap_curve, pr_curve
 from loop.report.marks import Mark, marked
 from loop.report.page import Figure, html_summary
-from loop.report.summary import RoundSummary, agreement_told, conclusion, rounds_table, summary
+from loop.report.summary import RoundSummary, agreement_told, conclusion, fates_told, rounds_table, summary
 
 
 def annotation(*boxes) -> Annotation:
@@ -155,6 +155,26 @@ def test_the_conclusion_names_every_round_that_was_not_trained(reasons, said):
 )
 def test_the_agreement_of_refined_boxes_is_told_or_that_there_is_none(before, after, said):
     assert agreement_told({"seen_before": before, "seen_after": after}).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("ignored", "unsure", "said"),
+    [
+        (0, 0, "3 moved, 2 kept, 0 ignored"),
+        (4, 0, "3 moved, 2 kept, 4 ignored (4 by refiner.min_agreement)"),
+        (4, 1, "3 moved, 2 kept, 4 ignored (1 by refiner.min_confidence, 3 by refiner.min_agreement)"),
+    ],
+)
+def test_ignored_boxes_are_told_with_the_key_that_ruled_them_out(ignored, unsure, said):
+    assert fates_told({"moved": 3.0, "kept": 2.0, "ignored": float(ignored), "unsure": float(unsure)}) == said
+
+
+def test_a_round_that_was_not_trained_has_no_gain_in_the_summary():
+    trained, other = summary(
+        [round_summary(), round_summary(2, not_trained="few")], name="a", fingerprint="f", seed=0, steps=6
+    )["rounds"]
+    assert trained["gain"] is not None
+    assert (other["gain"], other["gain_ci95"]) == (None, None)
 
 
 @pytest.mark.parametrize(("num_boxes", "told"), [(4, []), (6, ["and 2 more boxes"])])

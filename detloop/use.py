@@ -17,6 +17,8 @@ def export_model(
 ) -> UPath:
     """Write the detector of a run as a file of other programs.
 
+    The file gives the boxes of ``predict`` for pictures that are prepared as docs/use.md says.
+
     Args:
         source: The run: its folder or its result.
         fmt: A format of the detector's family; for ultralytics "pt", "onnx" or "torchscript".

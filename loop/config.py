@@ -21,6 +21,7 @@ from actors.generators.inpaint.component import InpaintConfig
 from actors.refiners import RefinerConfig
 from actors.refiners.identity import IdentityConfig
 from loop.data.config import DataConfig
+from loop.run_names import RunName
 from loop.tracking.config import TrackingConfig
 
 SCHEMA = 1
@@ -218,8 +219,8 @@ class HostingConfig(Config):
 class LoopConfig(Config):
     """The config of a run."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Folder of the run below root."""
+    name: RunName
+    """Folder of the run below root. Names of folders that runs share, such as controls and labels, are refused."""
     root: str = "runs"
     """Storage root of everything that a run writes: a folder or an fsspec URI (s3://, gs://)."""
     seed: int = 0

@@ -23,7 +23,7 @@ from actors.checkpoint import Checkpoint
 from actors.fitting import Fitted
 from actors.plain import differences
 from actors.records import Instance, Sample
-from actors.storage import read_record, write_record
+from actors.storage import is_local, read_record, write_record
 from loop.config import SCHEMA, ConfigError, LoopConfig
 from loop.config_files import validate
 from loop.keep import Fate
@@ -123,14 +123,18 @@ class RunFolder:
         """The folder of the run that ``config`` names, new or from an earlier start of the same run.
 
         The number of rounds may grow, since no round depends on it. Raises ConfigError, which names the differing keys,
-        if the folder belongs to a run of another config.
+        if the folder belongs to a run of another config, unless that run ended before it had a detector: then the
+        folder is claimed anew. Hold the lock of the folder, see ``exclusive``.
         """
         folder, science = cls(UPath(config.root) / config.name), {"schema": SCHEMA, **config.science()}
         file = folder.path / "config.json"
         known = once(file, dict[str, Any], lambda: science)
         check_schema(folder.path, known)
         changed = differences({**known, "rounds": max(known["rounds"], config.rounds)}, science)
-        if changed:
+        if changed and folder._has_nothing():
+            folder._forget()
+            write_record(file, science)
+        elif changed:
             raise ConfigError(
                 f"{folder.path} holds a run of another config; choose another name, or restore its keys "
                 "(stored -> given; only rounds may grow):\n  " + "\n  ".join(changed)
@@ -144,15 +148,27 @@ class RunFolder:
     def claim_data(self, identity: dict[str, str]) -> None:
         """Record the identity of the run's real images, see ``Dataset.identity``.
 
-        Raises ValueError, which names the splits, if an earlier start of the run had other images.
+        Raises ValueError, which names the splits, if an earlier start of the run had other images and a detector.
         """
-        known = once(self.path / "data.json", dict[str, str], lambda: identity)
+        file = self.path / "data.json"
+        if file.exists() and read_record(file, dict[str, str]) != identity and self._has_nothing():
+            self._forget()
+        known = once(file, dict[str, str], lambda: identity)
         changed = differences(known, identity)
         if changed:
             raise ValueError(
                 f"the data of {self.path} have changed since it was started; give the run another name, or restore "
                 "the data (then -> now):\n  " + "\n  ".join(changed)
             )
+
+    def _has_nothing(self) -> bool:
+        """Whether the run ended before it had a detector. False in a remote root, where no lock keeps others out."""
+        return is_local(self.path) and not (self.path / "rounds").exists()
+
+    def _forget(self) -> None:
+        """Delete what was derived from the config and the data before the first training."""
+        for name in ("data.json", "data_notes.json", "train.json", "filters.json", "mlflow.json"):
+            (self.path / name).unlink(missing_ok=True)
 
     def config(self) -> LoopConfig:
         """The config of the run in this folder. Keys that do not affect results are at their defaults.

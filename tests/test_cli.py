@@ -224,6 +224,16 @@ def test_a_setting_that_the_family_does_not_take_is_refused_before_the_run_takes
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_backbone_release_that_is_not_there_is_refused_before_the_run_takes_its_name(detloop, tmp_path):
+    detector = {"kind": "torchvision", "backbone": "resnet18", "backbone_weights": "IMAGENET1K_V9"}
+    tree = {"name": "r", "root": str(tmp_path / "runs"), "data": {"format": "world"}, "detector": detector}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**tree, "training": {"start": "weights"}}))
+    for command in ("check", "run"):
+        status, _, said = detloop(command, tmp_path / "run.yaml")
+        assert (status, "IMAGENET1K_V9 is neither a .pth or" in said, "IMAGENET1K_V1" in said) == (2, True, True)
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("kind", ["torchvision", "ultralytics"])
 @pytest.mark.parametrize("at", ["detector", "mining.detector"])
 def test_check_refuses_weights_of_another_architecture(detloop, small_model, tmp_path, kind, at):

@@ -1,5 +1,6 @@
 """Every YAML in configs/ loads; what is wrong in one is said with key, value and choices."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from actors.config import Config
 from actors.plain import differences
 from loop.config import ConfigError, LoopConfig
 from loop.config_files import _sections, load
+from loop.run_names import SHARED
 
-CONFIGS = Path(__file__).parents[1] / "configs"
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "configs"
 QUICKSTART = CONFIGS / "quickstart.yaml"
 RUNS = sorted(CONFIGS.glob("*.yaml"))
 HOSTING = sorted(CONFIGS.glob("hosting/*.yaml"))
@@ -119,6 +122,8 @@ def test_the_fingerprint_of_a_section_does_not_see_the_others():
         ("filters=[{kind: blank}, {kind: blank}]", ["filters: each kind of filter may occur once"]),
         ("mining=3", ["mining:", "seen: 3"]),
         ("name=../elsewhere", ["name:", "seen: '../elsewhere'"]),
+        ("name=folds", ["name: folds below the root is shared by all runs, as are ablations,", "choose another name"]),
+        ("name=MLflow.db", ["name: MLflow.db below the root is shared by all runs"]),
         ("training.steps=401", ["training: steps (401) is not a multiple of epoch_steps (40)"]),
         ("training.start=weights", ["training.start: weights needs detector.weights"]),
         (
@@ -134,6 +139,13 @@ def test_an_error_names_the_key_the_value_and_the_choices(override, parts):
     message = str(error.value)
     assert "quickstart.yaml cannot be used" in message
     assert not [part for part in parts if part not in message], message
+
+
+def test_every_folder_that_the_code_makes_below_the_root_is_a_name_that_no_run_may_have():
+    code = "".join(file.read_text() for file in ROOT.glob("loop/**/*.py"))
+    places = (r'(?:config|base)\.root\) / "([\w.]+)"', r'shared_place\("(\w+)"', r'folder / "(mlartifacts)"')
+    made = {name for place in places for name in re.findall(place, code)}
+    assert made == SHARED
 
 
 def test_every_error_of_a_config_is_told_at_once():

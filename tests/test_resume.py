@@ -236,7 +236,9 @@ def test_another_config_under_the_same_name_is_refused_with_the_keys(server, con
 def test_rounds_may_grow_and_not_shrink(easy_config, tmp_path):
     def claim(rounds, **changes):
         config = LoopConfig.model_validate({**easy_config, "root": str(tmp_path), "rounds": rounds, **changes})
-        return RunFolder.claim(config).config().rounds
+        folder = RunFolder.claim(config)
+        folder.record_detectors(0, (), ())  # before, the folder would be claimed anew
+        return folder.config().rounds
 
     assert [claim(rounds) for rounds in (1, 1, 3)] == [1, 1, 3]
     with pytest.raises(ConfigError, match=r"only rounds may grow\):\n  rounds: 3 -> 2$"):

@@ -176,8 +176,9 @@ class DetectorBase(Component):
     def export(self, checkpoint: Checkpoint, fmt: str) -> bytes:
         """The content of a file with the detector of one of our checkpoints, in the format ``fmt`` of other programs.
 
-        The file gives this detector's boxes, and holds its class names and image size. Raises ValueError if the family
-        cannot be exported to ``fmt``; else like ``load_checkpoint``.
+        The file gives this detector's boxes. It holds its class names, its image size, and ``picture_px`` as
+        ``max_picture_px``, to which larger pictures are reduced first (see ``Reducing``). Raises ValueError if the
+        family cannot be exported to ``fmt``; else like ``load_checkpoint``.
         """
         raise ValueError(f"{self.kind} detectors cannot be exported to {fmt!r} ({checkpoint})")
 

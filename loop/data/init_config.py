@@ -23,6 +23,7 @@ from actors.detectors.base import SCRATCH, Starter
 from actors.detectors.ultralytics.component import UltralyticsConfig
 from loop.data.init_training import FROM_SCRATCH, schedule, training_section
 from loop.data.survey import Found, describe
+from loop.run_names import is_shared
 
 _TARGET_SIDE_PX = 16
 _LARGEST_PX = 640
@@ -170,8 +171,8 @@ def _keys(found: Found) -> str:
 
 def run_name(root: str) -> str:
     """A valid run name made from the folder's name."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", UPath(root).name).strip("-._")
-    return name or "run"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", UPath(root).name).strip("-._") or "run"
+    return f"{name}-run" if is_shared(name) else name
 
 
 def _multiple(value: float, of: int) -> int:

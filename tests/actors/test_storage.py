@@ -149,7 +149,7 @@ def test_a_run_folder_is_claimed_again_by_the_same_run(root):
 
 
 def test_a_run_folder_of_another_config_is_refused_with_the_keys(root):
-    RunFolder.claim(config(root))
+    RunFolder.claim(config(root)).record_detectors(0, (), ())
     with pytest.raises(ConfigError, match=r"(?s)another config.*\n  mixing\.p: 0\.2 -> 0\.5\n  seed: 0 -> 3"):
         RunFolder.claim(config(root, mixing={"p": 0.5}, seed=3))
 

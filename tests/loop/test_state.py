@@ -43,3 +43,44 @@ def test_a_folder_that_names_a_component_which_is_gone_says_so(tmp_path):
     file.write_text(json.dumps({**json.loads(file.read_text()), "generator": gone}))
     with pytest.raises(ConfigError, match=r"config\.json cannot be used:\n  generator: .*nowhere:GoneConfig cannot be"):
         RunFolder(UPath(tmp_path / "a")).config()
+
+
+# A run that ended before it had a detector
+
+
+def other_data(folder):
+    folder.claim_data({"train": "2"})
+
+
+def other_config(folder):
+    RunFolder.claim(config(folder.path.parent, seed=1))
+
+
+@pytest.mark.parametrize("change", [other_config, other_data])
+def test_a_folder_without_a_detector_is_claimed_anew(tmp_path, change):
+    folder = RunFolder.claim(config(tmp_path))
+    folder.claim_data({"train": "1"})
+    derived = [folder.path / f"{name}.json" for name in ("data_notes", "train", "filters", "mlflow")]
+    for file in derived:
+        file.write_text("{}")
+    change(folder)
+    assert not [file for file in derived if file.exists()]
+    other_data(folder)
+    assert json.loads((tmp_path / "a/data.json").read_text()) == {"train": "2"}
+
+
+def test_a_folder_that_is_claimed_anew_has_the_new_config(tmp_path):
+    RunFolder.claim(config(tmp_path, rounds=3))
+    assert RunFolder.claim(config(tmp_path, rounds=1, seed=1)).config() == config(tmp_path, rounds=1, seed=1)
+
+
+def test_a_folder_with_a_detector_is_not_claimed_anew(tmp_path):
+    folder = RunFolder.claim(config(tmp_path))
+    folder.claim_data({"train": "1"})
+    folder.record_detectors(0, (), ())
+    before = {file: file.read_text() for file in (tmp_path / "a").rglob("*.json")}
+    with pytest.raises(ConfigError, match=r"(?s)another config.*\n  mixing\.p: 0\.2 -> 0\.5\n  seed: 0 -> 3"):
+        RunFolder.claim(config(tmp_path, mixing={"p": 0.5}, seed=3))
+    with pytest.raises(ValueError, match="have changed since it was started"):
+        other_data(folder)
+    assert {file: file.read_text() for file in (tmp_path / "a").rglob("*.json")} == before

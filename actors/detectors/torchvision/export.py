@@ -20,10 +20,11 @@ def export(config: TorchvisionSettings, checkpoint: Checkpoint, fmt: str) -> byt
 
     ``pth``: ``torch.load(file)["model"]`` is the state dict of torchvision's own class with this backbone (for
     resnet50 with 256 channels that of ``fasterrcnn_resnet50_fpn`` and the like; labels of Faster R-CNN begin at 1).
-    Beside it are ``classes``, ``image_size_px`` and ``anchor_px``. ``torchscript`` and ``onnx`` take one picture
-    ``[1, 3, H, W]`` in [0, 1], RGB, whose longer side is ``image_size_px`` and whose sides are multiples of
-    ``STRIDE_PX``, as ``Letterbox.fit`` makes it. They give boxes ``[n, 4]`` in px of that canvas, scores ``[n]`` and
-    labels ``[n]`` (positions in ``names``) after suppression. TorchScript needs torchvision's operators loaded.
+    Beside it are ``classes``, ``image_size_px``, ``max_picture_px`` and ``anchor_px``. ``torchscript`` and ``onnx``
+    take one picture ``[1, 3, H, W]`` in [0, 1], RGB, whose longer side is ``image_size_px`` and whose sides are
+    multiples of ``STRIDE_PX``, as ``Letterbox.fit`` makes it. They give boxes ``[n, 4]`` in px of that canvas, scores
+    ``[n]`` and labels ``[n]`` (positions in ``names``) after suppression. TorchScript needs torchvision's operators
+    loaded.
     """
     config.check_export(fmt)
     if fmt == "pth" and (config.backbone == LITE or config.backbone.startswith(TIMM)):
@@ -41,9 +42,9 @@ def export(config: TorchvisionSettings, checkpoint: Checkpoint, fmt: str) -> byt
 def _state_dict(network: Network, classes: tuple[str, ...], config: TorchvisionSettings) -> bytes:
     import torch
 
-    about = {"classes": list(classes), "image_size_px": config.image_size_px, "anchor_px": config.anchor_px}
+    sizes = {"image_size_px": config.image_size_px, "max_picture_px": config.picture_px, "anchor_px": config.anchor_px}
     buffer = BytesIO()
-    torch.save({"model": network.state_dict(), **about}, buffer)
+    torch.save({"model": network.state_dict(), "classes": list(classes), **sizes}, buffer)
     return buffer.getvalue()
 
 
@@ -87,5 +88,6 @@ def _onnx(network: Network, classes: tuple[str, ...], config: TorchvisionSetting
 
 
 def _about(classes: tuple[str, ...], config: TorchvisionSettings) -> dict[str, Any]:
-    """Names and image size, as ultralytics' exports have them."""
-    return {"names": dict(enumerate(classes)), "imgsz": [config.image_size_px] * 2}
+    """Names and image size, as ultralytics' exports have them, and the size to which pictures are reduced first."""
+    sizes = {"imgsz": [config.image_size_px] * 2, "max_picture_px": config.picture_px}
+    return {"names": dict(enumerate(classes)), **sizes}

@@ -35,6 +35,8 @@ def needs(config: TorchvisionSettings) -> tuple[Need, ...]:
         what = f"weights of the backbone {config.backbone}"
         if place == IMAGENET and config.backbone == LITE:
             return (Need(what=what, place=str(lite_file()), is_release=False),)
+        if not _is_file(place):
+            _check_backbone_release(config)
         return (Need(what=what, place=place, is_release=not _is_file(place)),)
     return ()
 
@@ -138,16 +140,38 @@ def _backbone_tensors(config: TorchvisionSettings) -> Mapping[str, "Tensor"]:
         return _read_backbone_file(config)
     if backbone == LITE and place == IMAGENET:
         return _as_timm(read_pth(str(lite_file()), "detector.backbone_weights"))
-    if backbone.startswith(TIMM) or backbone == LITE:
-        return _timm_release(backbone.removeprefix(TIMM), place)
+    _check_backbone_release(config)
+    if _is_of_timm(backbone):
+        return _timm_release(backbone.removeprefix(TIMM))
     from torchvision.models import get_model_weights
 
-    releases = get_model_weights(backbone)
-    name = "IMAGENET1K_V1" if place == IMAGENET else place
-    if name not in releases.__members__:
-        known = ", ".join([IMAGENET, *releases.__members__])
-        raise ValueError(f"detector.backbone_weights: {place} is neither a file nor one of {known}")
-    return _download(releases[name], "detector.backbone_weights")
+    released = get_model_weights(backbone)["IMAGENET1K_V1" if place == IMAGENET else place]
+    return _download(released, "detector.backbone_weights")
+
+
+def _is_of_timm(backbone: str) -> bool:
+    return backbone.startswith(TIMM) or backbone == LITE
+
+
+def _check_backbone_release(config: TorchvisionSettings) -> None:
+    """Raise ValueError if ``backbone_weights``, which is no file, is no release either. Needs no network."""
+    place, backbone = str(config.backbone_weights), config.backbone
+    if place == IMAGENET:  # every backbone has it
+        return
+    if _is_of_timm(backbone):
+        raise ValueError(
+            f"detector.backbone_weights: {place} is neither a file nor {IMAGENET}; timm's releases are named in the "
+            f"backbone: {TIMM}NAME.TAG"
+        )
+    from torchvision.models import get_model_weights
+
+    releases = get_model_weights(backbone).__members__
+    if place not in releases:
+        known = ", ".join([IMAGENET, *releases])
+        raise ValueError(
+            f"detector.backbone_weights: {place} is neither a .pth or .safetensors file nor a release of {backbone}; "
+            f"choose one of {known}"
+        )
 
 
 def _read_backbone_file(config: TorchvisionSettings) -> Mapping[str, "Tensor"]:
@@ -167,14 +191,9 @@ def _as_timm(tensors: Mapping[str, "Tensor"]) -> dict[str, "Tensor"]:
     return dict(zip(names, tensors.values(), strict=True))
 
 
-def _timm_release(name: str, place: str) -> Mapping[str, "Tensor"]:
+def _timm_release(name: str) -> Mapping[str, "Tensor"]:
     import timm
 
-    if place != IMAGENET:
-        raise ValueError(
-            f"detector.backbone_weights: {place} is neither a file nor {IMAGENET}; timm's releases are named in the "
-            f"backbone: {TIMM}NAME.TAG"
-        )
     try:
         tensors: Mapping[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
     except (OSError, RuntimeError) as error:

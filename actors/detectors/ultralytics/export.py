@@ -1,6 +1,7 @@
 """Ultralytics detectors as files of other programs: a .pt of ultralytics, ONNX and TorchScript.
 
 ONNX and TorchScript are written by ultralytics' own exporter, which adds names, image size and licence as metadata.
+Every file also holds ``max_picture_px``, the size to which larger pictures are reduced first.
 """
 
 import tempfile
@@ -39,6 +40,7 @@ def _ultralytics_file(model: Model, config: UltralyticsSettings) -> bytes:
     model.args = {**DEFAULT_CFG_DICT, "model": config.model, "imgsz": config.image_size_px, "task": "detect"}
     unused = dict.fromkeys(("best_fitness", "ema", "updates", "optimizer", "scaler"))
     about = {"version": __version__, "license": LICENCE, "docs": "https://docs.ultralytics.com"}
+    about |= {"max_picture_px": config.picture_px}
     buffer = BytesIO()
     torch.save({"epoch": -1, "model": model, "train_args": model.args, **unused, **about}, buffer)
     return buffer.getvalue()
@@ -56,6 +58,8 @@ def _converted(model: Model, config: UltralyticsSettings, fmt: str) -> bytes:
         model.pt_path = str(Path(folder, "detector.pt"))  # the file is written beside it
         try:
             LOGGER.setLevel("ERROR")
-            return Path(Exporter(overrides=settings)(model)).read_bytes()
+            exporter = Exporter(overrides=settings)
+            exporter.add_callback("on_export_start", lambda one: one.metadata.update(max_picture_px=config.picture_px))
+            return Path(exporter(model)).read_bytes()
         finally:
             LOGGER.setLevel(level)

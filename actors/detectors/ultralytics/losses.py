@@ -22,7 +22,7 @@ from actors.detectors.background_ignore import (
 )
 from actors.detectors.base import Setting
 from actors.detectors.ultralytics.config import UltralyticsSettings
-from actors.detectors.ultralytics.weights import Model, is_detr, stride_px
+from actors.detectors.ultralytics.weights import Model, import_ultralytics, is_detr, stride_px
 from actors.records import Annotation
 
 if TYPE_CHECKING:
@@ -149,6 +149,7 @@ def open_loss(
     is computed in float32 whatever the default, and its matching works outside torch, so that it takes
     ``torch.autograd.grad`` and not ``torch.func.grad``. All that remains has second derivatives.
     """
+    import_ultralytics()
     import torch
     from ultralytics.cfg import get_cfg
 

@@ -200,6 +200,13 @@ def test_names_that_yaml_would_misread_stay_names(tmp_path):
     assert run_name("/data/_") == "run"
 
 
+@pytest.mark.parametrize("folder", ["labels", "Pictures"])
+def test_a_folder_named_as_one_that_runs_share_gives_another_name(tmp_path, folder):
+    config = tmp_path / "detloop.yaml"
+    config.write_text(starter_config(folder_of_data(tmp_path / folder, 4, [20])))
+    assert load([config]).name == f"{folder}-run"
+
+
 def test_real_folders(real_data, tmp_path):
     for name in ("bccd", "deeppcb"):
         file = tmp_path / f"{name}.yaml"

@@ -120,6 +120,7 @@ def test_the_exported_file_is_that_of_the_chosen_detector(folder, detloop, tmp_p
 
     status, said, _ = detloop("export-model", folder, "--out", tmp_path / "a.pt")
     assert (status, f"detector of round {best(folder)} (AP " in said) == (0, True)
+    assert "Reduce pictures of more than 640 px on the longer side to 640 px first" in said
     face.export_model(folder, "pt", tmp_path / "control.pt", control=True)
     assert (tmp_path / "a.pt").read_bytes() != (tmp_path / "control.pt").read_bytes()
     model, expected = YOLO(tmp_path / "a.pt"), known_boxes(folder, best(folder))

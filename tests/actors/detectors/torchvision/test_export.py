@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 import torch
 import torchvision
+from recipe import prepare
 from tiny_torchvision import CLASSES, MODELS, tiny, write
 from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -15,44 +16,53 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
+from actors.boxes import clip
+from actors.detectors.base import Reducing
 from actors.detectors.torchvision.detector import TorchvisionDetector
+from actors.records import Detections
 
 pytestmark = pytest.mark.slow
 
-SIZE_PX, CHANNELS, NUM_SEEN = 64, 64, 40
+SIZE_PX, MAX_PICTURE_PX, CHANNELS, NUM_SEEN = 64, 80, 64, 40
 MAX_BOX_PX, MAX_SCORE = 0.01, 1e-4  # largest differences allowed
 
 
 @pytest.fixture(scope="module", params=MODELS)
 def detector(request, tmp_path_factory) -> TorchvisionDetector:
-    config = tiny(request.param, image_size_px=SIZE_PX, backbone="resnet18", anchor_px=8)
+    sizes = {"image_size_px": SIZE_PX, "max_picture_px": MAX_PICTURE_PX, "anchor_px": 8}
+    config = tiny(request.param, backbone="resnet18", **sizes)
     checkpoint = write(config, tmp_path_factory.mktemp("weights"))
     found = TorchvisionDetector(config, checkpoint, "cpu")
-    scores = np.sort(np.concatenate([seen.scores for seen in found.detect(pictures())]))
+    scores = np.sort(np.concatenate([seen.scores for seen in predicted(found)]))
     few = config.model_copy(update={"min_score": float(scores[-NUM_SEEN - 1 : -NUM_SEEN + 1].mean())})
     return TorchvisionDetector(few, checkpoint, "cpu")
 
 
 def pictures() -> list[np.ndarray]:
-    """Pictures of large blocks, a square, a wide and a high one, which fill their canvases."""
+    """Pictures of blocks: a square, a wide and a high one, a smaller one, and two larger ones with shifted blocks."""
     rng = np.random.default_rng(0)
-    shapes = [(SIZE_PX, SIZE_PX), (SIZE_PX // 2, SIZE_PX), (SIZE_PX, SIZE_PX // 2)]
-    return [
-        np.kron(rng.integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8), np.ones((4, 4, 1), np.uint8))
-        for height, width in shapes
+    shapes = [(16, 16, 4), (8, 16, 4), (16, 8, 4), (6, 10, 4), (12, 16, 11), (16, 7, 9)]  # rows, columns, px each
+    found = [
+        np.kron(rng.integers(0, 256, (rows, columns, 3), dtype=np.uint8), np.ones((side, side, 1), np.uint8))
+        for rows, columns, side in shapes
     ]
+    return [*found[:-2], *(np.roll(one, 1, axis=(0, 1)) for one in found[-2:])]
 
 
-def tensor(pixels: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255
+def predicted(detector: TorchvisionDetector) -> list[Detections]:
+    """What ``detloop predict`` finds in the pictures."""
+    return Reducing(detector, detector.config.picture_px).detect(pictures())
 
 
-def assert_same(detector: TorchvisionDetector, run) -> None:
+def assert_same(detector: TorchvisionDetector, run, max_picture_px: int, image_size_px: int) -> None:
     """Each of our detections is there once, and no other; detections of nearly equal scores may change places."""
-    expected = detector.detect(pictures())
+    expected = predicted(detector)
     assert sum(map(len, expected)) == NUM_SEEN
+    assert len(expected[-2]) + len(expected[-1])  # in pictures that are reduced
     for pixels, ours in zip(pictures(), expected, strict=True):
-        boxes, scores, labels = (np.asarray(one) for one in run(tensor(pixels)))
+        canvas, shift, factor = prepare(pixels, max_picture_px, image_size_px)
+        boxes, scores, labels = (np.asarray(one) for one in run(torch.from_numpy(canvas)))
+        boxes = clip((boxes - shift) * factor, *pixels.shape[1::-1])
         assert len(ours) == len(boxes)
         distance = np.abs(ours.boxes[:, None] - boxes[None]).max(axis=2) / MAX_BOX_PX
         distance = np.maximum(distance, np.abs(ours.scores[:, None] - scores[None]) / MAX_SCORE)
@@ -68,17 +78,19 @@ def exported(detector: TorchvisionDetector, fmt: str) -> bytes:
 
 def test_the_onnx_file_gives_our_boxes_and_holds_names_and_size(detector):
     session = onnxruntime.InferenceSession(exported(detector, "onnx"), providers=["CPUExecutionProvider"])
-    assert_same(detector, lambda images: session.run(None, {"images": images.numpy()}))
     about = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
     assert (tuple(about["names"].values()), about["imgsz"]) == (CLASSES, [SIZE_PX, SIZE_PX])
+    assert_same(
+        detector, lambda images: session.run(None, {"images": images.numpy()}), about["max_picture_px"], SIZE_PX
+    )
 
 
 def test_the_torchscript_file_gives_our_boxes_and_holds_names_and_size(detector):
     about = {"config.txt": ""}
     network = torch.jit.load(BytesIO(exported(detector, "torchscript")), _extra_files=about)
-    assert_same(detector, network)
     known = json.loads(about["config.txt"])
     assert (tuple(known["names"].values()), known["imgsz"]) == (CLASSES, [SIZE_PX, SIZE_PX])
+    assert_same(detector, network, known["max_picture_px"], SIZE_PX)
 
 
 def test_torchvisions_own_class_takes_the_state_dict_and_gives_our_boxes(detector):
@@ -98,7 +110,7 @@ def test_torchvisions_own_class_takes_the_state_dict_and_gives_our_boxes(detecto
         return seen["boxes"], seen["scores"], seen["labels"] - first
 
     assert content["classes"] == list(CLASSES)
-    assert_same(detector, run)
+    assert_same(detector, run, content["max_picture_px"], side)
 
 
 def pyramid(first: int, extra: ExtraFPNBlock) -> torch.nn.Module:

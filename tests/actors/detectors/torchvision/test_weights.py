@@ -271,12 +271,14 @@ def test_a_release_that_cannot_be_downloaded_is_one_clear_message(settings, monk
     [
         ({"weights": "coco", "backbone": "resnet18"}, "coco is there for backbone: resnet50 and not for resnet18"),
         ({"weights": "imagenet"}, "is neither coco nor a .pth or .safetensors file"),
-        ({"backbone_weights": "coco"}, "coco is neither a file nor one of imagenet, IMAGENET1K_V1"),
+        ({"backbone_weights": "coco"}, "coco is neither .* mobilenet_v3_small; choose one of imagenet, IMAGENET1K_V1"),
         ({"backbone_weights": "V1", "backbone": "timm:resnet10t"}, "V1 is neither a file nor imagenet"),
     ],
 )
 def test_what_is_no_release_is_told(settings, words):
     config = tiny("fcos", **settings)
+    with pytest.raises(ValueError, match=words):
+        config.needs()
     with pytest.raises(ValueError, match=words):
         config.load_weights(config.architecture(3), CLASSES)
 

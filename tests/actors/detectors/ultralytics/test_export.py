@@ -1,22 +1,29 @@
 """Exported files: other programs get our own detector's boxes from them."""
 
 import json
+from dataclasses import replace
 from io import BytesIO
 
+import cv2
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from recipe import prepare
 
-from actors.detectors.base import DetectorBase
+from actors.boxes import clip
+from actors.detectors.base import DetectorBase, Reducing
 from actors.detectors.ultralytics.component import UltralyticsConfig
 from actors.detectors.ultralytics.detector import UltralyticsDetector
-from actors.letterbox import to_tensor
+from actors.images import reduced
+from actors.letterbox import Letterbox
 
 pytestmark = pytest.mark.slow
 
 CLASSES = ("it's", '"crack" {x}', "红\n螺母")
-SIZES = ((60, 80), (80, 60), (96, 96), (30, 120))  # height, width: four canvases
+SIZES = ((60, 80, 6), (80, 60, 6), (96, 96, 6), (30, 120, 6), (238, 238, 14), (198, 160, 13))
+"""Height, width and the side of a block, px: four canvases. The last two pictures are reduced first."""
+MAX_PICTURE_PX = 120
 MAX_BOX_PX, MAX_SCORE = 0.01, 1e-4  # largest differences allowed
 
 
@@ -24,7 +31,7 @@ MAX_BOX_PX, MAX_SCORE = 0.01, 1e-4  # largest differences allowed
 def detector(request, tmp_path_factory) -> UltralyticsDetector:
     model, scale = request.param
     model = str(request.getfixturevalue(model)) if model == "small_detr" else model
-    config = UltralyticsConfig(model=model, image_size_px=96)
+    config = UltralyticsConfig(model=model, image_size_px=96, max_picture_px=MAX_PICTURE_PX)
     torch.manual_seed(0)
     network = config.architecture(len(CLASSES))
     for module in network.modules():
@@ -38,17 +45,17 @@ def detector(request, tmp_path_factory) -> UltralyticsDetector:
     checkpoint = str(tmp_path_factory.mktemp("weights") / "detector.safetensors")
     config.save_checkpoint(network, CLASSES, checkpoint)
     found = UltralyticsDetector(config, checkpoint, "cpu")
-    scores = np.sort(np.concatenate([seen.scores for seen in found.detect(pictures())]))
+    scores = np.sort(np.concatenate([seen.scores for seen in predicted(found)]))
     few = config.model_copy(update={"min_score": float(scores[-60:-58].mean())})  # 59 detections, and none at the limit
     return UltralyticsDetector(few, checkpoint, "cpu")
 
 
 def pictures() -> list[np.ndarray]:
     rng = np.random.default_rng(0)
-    small = [rng.integers(0, 256, (height // 6, width // 6, 3), dtype=np.uint8) for height, width in SIZES]
+    small = [rng.integers(0, 256, (height // side, width // side, 3), dtype=np.uint8) for height, width, side in SIZES]
     return [
-        np.kron(one, np.ones((6, 6, 1), np.uint8))[:height, :width]
-        for one, (height, width) in zip(small, SIZES, strict=True)
+        np.kron(one, np.ones((side, side, 1), np.uint8))[:height, :width]
+        for one, (height, width, side) in zip(small, SIZES, strict=True)
     ]
 
 
@@ -56,24 +63,36 @@ def exported(detector: UltralyticsDetector, fmt: str) -> bytes:
     return detector.config.export(detector.checkpoint, fmt)
 
 
-def detections(detector: UltralyticsDetector, run) -> list:
-    """The detections that an exported network gives behind the detector's own letterbox and suppression."""
+def predicted(detector: UltralyticsDetector) -> list:
+    """What ``detloop predict`` finds in the pictures."""
+    return Reducing(detector, detector.config.picture_px).detect(pictures())
+
+
+def detections(detector: UltralyticsDetector, run, max_picture_px: int) -> list:
+    """What an exported network gives behind the documented preparation and the detector's own suppression."""
     found = []
     for pixels in pictures():
-        place = detector._place(pixels)
-        canvas = np.full((1, *place.canvas, 3), 114, np.uint8)
-        place.draw(pixels, canvas[0])
-        output = torch.as_tensor(run(to_tensor(canvas).contiguous()))
+        if detector._is_detr:
+            square = cv2.resize(reduced(pixels, max_picture_px), (96, 96), interpolation=cv2.INTER_LINEAR)
+            canvas, shift, _ = prepare(square, max_picture_px, 96)
+            factor = np.array([*pixels.shape[1::-1]] * 2) / 96
+        else:
+            canvas, shift, factor = prepare(pixels, max_picture_px, 96)
+        output = torch.as_tensor(run(torch.from_numpy(canvas)))
         if not detector._is_detr:  # ours gives corners
             middle, half = output[:, :2], output[:, 2:4] / 2
             output = torch.cat([middle - half, middle + half, output[:, 4:]], dim=1)
-        boxes, scores, labels = detector._candidates(output, place.canvas)
-        found.append(detector._detections(boxes[0], scores[0], labels[0], place))
+        sides = canvas.shape[2:]
+        boxes, scores, labels = detector._candidates(output, sides)
+        place = Letterbox(source=sides, canvas=sides, inner=sides, offset=(0, 0))
+        seen = detector._detections(boxes[0], scores[0], labels[0], place)
+        found.append(replace(seen, boxes=clip((seen.boxes - shift) * factor, *pixels.shape[1::-1])))
     return found
 
 
 def assert_same(found, expected):
     assert sum(map(len, expected)) == 59
+    assert len(expected[-2]) + len(expected[-1])  # in pictures that are reduced
     for ours, theirs in zip(expected, found, strict=True):
         assert_same_boxes(ours, theirs.boxes, theirs.scores, theirs.labels)
 
@@ -91,10 +110,11 @@ def assert_same_boxes(ours, boxes, scores, labels):
 
 def test_the_onnx_file_gives_our_boxes_and_holds_names_size_and_licence(detector):
     session = onnxruntime.InferenceSession(exported(detector, "onnx"), providers=["CPUExecutionProvider"])
-    assert_same(
-        detections(detector, lambda x: session.run(None, {"images": x.numpy()})[0]), detector.detect(pictures())
-    )
     about = session.get_modelmeta().custom_metadata_map
+    limit_px = int(about["max_picture_px"])
+    assert_same(
+        detections(detector, lambda x: session.run(None, {"images": x.numpy()})[0], limit_px), predicted(detector)
+    )
     assert about["names"] == str(dict(enumerate(CLASSES)))
     assert (about["imgsz"], about["license"][:8]) == ("[96, 96]", "AGPL-3.0")
 
@@ -102,8 +122,8 @@ def test_the_onnx_file_gives_our_boxes_and_holds_names_size_and_licence(detector
 def test_the_torchscript_file_gives_our_boxes_and_holds_names_and_size(detector):
     about = {"config.txt": ""}
     network = torch.jit.load(BytesIO(exported(detector, "torchscript")), _extra_files=about)
-    assert_same(detections(detector, network), detector.detect(pictures()))
     known = json.loads(about["config.txt"])
+    assert_same(detections(detector, network, known["max_picture_px"]), predicted(detector))
     assert (list(known["names"].values()), known["imgsz"]) == (list(CLASSES), [96, 96])
 
 
@@ -114,13 +134,14 @@ def test_the_pt_file_opens_in_ultralytics_and_gives_our_boxes(detector, tmp_path
     file.write_bytes(exported(detector, "pt"))
     model = YOLO(file)
     assert (model.names, model.overrides["imgsz"]) == (dict(enumerate(CLASSES)), 96)
-    for pixels, ours in zip(pictures(), detector.detect(pictures()), strict=True):
+    content = torch.load(file, weights_only=False)
+    smaller = [reduced(pixels, content["max_picture_px"]) for pixels in pictures()]
+    for pixels, ours in zip(smaller, detector.detect(smaller), strict=True):
         (theirs,) = model.predict(
             pixels[..., ::-1], conf=detector.config.min_score, iou=0.7, device="cpu", verbose=False
         )
         boxes, scores, labels = theirs.boxes.xyxy, theirs.boxes.conf, theirs.boxes.cls
         assert_same_boxes(ours, boxes.numpy(), scores.numpy(), labels.int().numpy())
-    content = torch.load(file, weights_only=False)
     assert (content["license"][:8], content["train_args"]["imgsz"]) == ("AGPL-3.0", 96)
 
 

@@ -1,6 +1,7 @@
 """Architectures, checkpoints, weights to start from: what a file says is checked, what it brings is not run."""
 
 import json
+import logging
 import os
 import pickle
 import subprocess
@@ -268,20 +269,23 @@ def test_plain_safetensors_are_taken_under_the_names_that_ultralytics_gives_them
 # The import
 
 
-def test_the_import_leaves_the_users_settings_and_environment_alone(tmp_path):
-    script = """
-import json, os
+@pytest.mark.parametrize("first", ["import_ultralytics()", "UltralyticsConfig().open_loss('nowhere.safetensors')"])
+def test_whatever_imports_the_package_leaves_the_users_settings_and_environment_alone_and_says_nothing(first, tmp_path):
+    script = f"""
+import contextlib, json, os
+from actors.detectors.ultralytics.component import UltralyticsConfig
 from actors.detectors.ultralytics.weights import import_ultralytics
-import_ultralytics()
-from ultralytics.utils import ONLINE, SETTINGS
+with contextlib.suppress(FileNotFoundError):
+    {first}
+from ultralytics.utils import LOGGER, ONLINE, SETTINGS
 from ultralytics.utils.events import Events
 on = [name for name in ("sync", "mlflow", "raytune", "comet", "clearml", "dvc", "wandb") if SETTINGS[name]]
-exists = os.path.exists(os.environ["YOLO_CONFIG_DIR"])
-print(json.dumps([on, ONLINE, Events().enabled, os.environ.get("OMP_NUM_THREADS"), exists]))
+exists = os.path.exists(os.environ.get("YOLO_CONFIG_DIR", "/"))
+print(json.dumps([on, ONLINE, Events().enabled, os.environ.get("OMP_NUM_THREADS"), exists, LOGGER.level]))
 """
     environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[4])}
     run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)  # noqa: S603
-    on, online, events, threads, exists = json.loads(run.stdout)
-    assert (on, online, events, threads) == ([], False, False, None)
+    on, online, events, threads, exists, level = json.loads(run.stdout)
+    assert (on, online, events, threads, level) == ([], False, False, None, logging.ERROR)
     assert not exists  # a worker that Ray kills leaves nothing behind
     assert not (tmp_path / ".config").exists()

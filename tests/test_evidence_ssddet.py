@@ -1,8 +1,9 @@
-"""The evidence for the refiner: its rows, and the tables made from them."""
+"""The evidence for the refiner, on inaccurate labels and in the loop: its rows, and the tables made from them."""
 
 import json
 
 import pytest
+import refine
 import ssddet
 import ssddet_tables as tables
 from evidence import DOCUMENT
@@ -17,6 +18,11 @@ def row(arm, seed=0, noise=0.4, **measured):
 def test_the_document_shows_the_stored_rows():
     rows = json.loads(ssddet.RESULTS.read_text())["rows"]
     assert between_marks(DOCUMENT.read_text(), tables.MARKS) == tables.section(rows, ssddet.ORDER)
+
+
+def test_the_document_shows_the_rows_of_the_loop():
+    (stored,) = refine.EVIDENCE.documents().values()
+    assert between_marks(DOCUMENT.read_text(), refine.MARKS) == stored[refine.MARKS](refine.EVIDENCE.read_results())
 
 
 def test_the_share_of_the_lost_ap_counts_the_seeds_of_all_three_arms():

@@ -27,6 +27,7 @@ TINY = [
     "mining.budget=4",
     "generator.kind=copy_paste",
     "generation.copies=1",
+    "mixing.min_pool=1000",  # one training is enough: the control's
     "training.steps=4",
     "training.epoch_steps=4",
     "training.batch_size=4",

@@ -144,9 +144,10 @@ def heading(data: str, config: Mapping[str, Any]) -> str:
     return f"**{TITLES.get(data, data)}: {num_images} real training images, {model} at {size} px, {schedule}, {loop}**"
 
 
-def command(script: str, words: str, more: str = "") -> str:
-    """The line below a table: the command that makes it."""
-    return f"Made by `uv run python tests/bench/{script}.py {words}`. {more}".strip()
+def command(script: str, words: str, more: str = "", *, extra: str = "") -> str:
+    """The line below a table: the command that makes it, with an extra of the project that it needs."""
+    python = f"uv run --extra {extra} python" if extra else "uv run python"
+    return f"Made by `{python} tests/bench/{script}.py {words}`. {more}".strip()
 
 
 def marks(name: str) -> tuple[str, str]:

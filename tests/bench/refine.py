@@ -44,7 +44,7 @@ def _data_set(data: str, run: Mapping[str, Any], rows: Rows, arms: Sequence[str]
         heading(data, run["config"]),
         table(columns, 2, lines),
         "\n".join(line for pair in PAIRS if (line := sentence(rows, *pair))),
-        command(MARKS, data + folder_of(data), SEEDS[data]),
+        command(MARKS, data + folder_of(data), SEEDS[data], extra="backbones"),
     ]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,6 @@ def example(tmp_path_factory, easy_config, new_root):
         (folder / name).write_text(text)
     assert {name for name, _ in blocks} == {"my_components.py", "my_components.yaml"}
     tree = {**easy_config, "rounds": 1, "root": str(new_root()), "hosting": {"engine": "ray"}}
-    tree["mixing"] = {"min_pool": 1000}  # the round's own training has nothing of the example
     (folder / "detloop.yaml").write_text(yaml.safe_dump({**tree, "generator": {"kind": "copy_paste"}, "filters": []}))
     return folder
 
@@ -55,12 +55,15 @@ def test_the_example_runs_on_ray_and_an_interrupted_round_ends_in_the_same_bytes
     assert {sample["lineage"]["generator"] for sample in samples} == {"fog"}
     assert {verdict["filter"] for sample in samples for verdict in sample["verdicts"]} == {"blank", "exposure"}
     assert sum(not sample["dropped"] for sample in samples) > 0
+    trained = (place / "detector.safetensors").read_bytes()
     lost = min((place / "kept").glob("*.json"))
-    for file in (lost, lost.with_suffix(".png"), *place.glob("*.json")):
+    for file in (lost, lost.with_suffix(".png"), *place.glob("*.json"), place / "detector.safetensors"):
         if file.name != "mine.json":
             file.unlink()
+    shutil.rmtree(place / "train", ignore_errors=True)
     detloop(example, "run", "--set", "hosting.engine=inline")  # where it runs changes no byte, and this is faster
     assert files(place) == before
+    assert (place / "detector.safetensors").read_bytes() == trained
 
 
 def test_each_example_is_about_twenty_lines_long():

@@ -91,7 +91,8 @@ def labeled(
         ledger = Ledger()
         if (image := _image(root, one, image_id, index, ledger)) is not None:
             found.append(image)
-        of_labels[image_id] = ledger.findings
+        if ledger.findings:
+            of_labels[image_id] = ledger.findings
     return tuple(found)
 
 

@@ -43,9 +43,9 @@ def relabelled(folder: Folder, val: Collection[LabeledImage], config: DataConfig
     for_training = {image_id: one for image_id, one in given.items() if image_id not in held_out}
     found = into_frame({"train": list(for_training.values())}, ledger)["train"]
     check_boxes("data.labels", found, folder.classes, coco.NOTATION, config)
-    settled = {one.place: one for one in found}
-    moved = {name: settled[one.place] for name, one in for_training.items() if one.place in settled}
-    of_labels: dict[str, Sequence[Finding]] = dict.fromkeys(for_training, ())
+    ids = {one.place: image_id for image_id, one in for_training.items()}
+    moved = {ids[one.place]: one for one in found}
+    of_labels: dict[str, Sequence[Finding]] = dict.fromkeys(for_training, ())  # forgets those about own labels
     images = {image.id: image for image in labeled(folder.root, folder.classes, moved, of_labels)}
     _check_used(images, held_out, [*ledger.findings, *chain.from_iterable(of_labels.values())], file)
     own = {image.id: image for image in folder.splits["train"] if image.id not in for_training}

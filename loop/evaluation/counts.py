@@ -52,8 +52,8 @@ def count_refined(samples: Iterable[Sample], min_confidence: float) -> dict[str,
 
 
 def warnings(samples: Sequence[Sample]) -> list[str]:
-    """One line each if few instances were drawn, and if few of the candidates ``samples`` were kept."""
-    return [*_few_drawn(samples), *_few_kept(samples)]
+    """One line each if few instances were drawn, few candidates were kept, or no refined box of ``samples`` counts."""
+    return [*_few_drawn(samples), *_few_kept(samples), *_all_ignored(samples)]
 
 
 def failures(errors: Sequence[str], num_candidates: int) -> list[str]:
@@ -84,3 +84,12 @@ def _few_kept(samples: Sequence[Sample]) -> list[str]:
         f"{num_kept} of {len(samples)} candidates were kept; dropped for {main}; the round's contact sheet shows some"
     )
     return [warning] if num_kept < LEAST_KEPT * len(samples) else []
+
+
+def _all_ignored(samples: Sequence[Sample]) -> list[str]:
+    warning = (
+        "no refined box counts. If the detector is too weak to confirm them, train it longer or set "
+        "refiner.min_agreement: 0; if the refiner is unsure, lower refiner.min_confidence or raise refiner.fit.steps"
+    )
+    fates = {one.fate for sample in samples for one in sample.refined}
+    return [warning] if fates == {"ignored"} else []

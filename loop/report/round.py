@@ -36,12 +36,6 @@ def report_round(loop: Loop, result: RoundResult, tracker: Tracker) -> None:
     if row.refined:
         told = f"boxes {fates_told(row.refined)} by the refiner; {agreement_told(row.refined)}"
         loop.reporter.say(f"round {number}: {told}")
-        if row.refined["ignored"] and not row.refined["moved"] + row.refined["kept"]:
-            loop.reporter.warn(
-                "no refined box counts. If the detector is too weak to confirm them, train it longer or set "
-                "refiner.min_agreement: 0; if the refiner is unsure, lower refiner.min_confidence or raise "
-                "refiner.fit.steps"
-            )
     if result.not_trained:
         loop.reporter.say(f"round {number}: not trained, control {points(row.control_ap)} (points)\n")
         return

@@ -185,9 +185,8 @@ def fates_told(refined: Mapping[str, float] | None) -> str:
     if not refined:
         return "none"
     fates = ", ".join(f"{refined[fate]:.0f} {fate}" for fate in ("moved", "kept", "ignored"))
-    unsure, unseen = refined["unsure"], refined["ignored"] - refined["unsure"]
-    reasons = [f"{unsure:.0f} by refiner.min_confidence"] * (unsure > 0)
-    reasons += [f"{unseen:.0f} by refiner.min_agreement"] * (unseen > 0)
+    by_key = {"min_confidence": refined["unsure"], "min_agreement": refined["ignored"] - refined["unsure"]}
+    reasons = [f"{number:.0f} by refiner.{key}" for key, number in by_key.items() if number]
     return f"{fates} ({', '.join(reasons)})" if reasons else fates
 
 

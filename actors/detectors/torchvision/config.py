@@ -70,6 +70,11 @@ class TorchvisionSettings(DetectorBase):
         return {key: value for key, value in found.groupdict().items() if value}
 
     @property
+    def is_of_timm(self) -> bool:
+        """Whether the backbone is a network of timm; the others are torchvision's."""
+        return self.backbone == LITE or self.backbone.startswith(TIMM)
+
+    @property
     @override
     def architecture_name(self) -> str:
         anchors = "" if self.model == "fcos" else f"-a{self.anchor_px}"

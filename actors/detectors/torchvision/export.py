@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.checkpoint import Checkpoint
-from actors.detectors.torchvision.config import LITE, TIMM, TorchvisionSettings
+from actors.detectors.torchvision.config import TorchvisionSettings
 from actors.detectors.torchvision.weights import Network
 
 OUTPUTS = ("boxes", "scores", "labels")
@@ -27,7 +27,7 @@ def export(config: TorchvisionSettings, checkpoint: Checkpoint, fmt: str) -> byt
     loaded.
     """
     config.check_export(fmt)
-    if fmt == "pth" and (config.backbone == LITE or config.backbone.startswith(TIMM)):
+    if fmt == "pth" and config.is_of_timm:
         raise ValueError(
             f"torchvision has no backbone {config.backbone}: export to torchscript or onnx, or copy the checkpoint"
         )

@@ -35,9 +35,10 @@ def needs(config: TorchvisionSettings) -> tuple[Need, ...]:
         what = f"weights of the backbone {config.backbone}"
         if place == IMAGENET and config.backbone == LITE:
             return (Need(what=what, place=str(lite_file()), is_release=False),)
-        if not _is_file(place):
+        is_release = not _is_file(place)
+        if is_release:
             _check_backbone_release(config)
-        return (Need(what=what, place=place, is_release=not _is_file(place)),)
+        return (Need(what=what, place=place, is_release=is_release),)
     return ()
 
 
@@ -141,7 +142,7 @@ def _backbone_tensors(config: TorchvisionSettings) -> Mapping[str, "Tensor"]:
     if backbone == LITE and place == IMAGENET:
         return _as_timm(read_pth(str(lite_file()), "detector.backbone_weights"))
     _check_backbone_release(config)
-    if _is_of_timm(backbone):
+    if config.is_of_timm:
         return _timm_release(backbone.removeprefix(TIMM))
     from torchvision.models import get_model_weights
 
@@ -149,16 +150,12 @@ def _backbone_tensors(config: TorchvisionSettings) -> Mapping[str, "Tensor"]:
     return _download(released, "detector.backbone_weights")
 
 
-def _is_of_timm(backbone: str) -> bool:
-    return backbone.startswith(TIMM) or backbone == LITE
-
-
 def _check_backbone_release(config: TorchvisionSettings) -> None:
     """Raise ValueError if ``backbone_weights``, which is no file, is no release either. Needs no network."""
     place, backbone = str(config.backbone_weights), config.backbone
     if place == IMAGENET:  # every backbone has it
         return
-    if _is_of_timm(backbone):
+    if config.is_of_timm:
         raise ValueError(
             f"detector.backbone_weights: {place} is neither a file nor {IMAGENET}; timm's releases are named in the "
             f"backbone: {TIMM}NAME.TAG"

@@ -268,6 +268,15 @@ def test_that_less_than_a_tenth_was_kept_is_told_with_the_main_reasons(num_kept,
     ] * warned
 
 
+@pytest.mark.parametrize(
+    ("fates", "warned"), [((), False), (("kept",), False), (("ignored", "moved"), False), (("ignored",) * 2, True)]
+)
+def test_that_no_refined_box_counts_is_told(fates, warned):
+    one = Refined(box=0, corners=(0, 0, 9, 9), prompt_iou=0.5, seen_before=0, seen_after=0, confidence=1, fate="kept")
+    samples = [replace(drawing(0, 1, 1), refined=tuple(replace(one, fate=fate) for fate in fates))]
+    assert [line.startswith("no refined box counts.") for line in warnings(samples)] == [True] * warned
+
+
 def test_that_nothing_was_mined_is_told():
     assert warnings([]) == ["nothing was mined, so there are no candidates, and the pool does not change"]
 

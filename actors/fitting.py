@@ -69,7 +69,12 @@ def _not_in_fit(config: Config) -> dict[str, Any]:
 
 
 class LossSource(Protocol):
-    """The part of a detector's config that a fit uses; see ``actors.detectors.base.DetectorBase``."""
+    """The part of a detector's config that fits and filters use; see ``actors.detectors.base.DetectorBase``."""
+
+    @property
+    def image_size_px(self) -> int:
+        """Longer side that images are resized to."""
+        ...
 
     def open_loss(
         self,
@@ -89,7 +94,7 @@ class LossSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectorCheckpoint:
-    """The current detector, for a fit that learns from it. The worker opens it."""
+    """A trained detector, for fits and filters that use its loss. The worker or actor opens it."""
 
     config: LossSource
     uri: Checkpoint

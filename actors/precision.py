@@ -33,14 +33,17 @@ def autocast(device: "torch.device") -> "torch.autocast":
 
 
 @contextmanager
-def reproducible() -> Iterator[None]:
-    """A context for inference whose last bits depend neither on the number of CPUs nor on benchmarked algorithms."""
+def reproducible(*, gradients: bool = False) -> Iterator[None]:
+    """A context whose results depend neither on the number of CPUs nor on benchmarked algorithms, to the last bit.
+
+    It is one for inference, unless ``gradients`` are needed.
+    """
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # oneDNN splits convolutions among threads, so their number changes the last bits
     try:
-        with torch.inference_mode(), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
+        with torch.inference_mode(not gradients), torch.backends.cudnn.flags(benchmark=False, deterministic=True):
             yield
     finally:
         torch.set_num_threads(threads)

@@ -6,7 +6,7 @@ An adapter is opened inside its actor from plain arguments: configs and ``Source
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -16,6 +16,7 @@ from actors import images, rows
 from actors.checkpoint import Checkpoint
 from actors.detectors.base import DetectorBase, Reducing
 from actors.filters import FilterConfig
+from actors.filters.base import DetectorAccess, HeldBack
 from actors.filters.chain import build_filters, judge
 from actors.filters.crops import window
 from actors.filters.rejected import RejectedBoxes, restore
@@ -28,7 +29,7 @@ from actors.storage import read_record
 
 if TYPE_CHECKING:
     from actors.filters.base import Embed as Features
-    from actors.filters.base import OpenEmbed, State
+    from actors.filters.base import State
 
 NUM_CANVASES: Final = 32  # real images that a judge caches; several candidates share one
 
@@ -43,6 +44,7 @@ class Sources:
     detector: Checkpoint  # the current detector
     generator: Checkpoint | None  # the fitted generator; None if it does not learn
     refiner: Checkpoint | None = None  # likewise the refiner
+    held_back: tuple[HeldBack, ...] = ()  # cross-fitted detectors, for filters that use them
     shared: str | None = None  # folder of shared candidates, see ``loop.cache``; None if they are not shared
 
     def read_real(self) -> tuple[LabeledImage, ...]:
@@ -80,6 +82,13 @@ class Inspect:
     def blank(self) -> Row:
         """No detections."""
         return rows.detections_columns(Detections.empty())
+
+
+def detector_access(
+    config: DetectorBase, checkpoint: Checkpoint, held_back: tuple[HeldBack, ...] = ()
+) -> DetectorAccess:
+    """The current detector, at ``checkpoint``, and cross-fitted ones, for filters."""
+    return DetectorAccess(open_embed=partial(open_detector_embed, config, checkpoint), held_back=held_back)
 
 
 def open_detector_embed(config: DetectorBase, checkpoint: Checkpoint, size_px: int) -> "Features":
@@ -123,11 +132,11 @@ class Judge:
         configs: Sequence[FilterConfig],
         rejected_boxes: RejectedBoxes,
         sources: Sources,
-        open_embed: "OpenEmbed | None" = None,
+        detectors: DetectorAccess | None = None,
     ) -> None:
-        """``open_embed`` opens the current detector, for filters that compare its features."""
+        """``detectors`` are for filters that use them."""
         learnt: dict[str, State] = read_record(UPath(sources.filter_states), dict)
-        self.filters = build_filters(configs, learnt, open_embed)
+        self.filters = build_filters(configs, learnt, detectors)
         self.rejected_boxes: RejectedBoxes = rejected_boxes
         self.real = {image.id: image for image in sources.read_real()}  # contains the canvases
         self.read = lru_cache(NUM_CANVASES)(images.read)

@@ -159,8 +159,7 @@ class Trainings:
         detector, for a learner that uses it. The result is stored by fingerprint below the root, for all runs with the
         same images.
         """
-        config = self.config
-        current = DetectorCheckpoint(config=config.detector, uri=detector, overrides=config.training.overrides)
+        config, current = self.config, self.detector(detector)
         data = FitData(
             classes=self.data.classes,
             images=self.data.splits["train"],
@@ -199,6 +198,10 @@ class Trainings:
                 result.steps, f"steps, {result.images_per_s:.0f} images/s, {result.launch_s:.0f} s to launch"
             )
             return result
+
+    def detector(self, checkpoint: Checkpoint) -> DetectorCheckpoint:
+        """A trained detector, for components that use its training loss."""
+        return DetectorCheckpoint(config=self.config.detector, uri=checkpoint, overrides=self.config.training.overrides)
 
     def train(self, job: TrainJob, label: str) -> TrainResult:
         """Train the detector of ``job``, unless it is trained already."""

@@ -13,7 +13,7 @@ from actors.images import reduced_size
 from actors.storage import is_local
 from loop import duration
 from loop.config import LoopConfig
-from loop.cross_fit import check_num_folds
+from loop.cross_fit import check_num_folds, folds_of_filters
 from loop.data.advice import advise
 from loop.data.importing import import_data
 from loop.state import RunFolder
@@ -48,8 +48,12 @@ def describe(config: LoopConfig) -> str:
     training, mining = config.training, config.mining
     num_candidates = min(mining.budget, counts.images["train"]) * config.generation.copies
     num_folds = mining.cross_fit if config.rounds else 0
-    check_num_folds(num_folds, counts.images["train"])
+    num_of_filters = folds_of_filters(config) if config.rounds else 0
+    for number in (num_folds, num_of_filters):
+        check_num_folds(number, counts.images["train"])
     num_others = num_folds or int(mining.detector is not None and config.rounds > 0)
+    if num_of_filters != num_folds or mining.detector:
+        num_others += num_of_filters
     num_arms = config.rounds + (config.rounds + 1 if training.start == "previous" else 1)
     num_trainings = config.evaluation.seeds * num_arms + num_others
     most = min(mining.budget, counts.boxes or mining.budget)
@@ -67,10 +71,11 @@ def describe(config: LoopConfig) -> str:
         f"p = {config.mixing.p:g}; evaluate on {counts.images['val']} images",
         **_mining_detector(config),
         **_cross_fit(config, counts, num_folds),
+        **_utility(config, num_of_filters),
         **_fit(config, counts, "fit", config.generator),
         **_fit(config, counts, "fit refiner", config.refiner),
-        "trainings": f"{num_trainings} of {training.steps} steps, {'controls and folds' if num_folds else 'controls'} "
-        "included (finished ones are reused)",
+        "trainings": f"{num_trainings} of {training.steps} steps, "
+        f"{'controls and folds' if num_folds or num_of_filters else 'controls'} included (finished ones are reused)",
         **_listed("note", [*counts.advice, *(_advice(config, counts) if config.rounds else ())]),
         "disk": f"up to {disk_mb:.0f} MB of candidates",
         "time": duration.told(config, num_trainings, num_candidates),
@@ -136,6 +141,16 @@ def _cross_fit(config: LoopConfig, counts: Counts, num_folds: int) -> dict[str, 
     return {
         "cross-fit": f"{num_folds} detectors, each trained on {num_seen:.0f} images, decide which boxes of the others "
         f"are easy: {num_folds * config.training.steps} more steps, once, in parallel as far as the cluster has room"
+    }
+
+
+def _utility(config: LoopConfig, num_folds: int) -> dict[str, str]:
+    if not num_folds:
+        return {}
+    shared = num_folds == config.mining.cross_fit and config.mining.detector is None
+    trained = "those of the cross-fit" if shared else f"{num_folds * config.training.steps} more steps, once"
+    return {
+        "utility": f"{num_folds} detectors judge candidates by the loss on images that they have not seen: {trained}"
     }
 
 

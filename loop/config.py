@@ -21,6 +21,7 @@ from actors.generators.inpaint.component import InpaintConfig
 from actors.refiners import RefinerConfig
 from actors.refiners.identity import IdentityConfig
 from loop.data.config import DataConfig
+from loop.hosting.config import HostingConfig
 from loop.run_names import RunName
 from loop.tracking.config import TrackingConfig
 
@@ -85,10 +86,15 @@ class FitConfig(Config):
 
 
 class GenerationConfig(Config):
-    """Number of candidates."""
+    """Number of candidates, and selection among those that the filters keep."""
 
     copies: int = Field(2, ge=1)
     """Candidates for each image with mined instances (Gen2Det, arXiv 2312.04566, Table 6c)."""
+    keep: int | None = Field(None, ge=1)
+    """Pictures that a round adds to the pool, at most; default: all that the filters keep."""
+    select: str = "random"
+    """Which pictures a round adds, if there are more than keep: random ones, or those with the highest score by one of
+    the filters, such as utility. Classes keep their shares, and canvases and sources are used evenly."""
     max_failed_share: Share = 0.1
     """The round stops if a larger share of the candidates cannot be drawn or judged."""
 
@@ -154,68 +160,6 @@ class EvaluationConfig(Config):
         return self
 
 
-class RoleConfig(Config):
-    """Resources of one kind of actor."""
-
-    num_actors: int = Field(1, ge=1)
-    """Number of actors, which share the rows."""
-    num_cpus: float = Field(0.5, ge=0.0)
-    """Logical CPUs per actor."""
-    num_gpus: float = Field(0.0, ge=0.0)
-    """GPUs per actor; a fraction lets actors share one."""
-    batch_size: int = Field(16, ge=1)
-    """Rows per call; no effect on results. In a round, a stage takes no more than the stage before it: candidates are
-    judged, written and counted as soon as they are drawn, and an interrupted run loses at most the batches in work."""
-    timeout_s: float = Field(1800.0, ge=0.0)
-    """Seconds that a row may take, or 0 for no limit. If a batch of n rows takes n times as long, a new component takes
-    over, and each row is tried once more, alone, in a new actor. A row that is too slow again is dropped, and counts
-    for generation.max_failed_share. With engine: inline the old component is left behind in its thread."""
-
-
-class TrainRoleConfig(Config):
-    """Resources of the workers that train the detector or fit the generator."""
-
-    num_workers: int = Field(1, ge=1)
-    """Number of Ray Train workers (data parallel). Each worker of a detector normalises over its own part of a batch,
-    so compare arms with the same number."""
-    num_cpus: float = Field(1.0, gt=0.0)
-    """Logical CPUs per worker; also its number of torch threads."""
-    num_gpus: float = Field(0.0, ge=0.0)
-    """GPUs per worker."""
-    max_failures: int = Field(2, ge=0)
-    """Number of worker failures from which a training recovers."""
-    keep_every_s: float = Field(60.0, ge=0.0)
-    """Seconds between saves of the training state, at the ends of epochs: the time that a lost worker may cost."""
-
-
-class HostingConfig(Config):
-    """Where a run executes. Of its keys, only num_workers of fit and train change results."""
-
-    engine: Literal["ray", "inline"] = "ray"
-    """ray: in the actors and workers of Ray. inline: in this process, for a debugger."""
-    share_candidates: bool = False
-    """Store mined instances and candidates below root, and reuse them in every run that would compute the same, for
-    example in the arms of an ablation."""
-    num_cpus: int | None = Field(None, ge=1)
-    """Logical CPUs of a local Ray; default: those of this machine, at least 4. Not used on a running cluster."""
-    scale_up_timeout_s: float = Field(0.0, ge=0.0)
-    """Maximum time to wait until an autoscaling cluster has room for every role."""
-    generate: RoleConfig = RoleConfig(batch_size=4)
-    """Actors that draw candidates."""
-    inspect: RoleConfig = RoleConfig()
-    """Actors that run the detector, on candidates and on real images."""
-    judge: RoleConfig = RoleConfig()
-    """Actors that run the filters."""
-    refine: RoleConfig = RoleConfig()
-    """Actors that move boxes, if there is a refiner."""
-    keep: RoleConfig = RoleConfig(num_cpus=0.25)
-    """Actors that write samples."""
-    fit: TrainRoleConfig = TrainRoleConfig(num_workers=2)
-    """Workers that fit the generator and the refiner."""
-    train: TrainRoleConfig = TrainRoleConfig()
-    """Workers that train the detector."""
-
-
 class LoopConfig(Config):
     """The config of a run."""
 
@@ -265,6 +209,13 @@ class LoopConfig(Config):
                 "training.start: weights needs detector.weights (or torchvision's backbone_weights), and those of "
                 "mining.detector if mining.detector is set"
             )
+        if self.generation.select not in (known := ("random", *(one.kind for one in self.filters))):
+            raise ValueError(
+                f"generation.select: {self.generation.select} is none of: {', '.join(known)} (random, or a filter of "
+                "this config)"
+            )
+        if self.generation.select != "random" and self.generation.keep is None:
+            raise ValueError(f"generation.select: {self.generation.select} needs generation.keep, a number of pictures")
         if self.rejected_boxes == "restore" and not self.generator.has_canvas:
             raise ValueError(
                 f"rejected_boxes: restore needs real pixels, and generator {self.generator.kind} keeps none; "

@@ -16,10 +16,13 @@ from dataclasses import dataclass, replace
 
 from upath import UPath
 
+from actors.checkpoint import Checkpoint
+from actors.filters.base import HeldBack
 from actors.records import Detections, LabeledImage
 from actors.seeds import derive_seed
-from actors.storage import exclusive
+from actors.storage import exclusive, read_record
 from loop.arms import Arm, Trainings
+from loop.config import LoopConfig
 from loop.hosting.launch import POLL_S, OnProgress, num_at_once
 from loop.state import Cost, once
 from loop.training.job import TrainResult
@@ -49,7 +52,7 @@ def folds(images: Sequence[LabeledImage], num_folds: int, seed: int) -> tuple[Im
 def check_num_folds(num_folds: int, num_images: int) -> None:
     """Raise ValueError if there are fewer images than folds."""
     if num_folds > num_images:
-        raise ValueError(f"mining.cross_fit: {num_folds} folds of {num_images} training images; take fewer folds")
+        raise ValueError(f"{num_folds} folds of {num_images} training images; take fewer (mining.cross_fit, utility)")
 
 
 def detect_unseen(trainings: Trainings) -> tuple[dict[str, Detections], Cost]:
@@ -63,10 +66,27 @@ def detect_unseen(trainings: Trainings) -> tuple[dict[str, Detections], Cost]:
 
 def fold_arms(trainings: Trainings) -> tuple[Arm, ...]:
     """For each fold, the detector trained without it and its detections in it. Finished folds are not repeated."""
-    parts = folds(trainings.data.splits["train"], trainings.config.mining.cross_fit, trainings.config.seed)
-    each = [Fold.of(trainings, held_out) for held_out in parts]
-    _train(trainings, [fold for fold in each if not fold.is_trained])
+    each = trained_folds(trainings, trainings.config.mining.cross_fit)
     return tuple(fold.arm(f"fold {number}") for number, fold in enumerate(each, start=1))
+
+
+def trained_folds(trainings: Trainings, num_folds: int) -> "tuple[Fold, ...]":
+    """The folds, each with a detector that was trained without it. Finished ones are not trained again."""
+    parts = folds(trainings.data.splits["train"], num_folds, trainings.config.seed)
+    each = tuple(Fold.of(trainings, held_out) for held_out in parts)
+    _train(trainings, [fold for fold in each if not fold.is_trained])
+    return each
+
+
+def held_back(trainings: Trainings) -> tuple[HeldBack, ...]:
+    """The detectors that the filters of the config use on the images that these were not trained on."""
+    num_folds = folds_of_filters(trainings.config)
+    return tuple(fold.held_back for fold in trained_folds(trainings, num_folds)) if num_folds else ()
+
+
+def folds_of_filters(config: LoopConfig) -> int:
+    """The number of folds that the filters of ``config`` ask for; 0 for none."""
+    return max((one.num_folds for one in config.filters), default=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +103,17 @@ class Fold:
         rest = tuple(image for image in trainings.data.splits["train"] if image.id not in ids)
         apart = replace(trainings, data=replace(trainings.data, splits={"train": rest, "val": held_out}))
         return cls(trainings=apart, place=UPath(trainings.config.root) / "folds" / apart.fingerprint(0))
+
+    @property
+    def held_back(self) -> HeldBack:
+        """Its detector and the images that this was not trained on."""
+        trainings, checkpoint = self.trainings, Checkpoint(str(self.place / "detector.safetensors"))
+        return HeldBack(detector=trainings.detector(checkpoint), images=tuple(trainings.data.splits["val"]))
+
+    @property
+    def training_s(self) -> float:
+        """Seconds that its training took."""
+        return read_record(self.place / "train.json", TrainResult).training_s
 
     @property
     def is_trained(self) -> bool:

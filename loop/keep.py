@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 
 import numpy as np
@@ -76,6 +77,20 @@ class Keep:
             write_bytes(self.folder / sample.as_drawn, images.encode_png(judged.as_drawn))
         write_bytes(self.folder / sample.uri, picture)
         write_record(self.folder / place / f"{sample.id}.json", sample)
+
+
+def set_aside(sample: Sample, folder: UPath, reason: str) -> None:
+    """Move a kept sample in the round's ``folder`` to the dropped ones, for ``reason``. Repeat it if interrupted."""
+    name = f"{sample.id}.png"
+    kept, dropped = folder / Fate.KEPT, folder / Fate.DROPPED
+    uri = f"{Fate.DROPPED}/{name}"
+    if (kept / name).exists():
+        write_bytes(dropped / name, (kept / name).read_bytes())
+    moved = uri if sample.as_drawn == sample.uri else f"{AS_DRAWN}/{name}"
+    aside = replace(sample, uri=uri, as_drawn=moved, annotation=Annotation.empty(), dropped=reason)
+    write_record(dropped / f"{sample.id}.json", aside)
+    (kept / f"{sample.id}.json").unlink(missing_ok=True)
+    (kept / name).unlink(missing_ok=True)
 
 
 def keep_failed(collected: Sequence[Row], folder: UPath, max_failed: float) -> None:

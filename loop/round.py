@@ -15,15 +15,15 @@ from actors.records import Lineage, Sample
 from actors.rows import Row
 from actors.seeds import derive_seed
 from actors.storage import exclusive, write_bytes, write_record
-from loop import mining, stages
+from loop import mining, selection, stages
 from loop.adapters import Sources
 from loop.arms import Arm, seed_place, unmined
 from loop.cache import shared_place
 from loop.config import MixingConfig
 from loop.context import Loop, RoundResult
-from loop.cross_fit import detect_unseen
+from loop.cross_fit import detect_unseen, held_back
 from loop.evaluation import counts
-from loop.keep import Fate, keep_failed
+from loop.keep import Fate, keep_failed, set_aside
 from loop.progress import StageProgress
 from loop.state import Cost, Mined, Pooled, State, once
 
@@ -156,6 +156,7 @@ def round_sources(loop: Loop, state: State, generator: Fitted | None, refiner: F
         detector=state.detector,
         generator=checkpoint,
         refiner=refiner.checkpoint if refiner else None,
+        held_back=held_back(loop.trainings),
         shared=str(shared) if shared else None,
     )
 
@@ -185,8 +186,24 @@ def run_stream(loop: Loop, state: State, kept: stages.Stream) -> Pooled:
     errors = [row["error"] for row in collected.rows if row["error"]]
     for warning in (*counts.failures(errors, num_candidates), *counts.warnings(loop.folder.judged(number))):
         loop.reporter.warn(warning)
+    select(loop, number)
     kept_ids, dropped_ids = (loop.folder.sample_ids(number, fate) for fate in Fate)
     return Pooled(kept=kept_ids, dropped=dropped_ids, cost=collected.cost)
+
+
+def select(loop: Loop, number: int) -> None:
+    """Drop kept pictures of round ``number`` beyond ``generation.keep``. An interrupted selection selects the same."""
+    generation, kept = loop.config.generation, loop.folder.samples(number, Fate.KEPT)
+    if generation.keep is None:
+        return
+    found = selection.entrants(
+        {one.id: one for one in (*loop.folder.judged(number), *kept)}.values(), generation.select
+    )
+    chosen = selection.select(found, generation.keep)
+    for sample in kept:
+        if sample.id not in chosen:
+            set_aside(sample, loop.folder.round(number), selection.NOT_SELECTED)
+    loop.reporter.say(f"selected {len(chosen)} of {len(found)} pictures by {generation.select}")
 
 
 def _judged_ids(loop: Loop, number: int) -> set[str]:

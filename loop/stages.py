@@ -24,9 +24,10 @@ from actors.detectors.base import DetectorBase
 from actors.hosting import NOT_OPENED, TIMED_OUT, Host, OpenComponent
 from actors.records import Detections, LabeledImage, Lineage
 from actors.rows import Row, lineage_row, read_detections
-from loop.adapters import Embed, Generate, Inspect, Judge, Refine, Sources, open_detector_embed
+from loop.adapters import Embed, Generate, Inspect, Judge, Refine, Sources, detector_access
 from loop.cache import Remembered
-from loop.config import HostingConfig, LoopConfig, RoleConfig
+from loop.config import LoopConfig
+from loop.hosting.config import HostingConfig, RoleConfig
 from loop.hosting.launch import node_names
 from loop.hosting.records import ActorFailedError
 from loop.keep import Keep
@@ -92,8 +93,8 @@ def _remembered(opener: OpenComponent, sources: Sources, stage: str) -> OpenComp
 
 def judge(inspected: Stream, config: LoopConfig, sources: Sources) -> Stream:
     """The candidates with the verdicts of the filters, after the policy for rejected boxes is applied."""
-    embed = partial(open_detector_embed, config.detector, sources.detector)
-    opener = partial(Judge, config.filters, config.rejected_boxes, sources, embed)
+    detectors = detector_access(config.detector, sources.detector, sources.held_back)
+    opener = partial(Judge, config.filters, config.rejected_boxes, sources, detectors)
     ends = ("painted", "refused")
     return inspected.then(Stage(name="judge", open_component=opener, role=config.hosting.judge, forgets=ends))
 

@@ -12,7 +12,7 @@ from upath import UPath
 from actors import images
 from actors.attributes import attributes
 from actors.checkpoint import Checkpoint
-from actors.filters.base import FilterBase, OpenEmbed, State
+from actors.filters.base import DetectorAccess, FilterBase, State
 from actors.filters.chain import build_filters
 from actors.filters.chain import judge as judge_batch
 from actors.filters.rejected import RejectedBoxes
@@ -22,10 +22,10 @@ from actors.rows import Row
 from actors.seeds import derive_seed
 from actors.storage import exclusive, read_detections, read_record, write_detections
 from loop import mining, stages
-from loop.adapters import open_detector_embed
+from loop.adapters import detector_access
 from loop.arms import Trainings
 from loop.config import LoopConfig, digest
-from loop.cross_fit import detect_unseen
+from loop.cross_fit import detect_unseen, held_back
 from loop.data.importing import Dataset, import_images
 from loop.driver import anchored, import_real, learnt_by_filters
 from loop.hosting.engine import engine
@@ -167,8 +167,8 @@ def _judge(
     """The samples with new verdicts, in the same order. Those without a picture are unchanged."""
     config = trainings.config
     rows = tuple({"id": one.id, "sample": json.dumps(to_plain(one)), "error": ""} for one in samples if one.uri)
-    embed = partial(open_detector_embed, config.detector, current)
-    opener = partial(Rejudge, config.filters, config.rejected_boxes, states, embed)
+    detectors = detector_access(config.detector, current, held_back(trainings))
+    opener = partial(Rejudge, config.filters, config.rejected_boxes, states, detectors)
     stage = stages.Stage(name="judge", open_component=opener, role=config.hosting.judge)
     with trainings.reporter.stage("judge", len(rows)) as progress:
         collected = stages.collect(stages.Stream(rows=rows).then(stage), config.hosting, progress.advance)
@@ -185,9 +185,9 @@ class Rejudge:
         configs: Sequence[FilterBase],
         rejected_boxes: RejectedBoxes,
         states: Mapping[str, State],
-        open_embed: OpenEmbed,
+        detectors: DetectorAccess,
     ) -> None:
-        self.filters = build_filters(configs, states, open_embed)
+        self.filters = build_filters(configs, states, detectors)
         self.rejected_boxes: RejectedBoxes = rejected_boxes
 
     def __call__(self, batch: Sequence[Row]) -> list[Row]:

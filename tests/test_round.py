@@ -25,8 +25,9 @@ from actors.checkpoint import read_checkpoint, write_checkpoint
 from actors.storage import exclusive
 from loop import arms, driver
 from loop.check import describe
-from loop.config import HostingConfig, LoopConfig
+from loop.config import LoopConfig
 from loop.driver import run
+from loop.hosting.config import HostingConfig
 from loop.hosting.placement import Node, unplaced
 from loop.progress import Reporter
 from loop.state import RunFolder

@@ -12,9 +12,16 @@ from actors.filters.base import FilterBase
 from actors.filters.blank import BlankConfig
 from actors.filters.duplicate import DuplicateConfig
 from actors.filters.naturalness import NaturalnessConfig
+from actors.filters.utility import UtilityConfig
 
 FilterConfig = Annotated[
-    AestheticConfig | AgreementConfig | AlignmentConfig | BlankConfig | DuplicateConfig | NaturalnessConfig,
+    AestheticConfig
+    | AgreementConfig
+    | AlignmentConfig
+    | BlankConfig
+    | DuplicateConfig
+    | NaturalnessConfig
+    | UtilityConfig,
     Field(discriminator="kind"),
     Open(FilterBase, "detloop.filters"),
 ]

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator
 from typing_extensions import override
 
 from actors.config import Need
-from actors.filters.base import FilterBase, OpenEmbed, RealImages, State
+from actors.filters.base import DetectorAccess, FilterBase, RealImages, State
 from actors.filters.clip import Clip, ClipConfig, open_model
 from actors.filters.discriminant import Floats
 from actors.filters.quality_head import HOW_TO_GET, Head, degrade, fit_head, read_head
@@ -77,7 +77,7 @@ class AestheticConfig(FilterBase):
         }
 
     @override
-    def build(self, state: State, open_embed: OpenEmbed | None = None) -> "Aesthetic":
+    def build(self, state: State, detectors: DetectorAccess | None = None) -> "Aesthetic":
         return Aesthetic(self, state)
 
 

@@ -8,7 +8,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from actors import boxes as geometry
-from actors.filters.base import FilterBase, OpenEmbed, State
+from actors.filters.base import DetectorAccess, FilterBase, State
 from actors.records import Inspected, Verdict
 
 
@@ -26,7 +26,7 @@ class AgreementConfig(FilterBase):
     """Count only detections of the box's own class (the reading that explains the paper's Fig. 5)."""
 
     @override
-    def build(self, state: State, open_embed: OpenEmbed | None = None) -> "Agreement":
+    def build(self, state: State, detectors: DetectorAccess | None = None) -> "Agreement":
         return Agreement(self)
 
 

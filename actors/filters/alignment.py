@@ -15,7 +15,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from actors.config import Need
-from actors.filters.base import FilterBase, OpenEmbed, RealImages, State
+from actors.filters.base import DetectorAccess, FilterBase, OpenEmbed, RealImages, State
 from actors.filters.clip import ClipConfig, Embeddings, open_model
 from actors.filters.crops import choose, cut, window
 from actors.filters.discriminant import Discriminant, Floats, Labels, cross_fitted, margins
@@ -78,8 +78,8 @@ class AlignmentConfig(FilterBase):
         return {**state, "thresholds": _clip_thresholds(self, state)} if self.features == "clip" else state
 
     @override
-    def build(self, state: State, open_embed: OpenEmbed | None = None) -> "Alignment":
-        return Alignment(self, state, open_embed)
+    def build(self, state: State, detectors: DetectorAccess | None = None) -> "Alignment":
+        return Alignment(self, state, detectors)
 
 
 class _Scorer(Protocol):
@@ -100,15 +100,15 @@ class Alignment:
     the state's remarks say so. With clip, scores vary with the batch by less than 1e-5; with detector, not at all.
     """
 
-    def __init__(self, config: AlignmentConfig, state: State, open_embed: OpenEmbed | None = None) -> None:
+    def __init__(self, config: AlignmentConfig, state: State, detectors: DetectorAccess | None = None) -> None:
         self.config = config
         self._open_scorer: Callable[[], _Scorer]
         if config.features == "clip":
             self._open_scorer = partial(_Prompts, config, state["classes"], state["thresholds"])
-        elif open_embed is None:
-            raise ValueError("alignment: features: detector needs a detector; pass open_embed to build")
+        elif detectors is None:
+            raise ValueError("alignment: features: detector needs a detector; pass detectors to build")
         else:
-            self._open_scorer = partial(_Detector, config, state, open_embed)
+            self._open_scorer = partial(_Detector, config, state, detectors.open_embed)
         self.num_classes = len(state["classes"])
         self._judged = _comparable(state["crops"], self.num_classes, config)
 

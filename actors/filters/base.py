@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.config import Component
+from actors.fitting import DetectorCheckpoint
 from actors.images import Pixels
 from actors.records import Inspected, LabeledImage, Verdict
 from actors.seeds import derive_seed
@@ -24,6 +25,22 @@ Embed = Callable[[Sequence[Pixels]], NDArray[np.float32]]
 
 OpenEmbed = Callable[[int], Embed]
 """Opens the current detector as an ``Embed``; the argument is the longer side in px that images are resized to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HeldBack:
+    """A detector and the real training images that it was not trained on: one fold of a cross-fitting."""
+
+    detector: DetectorCheckpoint
+    images: tuple[LabeledImage, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DetectorAccess:
+    """The run's detectors, for filters that use them. None is opened before it is used."""
+
+    open_embed: OpenEmbed
+    held_back: tuple[HeldBack, ...] = ()  # as many folds as ``FilterBase.num_folds`` asks for
 
 
 class Filter(Protocol):
@@ -62,6 +79,11 @@ class FilterBase(Component):
     judges_boxes: ClassVar[bool] = False
     """Whether the filter rejects single boxes rather than whole images."""
 
+    @property
+    def num_folds(self) -> int:
+        """Number of folds of cross-fitted detectors that the filter uses; 0 if it uses none."""
+        return 0
+
     def fit(self, real: RealImages) -> State:
         """Measure the real images, once for a run. The state depends on the images alone, not on their order.
 
@@ -71,9 +93,9 @@ class FilterBase(Component):
         return {}
 
     @abstractmethod
-    def build(self, state: State, open_embed: OpenEmbed | None = None) -> Filter:
+    def build(self, state: State, detectors: DetectorAccess | None = None) -> Filter:
         """The filter with the ``state`` that ``fit`` returned.
 
-        ``open_embed`` opens the current detector for filters that use its features; they call it when they first need
-        it. Raises ValueError where one is needed and none is given.
+        Filters that use detectors open them when they first need them. Raises ValueError where one is needed and none
+        is given.
         """

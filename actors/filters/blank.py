@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import override
 
-from actors.filters.base import FilterBase, OpenEmbed, RealImages, State
+from actors.filters.base import DetectorAccess, FilterBase, RealImages, State
 from actors.images import Pixels, read
 from actors.records import WHOLE_IMAGE, Inspected, Verdict
 
@@ -29,7 +29,7 @@ class BlankConfig(FilterBase):
         return {"lowest_std": min(contrasts, default=0.0)}
 
     @override
-    def build(self, state: State, open_embed: OpenEmbed | None = None) -> "Blank":
+    def build(self, state: State, detectors: DetectorAccess | None = None) -> "Blank":
         return Blank(self, state)
 
 

@@ -18,7 +18,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from actors import boxes as geometry
-from actors.filters.base import FilterBase, OpenEmbed, RealImages, State
+from actors.filters.base import DetectorAccess, FilterBase, RealImages, State
 from actors.images import Pixels, read
 from actors.records import WHOLE_IMAGE, Candidate, Inspected, LabeledImage, Verdict
 
@@ -50,7 +50,7 @@ class DuplicateConfig(FilterBase):
         return {**state, "remarks": remarks}
 
     @override
-    def build(self, state: State, open_embed: OpenEmbed | None = None) -> "Duplicate":
+    def build(self, state: State, detectors: DetectorAccess | None = None) -> "Duplicate":
         return Duplicate(self, state)
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import override
 
-from actors.filters.base import FilterBase, OpenEmbed, RealImages, State
+from actors.filters.base import DetectorAccess, FilterBase, RealImages, State
 from actors.images import Pixels, read
 from actors.records import WHOLE_IMAGE, Inspected, Verdict
 
@@ -48,7 +48,7 @@ class NaturalnessConfig(FilterBase):
         return {"threshold": float(threshold), **_Model.fitted(np.concatenate(patches)).state()}
 
     @override
-    def build(self, state: State, open_embed: OpenEmbed | None = None) -> "Naturalness":
+    def build(self, state: State, detectors: DetectorAccess | None = None) -> "Naturalness":
         return Naturalness(self, state)
 
 

@@ -29,8 +29,9 @@ from actors.plain import differences, from_plain
 from actors.storage import exclusive, read_record, write_bytes, write_record
 from loop.ablation.config import Ablation, Trial
 from loop.ablation.table import AblationTable, TrialResult, csv_table, figures, json_rows, markdown, picture
-from loop.config import ConfigError, HostingConfig, LoopConfig
+from loop.config import ConfigError, LoopConfig
 from loop.driver import run
+from loop.hosting.config import HostingConfig
 from loop.hosting.engine import started_ray
 from loop.hosting.records import Platform
 from loop.progress import Reporter

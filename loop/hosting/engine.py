@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any, TypeVar
 
-from loop.config import HostingConfig, RoleConfig, TrainRoleConfig
+from loop.hosting.config import HostingConfig, RoleConfig, TrainRoleConfig
 from loop.hosting.launch import nodes
 from loop.hosting.placement import STREAM, gangs, unplaced
 from loop.hosting.records import ActorFailedError, in_one_line

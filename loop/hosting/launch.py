@@ -17,7 +17,7 @@ from typing_extensions import override
 from upath import UPath
 
 from actors.storage import is_local
-from loop.config import HostingConfig, TrainRoleConfig
+from loop.hosting.config import HostingConfig, TrainRoleConfig
 from loop.hosting.placement import Node, num_gangs
 from loop.hosting.records import ActorFailedError, Outcome, Place, Progress, in_one_line
 from loop.hosting.resume import Memory, NoMemory, RayMemory

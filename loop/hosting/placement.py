@@ -6,7 +6,8 @@ Ray would silently wait forever for a place.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loop.config import HostingConfig, LoopConfig, TrainRoleConfig
+from loop.config import LoopConfig
+from loop.hosting.config import HostingConfig, TrainRoleConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
-from loop.config import HostingConfig
+from loop.hosting.config import HostingConfig
 from loop.hosting.engine import in_an_actor
 from loop.hosting.records import Platform
 

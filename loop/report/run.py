@@ -8,7 +8,7 @@ from actors.plain import to_plain
 from actors.storage import read_record, write_bytes
 from loop.arms import Arm
 from loop.context import Loop
-from loop.cross_fit import fold_arms
+from loop.cross_fit import fold_arms, folds_of_filters, trained_folds
 from loop.evaluation.coco import Repeated, evaluate
 from loop.hosting.records import Platform
 from loop.report.control import control_weights, describe_weights
@@ -56,6 +56,8 @@ def _summarise(loop: Loop, rounds: Sequence[RoundSummary]) -> dict[str, Any]:
         facts["cross_fit_seconds"] = [arm_seconds([fold]) for fold in fold_arms(loop.trainings.for_mining())]
     elif config.mining.detector and config.rounds:
         facts["mining_detector_seconds"] = arm_seconds([loop.trainings.for_mining().control(0)])
+    if (num_folds := folds_of_filters(config)) and config.rounds:
+        facts["utility_seconds"] = [{"train": fold.training_s} for fold in trained_folds(loop.trainings, num_folds)]
     facts["trained_on"] = [to_plain(one) for one in _platforms(loop)]
     facts["metrics"] = _last_metrics(loop, controls)
     return facts

@@ -11,7 +11,8 @@ from actors.checkpoint import Checkpoint
 from actors.fitting import Fit, FitData, FitSize, Fitted, Learner, Preview, Worker
 from actors.plain import to_plain
 from actors.storage import write_bytes
-from loop.config import HostingConfig, digest
+from loop.config import digest
+from loop.hosting.config import HostingConfig
 from loop.hosting.launch import OnProgress, check_parts, launch
 from loop.hosting.platform import this_platform
 from loop.hosting.records import Outcome, Place, Progress

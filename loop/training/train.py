@@ -2,7 +2,7 @@
 
 import time
 
-from loop.config import HostingConfig
+from loop.hosting.config import HostingConfig
 from loop.hosting.launch import OnProgress, check_parts, launch
 from loop.training.base import trainer_of
 from loop.training.job import TrainJob, TrainResult

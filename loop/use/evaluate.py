@@ -17,7 +17,7 @@ from actors.checkpoint import Checkpoint
 from actors.seeds import derive_seed
 from actors.storage import exclusive, read_record, write_record
 from loop import stages
-from loop.config import HostingConfig, LoopConfig
+from loop.config import LoopConfig
 from loop.config_files import read_tree, validate
 from loop.data.config import DataConfig
 from loop.data.importing import Dataset, import_split
@@ -25,6 +25,7 @@ from loop.data.leaks import near_copies, same_files
 from loop.driver import import_real
 from loop.evaluation.bootstrap import gain
 from loop.evaluation.coco import Evaluation, Repeated, evaluate
+from loop.hosting.config import HostingConfig
 from loop.progress import Reporter
 from loop.report.summary import points
 from loop.use.chosen import Chosen

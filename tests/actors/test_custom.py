@@ -29,7 +29,7 @@ class SharpConfig(FilterBase):
     kind: Literal["sharp"] = "sharp"
     version: ClassVar[str] = "2"
 
-    def build(self, state, open_embed=None):
+    def build(self, state, detectors=None):
         return "sharp"
 
 class DabConfig(PainterBase):

@@ -34,10 +34,11 @@ from actors.attributes import attributes
 from actors.records import Detections, Difficulty, Instance, LabeledImage
 from loop import stages
 from loop.arms import Trainings
-from loop.config import HostingConfig, LoopConfig, MixingConfig
+from loop.config import LoopConfig, MixingConfig
 from loop.cross_fit import detect_unseen
 from loop.data.importing import Dataset, import_data
 from loop.data.world import HARD, Factors, write_world
+from loop.hosting.config import HostingConfig
 from loop.progress import Reporter
 from loop.training.job import TrainJob
 from loop.training.train import train

@@ -1,7 +1,6 @@
 """Judging and keeping: the sample that is written of a candidate one of whose boxes is rejected, by policy."""
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from actors.filters.chain import fit_filters
 from actors.images import encode_png, read
 from actors.records import Annotation, Candidate, Detections, LabeledImage, Lineage, Sample
 from actors.storage import read_record, write_record
-from loop.adapters import Judge, Sources, open_detector_embed
+from loop.adapters import Judge, Sources, detector_access
 from loop.check import describe
 from loop.config import LoopConfig
 from loop.data.config import DataConfig
@@ -160,7 +159,7 @@ def test_alignment_looks_through_the_rounds_detector(easy_data, small_model, tmp
     train, val = (data.splits[split] for split in ("train", "val"))
     write_record(UPath(tmp_path / "train.json"), (*train, *val))
     write_record(UPath(tmp_path / "filters.json"), fit_filters(filters, RealImages(train=train, classes=data.classes)))
-    judge = Judge(filters, "ignore", sources(tmp_path), partial(open_detector_embed, detector, checkpoint))
+    judge = Judge(filters, "ignore", sources(tmp_path), detector_access(detector, checkpoint))
     right = judge([all_drawn(image, image.annotation.labels, seed=0) for image in val])
     wrong = judge([all_drawn(image, 1 - image.annotation.labels, seed=1) for image in val])
     assert sum(not row["dropped"] for row in right) >= len(val) - 1

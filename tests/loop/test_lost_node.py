@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from loop.config import HostingConfig, RoleConfig
+from loop.hosting.config import HostingConfig, RoleConfig
 from loop.hosting.engine import started_ray
 from loop.stages import Stage, Stream, collect
 

@@ -9,10 +9,11 @@ from actors import images
 from actors.detectors.ultralytics.component import UltralyticsConfig
 from actors.records import Annotation, Detections, LabeledImage
 from loop.adapters import Embed, Inspect
-from loop.config import HostingConfig, LoopConfig
+from loop.config import LoopConfig
 from loop.data.config import DataConfig
 from loop.data.importing import Dataset
 from loop.data.ledger import ImportReport
+from loop.hosting.config import HostingConfig
 from loop.progress import Reporter
 from loop.reduce_images import reduce_images
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loop.config import HostingConfig, RoleConfig
+from loop.hosting.config import HostingConfig, RoleConfig
 from loop.hosting.engine import engine
 from loop.hosting.records import ActorFailedError
 from loop.stages import Stage, Stream, collect

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from actors.filters.alignment import Alignment, AlignmentConfig
-from actors.filters.base import RealImages
+from actors.filters.base import DetectorAccess, RealImages
 from actors.filters.chain import build_filters, fit_filters
 from actors.filters.clip import ClipConfig, open_model
 from actors.filters.crops import choose, cut, window
@@ -84,7 +84,7 @@ def opened(sizes=None):
 def built(real, config=None, classes=CLASSES, open_embed=None):
     config = config or AlignmentConfig()
     states = json.loads(json.dumps(fit_filters([config], RealImages(train=real, classes=classes))))
-    (filter_,) = build_filters([config], states, open_embed or opened())
+    (filter_,) = build_filters([config], states, DetectorAccess(open_embed=open_embed or opened()))
     return filter_
 
 
@@ -163,7 +163,7 @@ def test_the_detector_is_opened_once_and_when_it_is_needed(real):
 
 def test_without_a_detector_it_says_so(real):
     states = fit_filters([AlignmentConfig()], RealImages(train=real, classes=CLASSES))
-    with pytest.raises(ValueError, match="pass open_embed"):
+    with pytest.raises(ValueError, match="pass detectors"):
         build_filters([AlignmentConfig()], states)
     with pytest.raises(ValueError, match="names of the classes"):
         fit_filters([AlignmentConfig()], RealImages(train=real))
@@ -189,7 +189,7 @@ def test_with_nothing_to_compare_no_box_is_judged(real):
     full = [replace(image, annotation=annotated([[0, 0, 96, 64]], [0])) for image in real]
     state = AlignmentConfig().fit(RealImages(train=full, classes=("red",)))
     assert len(state["remarks"]) == 1
-    filter_ = Alignment(AlignmentConfig(), state, opened())
+    filter_ = Alignment(AlignmentConfig(), state, DetectorAccess(open_embed=opened()))
     assert filter_.judge([inspected(painted_scene([], []), annotated([[0, 0, 96, 64]], [0]))]) == [()]
 
 

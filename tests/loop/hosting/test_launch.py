@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from loop.config import HostingConfig
+from loop.hosting.config import HostingConfig
 from loop.hosting.engine import in_an_actor
 from loop.hosting.launch import check_parts, launch
 from loop.hosting.records import ActorFailedError

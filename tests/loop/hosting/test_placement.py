@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from actors.refiners.ssddet.component import SSDDetConfig
-from loop.config import HostingConfig, LoopConfig
+from loop.config import LoopConfig
 from loop.config_files import load
+from loop.hosting.config import HostingConfig
 from loop.hosting.placement import STREAM, Node, gangs, num_gangs, stream_roles, unplaced, without_gpu
 
 CONFIGS = Path(__file__).parents[3] / "configs"

@@ -18,9 +18,10 @@ from actors.custom import load_component
 from actors.detectors.base import DetectorBase
 from actors.images import read
 from actors.records import Annotation
-from loop.config import DataConfig, HostingConfig, LoopConfig, MixingConfig, TrainingConfig
+from loop.config import DataConfig, LoopConfig, MixingConfig, TrainingConfig
 from loop.data.importing import import_data
 from loop.driver import run
+from loop.hosting.config import HostingConfig
 from loop.progress import Reporter
 from loop.training.base import trainer_of
 from loop.training.job import TrainJob
@@ -123,7 +124,7 @@ import pickle, sys
 sys.path.append({str(OUTSIDE)!r})
 import actors.custom, loop.training.train
 from loop.training.train import train
-from loop.config import HostingConfig
+from loop.hosting.config import HostingConfig
 job = pickle.load(sys.stdin.buffer)
 train(job, HostingConfig(engine="inline"))
 job.detector.load(job.checkpoint)

@@ -20,9 +20,10 @@ from actors.images import encode_png
 from actors.records import Annotation, Difficulty, LabeledImage
 from loop import arms
 from loop.arms import Trainings
-from loop.config import HostingConfig, LoopConfig
+from loop.config import LoopConfig
 from loop.driver import import_real
 from loop.hosting import launch
+from loop.hosting.config import HostingConfig
 from loop.hosting.records import Place, Progress
 from loop.progress import Reporter
 from loop.training.fit import EPOCH_STEPS, FitJob, fit

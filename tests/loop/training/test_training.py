@@ -16,7 +16,8 @@ from actors.detectors.torchvision.component import TorchvisionConfig
 from actors.detectors.ultralytics.component import UltralyticsConfig
 from actors.detectors.ultralytics.weights import import_ultralytics
 from actors.records import Annotation, LabeledImage
-from loop.config import HostingConfig, MixingConfig, TrainingConfig
+from loop.config import MixingConfig, TrainingConfig
+from loop.hosting.config import HostingConfig
 from loop.hosting.records import Place, Progress
 from loop.hosting.resume import Memory, NoMemory, RayMemory
 from loop.training.base import Trained, trainer_of

@@ -38,6 +38,9 @@ class Learner(Component):
     uses_detector: ClassVar[bool] = False
     """Whether the fit uses the current detector, and so depends on its weights."""
 
+    uses_clean: ClassVar[bool] = False
+    """Whether the fit uses the images without objects (``data.clean``), and so depends on them."""
+
     def fit_size(self) -> FitSize | None:
         """The size of the fit; None for a component that does not learn."""
         return None
@@ -121,6 +124,7 @@ class FitData:
     difficulties: tuple[tuple[Difficulty, ...], ...]  # one for each box of each image, as mined
     seed: int
     detector: DetectorCheckpoint | None = field(default=None, metadata={"omit_default": True})  # if the learner uses it
+    clean: tuple[LabeledImage, ...] = field(default=(), metadata={"omit_default": True})  # likewise; without boxes
 
     @property
     def attributes(self) -> dict[str, tuple[Difficulty, ...]]:

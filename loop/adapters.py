@@ -40,6 +40,7 @@ class Sources:
 
     classes: tuple[str, ...]  # of the data set
     real: str  # file with the records of the real training images
+    clean: str | None = None  # likewise of the images without objects; None if there are none
     filter_states: str  # file with the states of the filters
     detector: Checkpoint  # the current detector
     generator: Checkpoint | None  # the fitted generator; None if it does not learn
@@ -51,12 +52,17 @@ class Sources:
         """The records of the real training images."""
         return read_record(UPath(self.real), tuple[LabeledImage, ...])
 
+    def read_clean(self) -> tuple[LabeledImage, ...]:
+        """The records of the images without objects."""
+        return read_record(UPath(self.clean), tuple[LabeledImage, ...]) if self.clean else ()
+
 
 class Generate:
     """Draws the candidate of each row's lineage."""
 
     def __init__(self, config: GeneratorConfig, sources: Sources) -> None:
-        self.generator = config.build(sources.read_real(), sources.classes, sources.generator)
+        real, clean = sources.read_real(), sources.read_clean()
+        self.generator = config.build(real, sources.classes, sources.generator, clean)
 
     def __call__(self, batch: Sequence[Row]) -> list[Row]:
         """The columns of the drawn candidates."""
@@ -138,7 +144,8 @@ class Judge:
         learnt: dict[str, State] = read_record(UPath(sources.filter_states), dict)
         self.filters = build_filters(configs, learnt, detectors)
         self.rejected_boxes: RejectedBoxes = rejected_boxes
-        self.real = {image.id: image for image in sources.read_real()}  # contains the canvases
+        real = (*sources.read_real(), *sources.read_clean())
+        self.real = {image.id: image for image in real}  # contains the canvases
         self.read = lru_cache(NUM_CANVASES)(images.read)
 
     def __call__(self, batch: Sequence[Row]) -> list[Row]:

@@ -133,9 +133,10 @@ class Trainings:
             name=f"{place.parent.name}-{place.name}",
             detector=self.config.detector,
             training=self.config.training,
-            mixing=mixing,
+            mixing=mixing.model_copy(update={"clean": self.config.mixing.clean}),  # the same in both arms
             classes=self.data.classes,
             real=self.data.splits["train"],
+            clean=self.data.clean,
             pool=pool,
             seed=self._seed(number, seed),
             start=start,
@@ -166,6 +167,7 @@ class Trainings:
             difficulties=difficulties,
             seed=derive_seed(config.seed, "fit", *([number] if start else [])),
             detector=current if learner.uses_detector else None,
+            clean=self.data.clean if learner.uses_clean else (),
         )
         fingerprint = fit_fingerprint(learner, data, start)
         place = UPath(config.root) / "fits" / fingerprint
@@ -256,7 +258,8 @@ class Trainings:
         training = self.config.training.model_dump(mode="json", exclude={"background_ignore"}, exclude_defaults=True)
         detector = with_contents(self.config.detector.model_dump(mode="json", exclude_defaults=True))
         schedule = [self._seed(number, seed), self._rounds_apart(number), self._num_workers]
-        return digest([training, detector, platform, *schedule, list(self.data.classes), _digest(self.data)])
+        clean = [self.config.mixing.clean] if self.data.clean else []
+        return digest([training, detector, platform, *schedule, list(self.data.classes), _digest(self.data), *clean])
 
 
 def unmined(images: Sequence[LabeledImage]) -> tuple[tuple[Difficulty, ...], ...]:
@@ -290,4 +293,5 @@ def _content(path: Path, _size: int, _mtime_ns: int) -> str:
 
 def _digest(data: Dataset) -> str:
     """The hash of names, paths, sizes and labels. Pixels are identified by their paths."""
-    return hashlib.sha256(dumps([data.splits["train"], data.splits["val"]])).hexdigest()
+    images = [data.splits["train"], data.splits["val"], *([data.clean] if data.clean else [])]
+    return hashlib.sha256(dumps(images)).hexdigest()

@@ -226,9 +226,10 @@ def _count(config: LoopConfig) -> Counts:
 
         world = config.data.world
         num_train = min(world.train, config.data.subset or world.train)
-        return Counts(images={"train": num_train, "val": world.val}, pixels=WIDTH_PX * HEIGHT_PX, note=" (rendered)")
+        rendered = {"train": num_train, "val": world.val, **({"clean": world.clean} if world.clean else {})}
+        return Counts(images=rendered, pixels=WIDTH_PX * HEIGHT_PX, note=" (rendered)")
     data = import_data(config.data, UPath(config.data.root or ""), config.seed)
-    images = {split: len(members) for split, members in data.splits.items()}
+    images = {split: counts.images for split, counts in data.report.splits.items()}
     train = data.splits["train"]
     limit_px = config.detector.picture_px
     sizes = [reduced_size(image.width, image.height, limit_px) for image in train]

@@ -269,7 +269,8 @@ def validate(configs: Configs, overrides: Overrides) -> None:
 
     data = import_real(load(configs, overrides))
     typer.echo(str(data.report))
-    broken = [finding for images in data.splits.values() for finding in validate_images(images)]
+    images = [image for members in (*data.splits.values(), data.clean) for image in members]
+    broken = validate_images(images)
     typer.echo("\n".join([f"Undecodable pictures: {len(broken)}", *(f"  {one.file}: {one.detail}" for one in broken)]))
     raise typer.Exit(1 if broken or data.report.findings else 0)
 

@@ -46,8 +46,7 @@ class MiningConfig(Config):
     """Count only detections of the box's own class. The paper leaves this open."""
     policy: Literal["hardest", "balanced", "ranked", "random"] = "hardest"
     """Order in which instances are selected. hardest: hard ones, lowest score first. balanced: the same, in turns over
-    the classes. ranked: as balanced, then easy ones, lowest score first. random: any instances, as the baseline of an
-    ablation."""
+    the classes. ranked: as balanced, then easy ones, lowest score first. random: any, as an ablation's baseline."""
     budget: int = Field(40, ge=1)
     """Maximum number of instances selected in a round."""
     cross_fit: int = Field(0, ge=0)
@@ -112,6 +111,8 @@ class MixingConfig(Config):
     reported."""
     mode: Literal["batch", "share"] = "batch"
     """batch: a batch is synthetic as a whole with probability p. share: a share p of every batch is synthetic."""
+    clean: float = Field(0.1, ge=0.0, lt=1.0)
+    """Share of images without objects (``data.clean``) among the real images, in loop and control alike."""
 
 
 class TrainingConfig(Config):
@@ -142,14 +143,13 @@ class EvaluationConfig(Config):
 
     seeds: int = Field(1, ge=1, le=100)
     """Training seeds: both arms are trained this many times on the same pool, metrics are means, and the interval of
-    the gain becomes narrower. The first training is that of the run without this key; its detector is the current one
-    of the next round. An ablation takes its own seeds instead."""
+    the gain becomes narrower. The first training is that of the run without this key; its detector is the next round's
+    current one. An ablation takes its own seeds instead."""
     bootstrap_draws: int = Field(1000, ge=100)
     """Bootstrap resamplings of the validation images for the 95 % interval of the gain."""
     fidelity: Literal["images", "crops"] | None = None
     """Compare generated images with real ones by the detector's features. images: whole images, for generators that
-    draw whole images. crops: crops of boxes, for generators that draw into real images. Reported rounds are not
-    measured again."""
+    draw them. crops: of boxes, for generators that draw into real images. Reported rounds are not measured again."""
     inception: str | None = None
     """File with the weights of InceptionV3, for FID; needs fidelity: images and the extra detloop[fid]."""
 

@@ -69,6 +69,8 @@ def _drive(config: LoopConfig, reporter: Reporter) -> UPath:
         if config.hosting.engine == "ray" and (slow := without_gpu(config, nodes())):
             reporter.warn(slow)
         write_record(folder.train_records, data.splits["train"])
+        if data.clean:
+            write_record(folder.clean_records, data.clean)
         states = once(folder.filter_states, dict, lambda: learnt_by_filters(config, data) if config.rounds else {})
         for kind, state in states.items():
             for remark in state.get("remarks", ()):
@@ -121,7 +123,7 @@ def import_real(config: LoopConfig) -> Dataset:
 def learnt_by_filters(config: LoopConfig, data: Dataset) -> dict[str, FilterState]:
     """The states of the filters of ``config``, by kind, fitted on the real images of ``data``. Needs the engine."""
     held_out = (*data.splits["val"], *data.splits.get("test", ()))
-    real = RealImages(classes=data.classes, train=data.splits["train"], held_out=held_out)
+    real = RealImages(classes=data.classes, train=data.splits["train"], held_out=held_out, clean=data.clean)
     return in_an_actor(partial(fit_filters, config.filters, real), config.hosting)
 
 
@@ -134,4 +136,4 @@ def export_run(path: UPath, layout: str, out: UPath) -> UPath:
     data = import_real(folder.config())
     pool = [s for number in range(1, folder.num_finished() + 1) for s in folder.samples(number, Fate.KEPT)]
     held_out = {split: images for split, images in data.splits.items() if split != "train"}
-    return export(data.splits["train"], pool, data.classes, out, layout, held_out, data.synthetic)
+    return export(data.real, pool, data.classes, out, layout, held_out, data.synthetic)

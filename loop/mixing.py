@@ -7,7 +7,7 @@ a resumed training continues exactly, and with p = 0 the order of the real image
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,20 @@ from numpy.typing import NDArray
 from actors.seeds import derive_seed
 from loop.config import MixingConfig
 
+Kind = Literal["real", "synthetic", "clean"]
+
 
 class Draw(NamedTuple):
     """One image of a batch, and the seed of its augmentation."""
 
-    synthetic: bool
-    image: int  # position among the real images, or in the pool
+    kind: Kind  # clean: a real image of ``data.clean``
+    image: int  # position among the images of its kind
     seed: int  # of the augmentation; depends on the step and the place in the batch, not on the worker
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the image is from the pool."""
+        return self.kind == "synthetic"
 
 
 @lru_cache(maxsize=64)
@@ -40,6 +47,9 @@ class Mixture:
     are real, and ``realised_p`` is 0. Where the pool is too small for ``mixing.p``, p is lowered until no synthetic
     image is shown more than ``mixing.max_repeats`` times as often as the control shows a real one.
 
+    If there are images without objects, a share ``mixing.clean`` of the real images are such ones, spread evenly over
+    the training at random places. Which real images they are depends on their number so far, not on p.
+
     Raises ValueError if there is no real image.
     """
 
@@ -49,8 +59,10 @@ class Mixture:
     batch_size: int  # images per step, over all workers
     mixing: MixingConfig
     seed: int
+    num_clean: int = 0  # images without objects, besides num_real
     counts: NDArray[np.int64] = field(init=False, repr=False)  # [num_steps] synthetic images in each step
     _before: NDArray[np.int64] = field(init=False, repr=False)  # [num_steps] synthetic images in the steps before
+    _clean: NDArray[np.int64] = field(init=False, repr=False)  # which of the real draws are without objects, sorted
 
     def __post_init__(self) -> None:
         if self.num_real < 1:
@@ -58,6 +70,22 @@ class Mixture:
         counts = self._count() if self.num_synthetic else np.zeros(self.num_steps, np.int64)
         object.__setattr__(self, "counts", counts)
         object.__setattr__(self, "_before", np.cumsum(counts) - counts)
+        object.__setattr__(self, "_clean", self._places_of_clean())
+
+    @property
+    def clean_share(self) -> float:
+        """The share of images without objects among the real ones."""
+        return self.mixing.clean if self.num_clean else 0.0
+
+    def _places_of_clean(self) -> NDArray[np.int64]:
+        """The k-th is at a random place among the real draws from k / share to (k + 1) / share."""
+        if not self.clean_share:
+            return np.zeros(0, np.int64)
+        number = int(self.num_real_draws * self.clean_share) + 1
+        starts = np.floor(np.arange(number + 1) / self.clean_share).astype(np.int64)
+        chance = np.random.default_rng(derive_seed(self.seed, "clean places")).random(number)
+        places: NDArray[np.int64] = starts[:-1] + (chance * np.diff(starts)).astype(np.int64)
+        return places[places < self.num_real_draws]
 
     def _count(self) -> NDArray[np.int64]:
         if self.mixing.mode == "batch":
@@ -77,7 +105,8 @@ class Mixture:
     @property
     def _most_share(self) -> float:
         repeats = self.mixing.max_repeats
-        return 1.0 if repeats is None else min(repeats * self.num_synthetic / self.num_real, 1.0)
+        often = (1.0 - self.clean_share) / self.num_real  # the control shows a real image, per draw
+        return 1.0 if repeats is None else min(repeats * self.num_synthetic * often, 1.0)
 
     @property
     def _most_draws(self) -> int:
@@ -90,8 +119,13 @@ class Mixture:
 
     @property
     def num_real_draws(self) -> int:
-        """Real images over all steps, repetitions included."""
+        """Real images over all steps, repetitions and those without objects included."""
         return self.num_steps * self.batch_size - self.num_synthetic_draws
+
+    @property
+    def num_clean_draws(self) -> int:
+        """Images without objects over all steps, repetitions included."""
+        return len(self._clean)
 
     @property
     def realised_p(self) -> float:
@@ -104,7 +138,7 @@ class Mixture:
             return []
         num_draws = self.num_steps * self.batch_size
         each = self.mixing.p * num_draws / self.num_synthetic
-        of_control = num_draws / self.num_real
+        of_control = num_draws * (1.0 - self.clean_share) / self.num_real
         often = f"each {each:.0f} times, and the control shows each real image {of_control:.0f} times"
         remedy = "raise generation.copies, or relax the filters"
         if self.p < self.mixing.p:
@@ -130,13 +164,17 @@ class Mixture:
 
     def _draw(self, step: int, place: int) -> Draw:
         num_real = self.batch_size - int(self.counts[step])
-        synthetic = place >= num_real
         before = int(self._before[step])
-        turn = before + place - num_real if synthetic else step * self.batch_size - before + place
-        pass_, position = divmod(turn, self.num_synthetic if synthetic else self.num_real)
-        order = self._order(synthetic, pass_)
-        return Draw(synthetic, int(order[position]), derive_seed(self.seed, "augment", step, place))
+        kind, turn = self._real_turn(step * self.batch_size - before + place)
+        if place >= num_real:
+            kind, turn = "synthetic", before + place - num_real
+        num_images = {"real": self.num_real, "synthetic": self.num_synthetic, "clean": self.num_clean}[kind]
+        pass_, position = divmod(turn, num_images)
+        image = int(_order(self.seed, kind, pass_, num_images)[position])
+        return Draw(kind, image, derive_seed(self.seed, "augment", step, place))
 
-    def _order(self, synthetic: bool, pass_: int) -> NDArray[np.int64]:
-        num_images = self.num_synthetic if synthetic else self.num_real
-        return _order(self.seed, "synthetic" if synthetic else "real", pass_, num_images)
+    def _real_turn(self, number: int) -> tuple[Kind, int]:
+        """The kind of the real draw ``number``, and its number among those of its kind."""
+        num_clean = int(np.searchsorted(self._clean, number))
+        is_clean = num_clean < len(self._clean) and int(self._clean[num_clean]) == number
+        return ("clean", num_clean) if is_clean else ("real", number - num_clean)

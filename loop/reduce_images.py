@@ -21,22 +21,27 @@ from loop.progress import Reporter
 
 
 def reduce_images(data: Dataset, config: LoopConfig, reporter: Reporter) -> Dataset:
-    """The data set with training images of at most ``detector.picture_px`` on the longer side. Needs the engine.
+    """The data set with images of at most ``detector.picture_px`` on the longer side to train on and to draw into.
+
+    Needs the engine.
 
     Larger ones are replaced by copies below ``root``; their boxes and masks are scaled with them. Validation images
     stay as they are: they are measured in their own pixels, and the detector reads them at the same size.
     Raises ValueError if a picture cannot be read.
     """
-    max_side_px, train = config.detector.picture_px, data.splits["train"]
+    max_side_px = config.detector.picture_px
     folder = UPath(config.root) / "pictures"
-    large = [image for image in train if max(image.width, image.height) > max_side_px]
+    large = [image for image in data.real if max(image.width, image.height) > max_side_px]
     if not large:
         return data
     places = {image.id: folder / digest([to_plain(image), max_side_px]) for image in large}
     with exclusive(folder):
         _write(large, places, max_side_px, config, reporter)
-    copies = tuple(_read(places[image.id]) if image.id in places else image for image in train)
-    return replace(data, splits={**data.splits, "train": copies})
+    train, clean = (
+        tuple(_read(places[image.id]) if image.id in places else image for image in images)
+        for images in (data.splits["train"], data.clean)
+    )
+    return replace(data, splits={**data.splits, "train": train}, clean=clean)
 
 
 def _read(place: UPath) -> LabeledImage:

@@ -147,11 +147,13 @@ def fit_refiner(loop: Loop, state: State) -> Fitted | None:
 def round_sources(loop: Loop, state: State, generator: Fitted | None, refiner: Fitted | None) -> Sources:
     """The files that the actors of this round open."""
     checkpoint = generator.checkpoint if generator else None
-    files = (loop.folder.train_records, state.detector, checkpoint)
+    clean = loop.folder.clean_records if loop.data.clean else None
+    files = (loop.folder.train_records, state.detector, checkpoint, *([clean] if clean else []))
     shared = shared_place("candidates", loop.config, ("generator", "detector"), files)
     return Sources(
         classes=loop.data.classes,
         real=str(loop.folder.train_records),
+        clean=str(clean) if clean else None,
         filter_states=str(loop.folder.filter_states),
         detector=state.detector,
         generator=checkpoint,

@@ -3,6 +3,7 @@
 ``runs/<name>/``::
 
     config.json  data.json  train.json  filters.json     config, identity of the data, real images, filter states
+    clean.json                                            images without objects, if there are any
     rounds/001/mine.json  pool.json  train.json  evaluate.json  round.json        one per finished stage
     rounds/001/kept/  dropped/                            samples: picture and record
     rounds/001/detector.safetensors  val.npz              the detector and its detections in the validation images
@@ -167,7 +168,7 @@ class RunFolder:
 
     def _forget(self) -> None:
         """Delete what was derived from the config and the data before the first training."""
-        for name in ("data.json", "data_notes.json", "train.json", "filters.json", "mlflow.json"):
+        for name in ("data.json", "data_notes.json", "train.json", "clean.json", "filters.json", "mlflow.json"):
             (self.path / name).unlink(missing_ok=True)
 
     def config(self) -> LoopConfig:
@@ -225,6 +226,11 @@ class RunFolder:
     def train_records(self) -> UPath:
         """Records of the real training images, for the actors that read them."""
         return self.path / "train.json"
+
+    @property
+    def clean_records(self) -> UPath:
+        """Likewise of the images without objects, if there are any."""
+        return self.path / "clean.json"
 
     @property
     def filter_states(self) -> UPath:

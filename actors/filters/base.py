@@ -61,9 +61,10 @@ class RealImages:
     classes: tuple[str, ...] = ()
     train: tuple[LabeledImage, ...]
     held_out: tuple[LabeledImage, ...] = ()  # validation and test images, used only to reject copies of them
+    clean: tuple[LabeledImage, ...] = ()  # images without objects, used only to reject copies of them
 
     def __post_init__(self) -> None:
-        for split in ("train", "held_out"):
+        for split in ("train", "held_out", "clean"):
             images = sorted(getattr(self, split), key=lambda image: image.id)
             object.__setattr__(self, split, tuple(images))
 

@@ -38,9 +38,10 @@ class DuplicateConfig(FilterBase):
     def fit(self, real: RealImages) -> State:
         """Hashes of all real images, and a remark on leaks: training images that are near-duplicates of held-out ones.
 
-        A leak is a fault of the data set. Generated images close to that held-out image are still rejected.
+        A leak is a fault of the data set. Generated images close to that held-out image are still rejected. Images
+        without objects count as training images.
         """
-        state = {"train": _entries(real.train), "held_out": _entries(real.held_out)}
+        state = {"train": _entries((*real.train, *real.clean)), "held_out": _entries(real.held_out)}
         leaks = _near(_hashes(state["train"]), _hashes(state["held_out"]), self.max_distance)
         pairs = [(state["train"][i]["id"], state["held_out"][j]["id"]) for i, j in leaks]
         remarks = []

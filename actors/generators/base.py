@@ -36,8 +36,16 @@ class GeneratorBase(Learner):
     """Whether objects lie in their boxes as those of real images do, so that a refiner cannot improve them."""
 
     @abstractmethod
-    def build(self, real: Sequence[LabeledImage], classes: tuple[str, ...], fitted: str | None = None) -> Generator:
+    def build(
+        self,
+        real: Sequence[LabeledImage],
+        classes: tuple[str, ...],
+        fitted: str | None = None,
+        clean: Sequence[LabeledImage] = (),
+    ) -> Generator:
         """The generator over the real training images; ``fitted`` is the URI of its checkpoint if it learns.
+
+        ``clean`` are images without objects to draw into (``data.clean``).
 
         Raises ValueError or FileNotFoundError if the checkpoint is missing or belongs to another generator.
         """

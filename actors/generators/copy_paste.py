@@ -58,7 +58,13 @@ class CopyPasteConfig(HardeningConfig, GeneratorBase):
     """Mode occlusion: range of the share of the pasted box that an existing object covers."""
 
     @override
-    def build(self, real: Sequence[LabeledImage], classes: tuple[str, ...], fitted: str | None = None) -> "CopyPaste":
+    def build(
+        self,
+        real: Sequence[LabeledImage],
+        classes: tuple[str, ...],
+        fitted: str | None = None,
+        clean: Sequence[LabeledImage] = (),
+    ) -> "CopyPaste":
         return CopyPaste(self, real)
 
 

@@ -18,7 +18,7 @@ class WorldConfig(Config):
     val: int = Field(100, ge=1)
     """Number of validation scenes."""
     clean: int = Field(0, ge=0)
-    """Number of additional scenes without objects, for generators that insert."""
+    """Number of additional scenes without objects; they are what ``data.clean`` is for a folder."""
     seed: int = 0
     """Seed of the scenes. Another seed gives another data set."""
 
@@ -41,6 +41,10 @@ class DataConfig(Config):
     labels: str | None = None
     """COCO file with other labels of training images, such as the corrected.json of ``detloop labels``. It names images
     by their paths below root. Training images that it does not name keep their own labels."""
+    clean: str | None = None
+    """Folder of pictures that hold no object of any class, such as parts without a defect or empty scenes: a path below
+    root if there is such a folder, else a path as it is. Generators draw into them, and both arms train on them as
+    images without boxes (``mixing.clean``). Near-copies of validation and test images are left out."""
     val_frac: float = Field(0.2, gt=0.0, lt=1.0)
     """Fraction of the training images to hold out if the data set has no validation split."""
     subset: int | None = Field(None, ge=1)
@@ -64,7 +68,14 @@ class DataConfig(Config):
             raise ValueError("give root, the folder of the data set (--set data.root=FOLDER)")
         if self.root is not None and self.format == "world":
             raise ValueError("format: world is rendered and takes no root; for a folder give format: auto")
+        if self.clean is not None and self.format == "world":
+            raise ValueError("format: world renders its own images without objects; give their number as world.clean")
         return self
+
+    @property
+    def clean_folder(self) -> str | None:
+        """The folder of the images without objects; None if there are none."""
+        return "images/clean" if self.format == "world" and self.world.clean else self.clean
 
     def accepts_faults(self, num_faulty: int, num_boxes: int) -> bool:
         """True if so few of the boxes are faulty that the import goes on without them."""

@@ -13,6 +13,7 @@ from upath import UPath
 
 from actors.plain import dumps
 from actors.records import LabeledImage
+from loop.data.clean import read_clean
 from loop.data.config import DataConfig
 from loop.data.ledger import ImportReport, count
 from loop.data.provenance import Provenance
@@ -30,14 +31,21 @@ class Dataset:
     report: ImportReport
     val_is_drawn: bool  # "val" was held out of the training images, as there was no validation split
     synthetic: Mapping[str, Provenance] = field(default_factory=dict)  # by image id; only in an imported export
+    clean: tuple[LabeledImage, ...] = ()  # images without objects, see ``data.clean``
+
+    @property
+    def real(self) -> tuple[LabeledImage, ...]:
+        """All images that a run trains on and draws into: the training images, then those without objects."""
+        return (*self.splits["train"], *self.clean)
 
     def identity(self) -> dict[str, str]:
         """The classes, and for each split the number of images and a hash of their names, sizes and labels.
 
         Labels include masks and areas. The hash does not depend on the location of the images, nor on their pixels.
         """
+        images = {**self.splits, **({"clean": self.clean} if self.clean else {})}
         return {"classes": ", ".join(self.classes)} | {
-            split: f"{len(images)} images {_hash(images)}" for split, images in self.splits.items()
+            split: f"{len(members)} images {_hash(members)}" for split, members in images.items()
         }
 
 
@@ -54,15 +62,16 @@ def _hash(images: Sequence[LabeledImage]) -> str:
 def import_data(config: DataConfig, root: UPath, seed: int) -> Dataset:
     """Read the data set in ``root``; ``seed`` decides on held-out images and the subset, if the config has them.
 
-    Raises the errors of ``read_folder``, and ValueError if no usable training or validation image is left. All other
-    faults are counted in the report.
+    Raises the errors of ``read_folder`` and ``read_clean``, and ValueError if no usable training or validation image is
+    left. All other faults are counted in the report.
     """
     folder = read_folder(config, root)
     _check_classes(folder, config)
     val = folder.splits["val"] if "val" in folder.splits else _held_out(folder, config.val_frac, seed)
     folder = relabelled(folder, val, config)
+    clean = read_clean(config, folder.root, {**folder.splits, "val": val}, folder.ledger)
     splits = _drawn(folder, val, config, seed)
-    report = _report(folder, splits)
+    report = _report(folder, {**splits, **({"clean": clean} if clean else {})})
     _check_usable(report)
     used = {image.id for images in splits.values() for image in images}
     return Dataset(
@@ -71,6 +80,7 @@ def import_data(config: DataConfig, root: UPath, seed: int) -> Dataset:
         report=report,
         val_is_drawn="val" not in folder.splits,
         synthetic={name: origin for name, origin in folder.synthetic.items() if name in used},
+        clean=clean,
     )
 
 

@@ -11,7 +11,7 @@ Large data sets are sampled, so that the check takes seconds.
 
 import hashlib
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -100,6 +100,20 @@ def same_files(images: Images, others: Images) -> frozenset[str]:
     return frozenset(one.id for one, digest in zip(candidates, digests, strict=True) if digest in known)
 
 
+def repeats(images: Images) -> dict[str, str]:
+    """The ids of the ``images`` whose files equal an earlier one in every byte, each with the id of the first."""
+    sizes = _each(_num_bytes, images)
+    times = Counter(sizes)
+    candidates = [one for one, size in zip(images, sizes, strict=True) if times[size] > 1]
+    first: dict[bytes, str] = {}
+    again = {}
+    for image, digest in zip(candidates, _each(_digest, candidates), strict=True):
+        if digest in first:
+            again[image.id] = first[digest]
+        first.setdefault(digest, image.id)
+    return again
+
+
 def _each(look: Callable[[LabeledImage], T], images: Images) -> list[T]:
     with ThreadPoolExecutor(_NUM_READERS) as threads:
         return list(threads.map(look, images))
@@ -123,6 +137,12 @@ def near_copies(train: Images, held_out: Images) -> dict[str, str]:
     chosen = _sampled(train, {"held out": held_out}, {})
     known, held = (_looks([image for image in images if image.id in chosen]) for images in (train, held_out))
     return _copies(known, held)
+
+
+def num_compared(train: Images, held_out: Images) -> int:
+    """The number of images of ``held_out`` that ``near_copies`` looks at; ids differ from those of ``train``."""
+    chosen = _sampled(train, {"held out": held_out}, {})
+    return sum(image.id in chosen for image in held_out)
 
 
 def _sentence(pairs: Mapping[str, str], total: int, split: str, what: str) -> str:

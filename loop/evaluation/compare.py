@@ -85,6 +85,7 @@ def of_fold(sample: Sample, fold: Collection[str]) -> Sample | None:
     """The sample with boxes ignored whose examples are not in the ``fold`` of image ids.
 
     None without a picture, without a drawn box that still counts, or if the source image or the canvas is not in it.
+    Images without objects are in no fold: every fold's detector is trained on them.
     """
     canvas = sample.canvas or sample.lineage.image_id
     if not sample.uri or not {sample.lineage.image_id, canvas} <= set(fold):

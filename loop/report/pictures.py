@@ -24,7 +24,7 @@ def draw(loop: Loop, result: RoundResult, measured: Measured, samples: Sequence[
     """The round's pictures as PNG files: the curves, the contact sheet, and the last sheet of the fit."""
     pictures = {"pr_curve.png": pr_curve(measured.loop, measured.control)}
     if any(sample.uri for sample in samples):
-        real = {image.id: image for image in loop.data.splits["train"]}
+        real = {image.id: image for image in loop.data.real}
         title = f"{loop.config.name}, round {result.state.round}"
         pictures["contact_sheet.png"] = contact_sheet(samples, real, loop.data.classes, title)
     if sheets := fit_sheets(loop, result):

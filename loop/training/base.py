@@ -42,6 +42,7 @@ class Trainer(Protocol):
         steps; after each but the last, all workers call ``memory.keep``, and a training starts from what
         ``memory.recall`` returns. With ``job.training.background_ignore`` the background of synthetic images gives no
         loss, and boxes flagged ignore are neither object nor background (see ``actors.detectors.background_ignore``).
+        Draws of the kind ``clean`` are images of ``job.clean``: real ones without boxes, all of them background.
         Equal jobs give equal weights on one kind of hardware, interrupted or not.
 
         Raises ValueError or FileNotFoundError where the job cannot be done as it is.

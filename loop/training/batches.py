@@ -1,14 +1,16 @@
 """A mixture's draws as what a torch data loader asks for."""
 
 import random
-from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from loop.mixing import Draw, Mixture
+from loop.mixing import Draw, Kind, Mixture
+from loop.training.image_cache import Record
+from loop.training.job import TrainJob
 
 Labels = dict[str, Any]  # one image and its boxes, as the family's augmentation returns them
 
@@ -20,15 +22,20 @@ class AugmentedImages(Protocol):
 
 
 class MixedImages(Dataset[Labels]):
-    """Real and synthetic images, indexed by draws. Its length, which trainers plan by, is that of an epoch.
+    """Images of all kinds, indexed by draws. Its length, which trainers plan by, is that of an epoch.
 
     An image comes with ``synthetic`` and ``seed``, those of its draw.
     """
 
-    def __init__(self, real: AugmentedImages, synthetic: AugmentedImages | None, num_draws: int) -> None:
-        self.kinds: Mapping[bool, AugmentedImages]
-        self.kinds = {False: real} if synthetic is None else {False: real, True: synthetic}
-        self.num_draws = num_draws
+    def __init__(self, kinds: Mapping[Kind, AugmentedImages], num_draws: int) -> None:
+        self.kinds, self.num_draws = kinds, num_draws
+
+    @classmethod
+    def of(cls, job: TrainJob, open_images: Callable[[Sequence[Record]], AugmentedImages]) -> Self:
+        """The images of ``job``. ``open_images`` opens those of one kind, which are never mixed in one mosaic."""
+        records = {"real": job.real, "synthetic": job.pool, "clean": job.clean}
+        kinds = {kind: open_images(images) for kind, images in records.items() if images}
+        return cls(kinds, job.training.epoch_steps * job.training.batch_size)
 
     def __len__(self) -> int:
         return self.num_draws
@@ -38,7 +45,7 @@ class MixedImages(Dataset[Labels]):
         np.random.seed(draw.seed % 2**32)  # noqa: NPY002 - the generator that augmentations use
         with torch.random.fork_rng(devices=[]):  # the losses draw from torch's numbers, too
             torch.default_generator.manual_seed(draw.seed)
-            return {**self.kinds[draw.synthetic][draw.image], "synthetic": draw.synthetic, "seed": draw.seed}
+            return {**self.kinds[draw.kind][draw.image], "synthetic": draw.synthetic, "seed": draw.seed}
 
 
 class MixtureSampler(Sampler[Draw]):

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from actors.checkpoint import Checkpoint
 from actors.detectors.base import DetectorBase
@@ -23,6 +23,7 @@ class TrainJob:
     classes: tuple[str, ...]
     real: tuple[LabeledImage, ...]
     pool: tuple[Sample, ...]
+    clean: tuple[LabeledImage, ...] = ()  # real images without objects, of which a share ``mixing.clean`` is shown
     seed: int
     start: Checkpoint | None  # where it starts; None: random weights, or detector.weights (see training)
     checkpoint: Checkpoint  # to write
@@ -38,6 +39,7 @@ class TrainJob:
             batch_size=self.training.batch_size,
             mixing=self.mixing,
             seed=self.seed,
+            num_clean=len(self.clean),
         )
 
     def located(self, place: Callable[[str], str]) -> "TrainJob":
@@ -48,13 +50,14 @@ class TrainJob:
 
     def records(self) -> tuple[LabeledImage | Sample, ...]:
         """All images, the real ones first."""
-        return (*self.real, *self.pool)
+        return (*self.real, *self.clean, *self.pool)
 
     def fingerprint(self) -> str:
         """16 hex digits over all that decides the result; where it is written and under which name does not."""
         digest = hashlib.sha256()
-        for config in (self.detector, self.training, self.mixing):
+        for config in (self.detector, self.training):
             digest.update(config.model_dump_json().encode())
+        digest.update(self.mixing.model_dump_json(exclude=None if self.clean else {"clean"}).encode())
         digest.update(dumps([self.classes, self.seed, self.start]))
         for record in self.records():
             digest.update(dumps([record.id, record.annotation]))
@@ -68,7 +71,7 @@ class TrainResult:
     checkpoint: Checkpoint
     steps: int
     realised_p: float  # share of synthetic images among those shown; 0 with an empty pool, whatever p asked for
-    num_real_shown: int  # repetitions counted
+    num_real_shown: int  # repetitions counted, images without objects included
     num_synthetic_shown: int
     losses: tuple[dict[str, float], ...]
     precision: str
@@ -77,3 +80,4 @@ class TrainResult:
     launch_s: float  # until the training loop began, and after it ended: processes, imports, model, checkpoint
     training_s: float  # in the training loop
     images_per_s: float
+    num_clean_shown: int = field(default=0, metadata={"omit_default": True})  # images without objects, likewise

@@ -38,4 +38,5 @@ def train(job: TrainJob, hosting: HostingConfig, on_progress: OnProgress | None 
         launch_s=time.perf_counter() - start - outcome.seconds,
         training_s=outcome.seconds,
         images_per_s=outcome.images / max(outcome.seconds, 1e-9),
+        num_clean_shown=mixture.num_clean_draws,
     )

@@ -22,7 +22,7 @@ class ShiftConfig(GeneratorBase):
     version: ClassVar[str] = "1.5"
     pixels: int = 3
 
-    def build(self, real, classes, fitted=None):
+    def build(self, real, classes, fitted=None, clean=()):
         return self.pixels
 
 class SharpConfig(FilterBase):
@@ -45,7 +45,7 @@ class Unbuilt(GeneratorBase):
 class Unversioned(GeneratorBase):
     kind: Literal["unversioned"] = "unversioned"
 
-    def build(self, real, classes, fitted=None):
+    def build(self, real, classes, fitted=None, clean=()):
         return None
 
 class Plain:

@@ -11,7 +11,7 @@ from rich.console import Console
 from upath import UPath
 
 from actors.detectors.ultralytics.component import UltralyticsConfig
-from actors.records import Difficulty
+from actors.records import Annotation, Difficulty
 from loop import arms
 from loop.arms import Trainings
 from loop.config import LoopConfig, MixingConfig
@@ -45,6 +45,37 @@ def platform(monkeypatch):
 
     of_workers(PLATFORM)
     return of_workers
+
+
+def clean_images(trainings, count):
+    """Images without objects; no file is read."""
+    first = trainings.data.splits["train"][0]
+    return tuple(replace(first, id=f"clean/{n}", annotation=Annotation.empty()) for n in range(count))
+
+
+def with_clean(trainings, count):
+    return replace(trainings, data=replace(trainings.data, clean=clean_images(trainings, count)))
+
+
+def test_controls_depend_on_clean_images_and_their_share_only_where_there_are_some(trainings):
+    plain, other = trainings(), trainings(mixing={"clean": 0.3})
+    assert places(plain) == places(other)
+    found = [places(plain), *(places(with_clean(one, count)) for one in (plain, other) for count in (1, 2))]
+    assert len({place for pair in found for place in pair}) == 10
+
+
+def test_both_arms_and_all_folds_train_on_the_same_clean_images(trainings, tmp_path):
+    ours = with_clean(trainings(mixing={"clean": 0.3, "p": 0.5}), 2)
+    fold = Fold.of(ours, ours.data.splits["train"][:2]).trainings
+    jobs = [
+        ours.mix(UPath(tmp_path), 1, mixing=ours.config.mixing),
+        ours.mix(UPath(tmp_path), 0),
+        fold.mix(UPath(tmp_path), 0),
+    ]
+    assert [job.mixing.p for job in jobs] == [0.5, 0, 0]
+    assert [[image.id for image in job.clean] for job in jobs] == [["clean/0", "clean/1"]] * 3
+    assert [job.mixture().clean_share for job in jobs] == [0.3] * 3
+    assert len(jobs[2].real) == len(jobs[0].real) - 2
 
 
 def places(trainings):

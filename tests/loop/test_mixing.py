@@ -1,6 +1,7 @@
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 
 from loop.config import MixingConfig
@@ -54,6 +55,62 @@ def test_every_pass_shows_every_image_once_in_a_new_order():
     first, second = indices[:10], indices[10:20]
     assert sorted(first) == sorted(second) == list(range(10))
     assert first != second
+
+
+def test_without_clean_images_their_share_changes_no_draw():
+    settings = {"num_real": 10, "num_synthetic": 7, "num_steps": 50, "batch_size": 8, "seed": 3}
+    plans = [Mixture(mixing=MixingConfig(p=0.3, clean=share), **settings) for share in (0.0, 0.5)]
+    none = Mixture(mixing=MixingConfig(p=0.3, clean=0.0), num_clean=4, **settings)
+    assert flat(plans[0]) == flat(plans[1]) == flat(none)
+    assert plans[0].warnings() == plans[1].warnings()
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.75])
+def test_the_share_of_clean_images_holds_after_any_number_of_steps(share):
+    plan = Mixture(
+        num_real=10, num_clean=4, num_synthetic=0, num_steps=50, batch_size=8, seed=3, mixing=MixingConfig(clean=share)
+    )
+    kinds = [draw.kind == "clean" for draw in flat(plan)]
+    so_far = np.cumsum(kinds) - share * np.arange(1, 401)
+    assert np.abs(so_far).max() <= 1
+    assert plan.num_clean_draws == sum(kinds)
+    assert plan.num_real_draws == 400
+
+
+def test_clean_images_take_turns_and_leave_the_order_of_the_others():
+    without, plan = mixture(p=0.0), mixture(p=0.0, num_clean=4, num_steps=100)
+    draws = flat(plan)
+    clean = [draw.image for draw in draws if draw.kind == "clean"]
+    real = [draw.image for draw in draws if draw.kind == "real"]
+    assert [sorted(clean[i : i + 4]) for i in range(0, 80, 4)] == [[0, 1, 2, 3]] * 20
+    assert len({tuple(clean[i : i + 4]) for i in range(0, 80, 4)}) > 1
+    assert real[:400] == [draw.image for draw in flat(without)]
+
+
+@pytest.mark.parametrize("mode", ["batch", "share"])
+def test_loop_and_control_show_the_same_real_and_clean_images_in_the_same_order(mode):
+    control, loop = (
+        [draw[:2] for draw in flat(mixture(p=p, mode=mode, num_clean=4)) if not draw.synthetic] for p in (0.0, 0.5)
+    )
+    assert len(loop) < len(control)
+    assert loop == control[: len(loop)]
+
+
+def test_clean_images_are_at_other_places_for_another_seed_and_reach_every_worker():
+    plans = [mixture(p=0.0, num_clean=4, num_steps=200, seed=seed) for seed in (3, 4)]
+    first, second = ([draw.kind for draw in flat(plan)] for plan in plans)
+    assert first != second
+    for rank in range(2):
+        kinds = [draw.kind for batch in plans[0].steps(0, rank, 2) for draw in batch]
+        assert kinds.count("clean") / len(kinds) == pytest.approx(0.1, abs=0.03)
+
+
+def test_the_dose_follows_how_often_the_control_shows_an_image_with_objects():
+    # Of 400 draws, 0.9 are of the 10 real images: each 36 times; 2 synthetic images as often are 72 of 400 draws.
+    plan = mixture(p=1.0, max_repeats=1.0, num_synthetic=2, num_clean=5)
+    assert plan.p == pytest.approx(0.18)
+    assert plan.num_synthetic_draws <= 72
+    assert "the control shows each real image 36 times" in plan.warnings()[0]
 
 
 @pytest.mark.parametrize("mode", ["batch", "share"])

@@ -29,7 +29,13 @@ class InpaintConfig(InpaintSettings, GeneratorBase):
         return self.difficulty if self.painter.takes_difficulty else "origin"
 
     @override
-    def build(self, real: Sequence[LabeledImage], classes: tuple[str, ...], fitted: str | None = None) -> Generator:
+    def build(
+        self,
+        real: Sequence[LabeledImage],
+        classes: tuple[str, ...],
+        fitted: str | None = None,
+        clean: Sequence[LabeledImage] = (),
+    ) -> Generator:
         from actors.generators.inpaint.generator import Inpaint
 
         return Inpaint(self, real, self.painter.build(classes, fitted))

@@ -29,7 +29,13 @@ class LayoutConfig(LayoutSettings, GeneratorBase):
         return self.strategy
 
     @override
-    def build(self, real: Sequence[LabeledImage], classes: tuple[str, ...], fitted: str | None = None) -> Generator:
+    def build(
+        self,
+        real: Sequence[LabeledImage],
+        classes: tuple[str, ...],
+        fitted: str | None = None,
+        clean: Sequence[LabeledImage] = (),
+    ) -> Generator:
         from actors.generators.layout.generator import LayoutGenerator
         from actors.generators.layout.network import load_network
 

@@ -53,7 +53,7 @@ def detect(root: UPath) -> str:
     """
     if not root.is_dir():
         raise NotADirectoryError(f"{root}: there is no such folder")
-    found = _formats(root)
+    found = kinds(root)
     if not found:
         looked_for = "; ".join(f"{name}: {module.LOOKED_FOR}" for name, module in READERS.items())
         raise FileNotFoundError(
@@ -65,7 +65,8 @@ def detect(root: UPath) -> str:
     return found[0]
 
 
-def _formats(root: UPath) -> list[str]:
+def kinds(root: UPath) -> list[str]:
+    """The formats of the data in the folder ``root``; none if it holds no labels."""
     return [name for name, module in READERS.items() if module.find(root)]
 
 
@@ -73,4 +74,4 @@ def _below(root: UPath) -> Iterator[tuple[UPath, str]]:
     """The first folder with data one or two levels below ``root``, and its format."""
     inner = list(islice(folders(root), _MOST_FOLDERS))
     inner += islice((deeper for folder in inner for deeper in folders(folder)), _MOST_FOLDERS)
-    return islice(((folder, kinds[0]) for folder in inner if (kinds := _formats(folder))), 1)
+    return islice(((folder, known[0]) for folder in inner if (known := kinds(folder))), 1)

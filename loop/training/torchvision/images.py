@@ -42,7 +42,7 @@ def collate(samples: Sequence[Labels]) -> Batch:
 
 
 class Images:
-    """One kind of training images, real or synthetic, augmented by torch's global random numbers.
+    """One kind of training images, augmented by torch's global random numbers.
 
     Boxes flagged ignore go along and stay flagged.
     """

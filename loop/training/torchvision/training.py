@@ -100,14 +100,13 @@ class Training:
         )
 
     def images(self, loaders: int) -> MixedImages:
-        """The images of the job, real and synthetic apart."""
+        """The images of the job, each kind apart."""
         limit_bytes = PICTURES_BYTES // 2 // max(loaders, 1)
 
         def kind(records: Sequence[Record]) -> Images:
             return Images(Pictures(records, self.job.detector.image_size_px, limit_bytes), self.settings)
 
-        plan, synthetic = self.job.training, kind(self.job.pool) if self.job.pool else None
-        return MixedImages(kind(self.job.real), synthetic, plan.epoch_steps * plan.batch_size)
+        return MixedImages.of(self.job, kind)
 
     # Resuming
 

@@ -28,7 +28,7 @@ from actors.detectors.ultralytics.losses import dense_losses, hook_losses, mark_
 from actors.seeds import derive_seed
 from loop.hosting.records import Place, Progress
 from loop.hosting.resume import Memory
-from loop.mixing import Mixture
+from loop.mixing import Kind
 from loop.training.base import PROGRESS_S
 from loop.training.batches import Labels, MixedImages, MixtureSampler
 from loop.training.image_cache import PICTURES_BYTES, Pictures, Record
@@ -42,7 +42,7 @@ Batch = dict[str, Any]
 
 
 class Images(YOLODataset):  # type: ignore[misc]
-    """One kind of training images, real or synthetic; mosaics are made of one kind only.
+    """One kind of training images; mosaics are made of one kind only.
 
     Boxes flagged ignore go through the augmentation as one class more, and leave it in ``Training.preprocess_batch``.
     """
@@ -91,9 +91,9 @@ class Images(YOLODataset):  # type: ignore[misc]
 
 
 class MixedMosaics(MixedImages):
-    """Both kinds of images, whose mosaics the trainer closes."""
+    """Images whose mosaics the trainer closes."""
 
-    kinds: Mapping[bool, Images]
+    kinds: Mapping[Kind, Images]
 
     def close_mosaic(self, hyp: SimpleNamespace) -> None:
         """No more mosaics from here on."""
@@ -135,7 +135,7 @@ class Training(DetectionTrainer):  # type: ignore[misc] # with "Trainer" in its 
         mixture, steps = self.job.mixture(), self.job.training.epoch_steps
         loaders = self.args.workers
         return InfiniteDataLoader(
-            dataset=self.build_images(mixture),
+            dataset=self.build_images(),
             batch_size=mixture.batch_size // self.place.num_workers,
             sampler=MixtureSampler(mixture, steps, self.place.rank, self.place.num_workers),
             num_workers=loaders,
@@ -146,8 +146,8 @@ class Training(DetectionTrainer):  # type: ignore[misc] # with "Trainer" in its 
             generator=torch.Generator(),
         )
 
-    def build_images(self, mixture: Mixture) -> MixedMosaics:
-        """The images of the job, real and synthetic apart."""
+    def build_images(self) -> MixedMosaics:
+        """The images of the job, each kind apart."""
         limit_bytes = PICTURES_BYTES // 2 // max(self.args.workers, 1)
         shared = {"hyp": self.args, "data": self.data, "stride": self.stride, "batch_size": self.args.batch}
 
@@ -155,8 +155,7 @@ class Training(DetectionTrainer):  # type: ignore[misc] # with "Trainer" in its 
             pictures = Pictures(records, self.args.imgsz, limit_bytes)
             return Images(pictures, len(self.job.classes), stretch=self.detr, **shared)
 
-        synthetic = images(self.job.pool) if self.job.pool else None
-        return MixedMosaics(images(self.job.real), synthetic, self.job.training.epoch_steps * mixture.batch_size)
+        return MixedMosaics.of(self.job, images)
 
     def get_class_counts(self) -> NDArray[np.float32]:
         """Boxes of each class ``[classes]`` in the real images: the same with and without a pool."""

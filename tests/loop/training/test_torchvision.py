@@ -48,7 +48,7 @@ def picture(tmp_path) -> LabeledImage:
 
 
 def mixed(picture: LabeledImage, settings: Settings, num_draws: int = 8) -> MixedImages:
-    return MixedImages(Images(Pictures([picture], SIZE_PX, 1 << 20), settings), None, num_draws)
+    return MixedImages({"real": Images(Pictures([picture], SIZE_PX, 1 << 20), settings)}, num_draws)
 
 
 # Settings
@@ -83,7 +83,7 @@ def test_the_forward_pass_is_in_float32_on_the_cpu_unless_another_format_is_name
 
 
 def test_without_augmentation_a_picture_lies_where_detection_puts_it(picture):
-    sample = mixed(picture, STILL)[Draw(False, 0, 7)]
+    sample = mixed(picture, STILL)[Draw("real", 0, 7)]
     image, annotation = sample["image"], sample["annotation"]
     assert image.shape == (3, SIZE_PX, SIZE_PX)
     assert annotation.boxes.tolist() == [[8, 16, 28, 32], [36, 28, 56, 48]]  # halved, 8 px below the grey
@@ -96,7 +96,7 @@ def test_without_augmentation_a_picture_lies_where_detection_puts_it(picture):
 def test_boxes_and_their_flags_go_along_with_the_pixels(picture):
     images, seen = mixed(picture, WILD), []
     for seed in range(40):
-        sample = images[Draw(False, 0, seed)]
+        sample = images[Draw("real", 0, seed)]
         annotation = sample["annotation"]
         for box, label, ignore in zip(annotation.boxes, annotation.labels, annotation.ignore, strict=True):
             left, top, right, bottom = box.round().astype(int)
@@ -112,13 +112,13 @@ def test_boxes_and_their_flags_go_along_with_the_pixels(picture):
 
 def test_an_image_depends_on_the_seed_of_its_draw_alone_and_leaves_the_global_numbers(picture):
     images = mixed(picture, Settings())
-    first = images[Draw(False, 0, 3)]["image"]
+    first = images[Draw("real", 0, 3)]["image"]
     torch.manual_seed(5)
     expected = torch.rand(2)
     torch.manual_seed(5)
     found = [torch.rand(1)]
-    assert torch.equal(images[Draw(False, 0, 3)]["image"], first)
-    assert not torch.equal(images[Draw(False, 0, 4)]["image"], first)
+    assert torch.equal(images[Draw("real", 0, 3)]["image"], first)
+    assert not torch.equal(images[Draw("real", 0, 4)]["image"], first)
     found.append(torch.rand(1))
     assert torch.equal(torch.cat(found), expected)
 

@@ -18,9 +18,8 @@ def train(job, network, place, _memory, progress):
     from loop.training.batches import MixedImages, MixtureSampler
 
     plan, mixture = job.training, job.mixture()
-    synthetic = Images(job.pool) if job.pool else None
     loader = torch.utils.data.DataLoader(
-        MixedImages(Images(job.real), synthetic, plan.epoch_steps * mixture.batch_size),
+        MixedImages.of(job, Images),
         batch_size=mixture.batch_size // place.num_workers,
         sampler=MixtureSampler(mixture, plan.epoch_steps, place.rank, place.num_workers),
         collate_fn=list,

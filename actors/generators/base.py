@@ -9,6 +9,7 @@ import numpy as np
 from actors.boxes import Boxes
 from actors.fitting import Learner
 from actors.records import Annotation, Candidate, LabeledImage, Lineage, Strategy
+from actors.seeds import derive_seed
 
 
 class Generator(Protocol):
@@ -58,6 +59,17 @@ class GeneratorBase(Learner):
 def one_box(box: Boxes, label: np.int64) -> Annotation:
     """The annotation of one box ``[4]``, not ignored."""
     return Annotation(boxes=box[None], labels=np.array([label], np.int64), ignore=np.zeros(1, np.bool_))
+
+
+def drawn_clean(clean: Sequence[LabeledImage], share: float, number: int, seed: int) -> list[LabeledImage]:
+    """For a ``share`` of the lineages, at most ``number`` images without objects to draw into, in the order to try.
+
+    The choice depends on the lineage's ``seed`` alone.
+    """
+    rng = np.random.default_rng(derive_seed(seed, "clean"))
+    if not clean or rng.random() >= share:
+        return []
+    return [clean[index] for index in rng.permutation(len(clean))[:number]]
 
 
 def source_of(images: Mapping[str, LabeledImage], lineage: Lineage) -> LabeledImage:

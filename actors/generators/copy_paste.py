@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from actors import boxes as geometry
 from actors.config import Share
-from actors.generators.base import GeneratorBase, one_box, source_of
+from actors.generators.base import GeneratorBase, drawn_clean, one_box, source_of
 from actors.generators.cutouts import positions
 from actors.generators.cutouts.cutout import Box, Cutout, Mask, Shape, bounds, cut, turned
 from actors.generators.cutouts.hardening import HardeningConfig, Mode, ShareRange
@@ -44,6 +44,9 @@ class CopyPasteConfig(HardeningConfig, GeneratorBase):
     part of a surface (defects of a material or a print)."""
     further: int = Field(0, ge=0)
     """Additional copies pasted of each instance, where there is room."""
+    clean: Share = 0.5
+    """Share of the candidates in which the instances are pasted into an image without objects (``data.clean``), if
+    there are any. The others are pasted as without such images."""
     same_image: Share = 0.2
     """Share of the candidates in which the instances are pasted at new places in their own image."""
     flip: bool = True
@@ -65,7 +68,7 @@ class CopyPasteConfig(HardeningConfig, GeneratorBase):
         fitted: str | None = None,
         clean: Sequence[LabeledImage] = (),
     ) -> "CopyPaste":
-        return CopyPaste(self, real)
+        return CopyPaste(self, real, clean)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -85,15 +88,19 @@ class _Attempt:
 class CopyPaste:
     """Pastes a lineage's mined instances into one real training image.
 
-    The target is another training image, or the instances' own image for a share ``same_image`` of the candidates. If
-    it has no room for all instances, or no places with matching surroundings, other images are tried and the best is
-    used. Pixels outside of the pasted cutouts do not change. The annotation holds the target's boxes, then one box for
-    each pasted instance, flagged ``drawn``. An instance without a place is left out. A large one (more than half of its
-    image's longer side) is made smaller where it has no room else, and left out if no outline of it is found.
+    The target is an image without objects for a share ``clean`` of the candidates, if there are any. Else it is another
+    training image, or the instances' own image for a share ``same_image``. If it has no room for all instances, or no
+    places with matching surroundings, other images are tried and the best is used. Pixels outside of the pasted cutouts
+    do not change. The annotation holds the target's boxes, then one box for each pasted instance, flagged ``drawn``. An
+    instance without a place is left out. A large one (more than half of its image's longer side) is made smaller where
+    it has no room else, and left out if no outline of it is found.
     """
 
-    def __init__(self, config: CopyPasteConfig, real: Sequence[LabeledImage]) -> None:
+    def __init__(
+        self, config: CopyPasteConfig, real: Sequence[LabeledImage], clean: Sequence[LabeledImage] = ()
+    ) -> None:
         self.config = config
+        self.clean = sorted(clean, key=lambda image: image.id)
         self.images = {image.id: image for image in sorted(real, key=lambda image: image.id)}
         self.ids = list(self.images)
         self.read = lru_cache(maxsize=64)(read)
@@ -140,7 +147,13 @@ class CopyPaste:
         others = [name for name in self.ids if name != own.id]
         at_home = rng.random() < self.config.same_image
         elsewhere = [self.images[others[index]] for index in rng.permutation(len(others))[:_NUM_TARGETS]]
-        return [own, *elsewhere] if at_home else [*elsewhere, own]
+        with_objects = [own, *elsewhere] if at_home else [*elsewhere, own]
+        return [*drawn_clean(self.clean, self._clean_share, _NUM_TARGETS, lineage.seed), *with_objects]
+
+    @property
+    def _clean_share(self) -> float:
+        """Nothing can be hidden in an image without objects, which leaves none to mode occlusion alone."""
+        return self.config.clean if set(self.config.modes) != {"occlusion"} else 0.0
 
     def _attempt(self, lineage: Lineage, target: LabeledImage, rng: np.random.Generator) -> _Attempt:
         """Paste all instances that have a place in the target."""
@@ -183,7 +196,7 @@ class CopyPaste:
         """
         if original.shows_ground:
             return None
-        hardened, overlap = self._harden(original, rng)
+        hardened, overlap = self._harden(original, target, rng)
         found: tuple[positions.Place, Cutout] | None = None
         for _ in range(self.config.tries):
             room = positions.find_room(canvas, self._turn(hardened, rng), annotation.boxes, overlap, rng)
@@ -204,9 +217,16 @@ class CopyPaste:
         image = self.images[image_id]
         return cut(self.read(image.uri), image.annotation.boxes[index], self.config.cutout)
 
-    def _harden(self, cutout: Cutout, rng: np.random.Generator) -> tuple[Cutout, positions.Overlap]:
-        """The cutout after a random mode, and the overlap with existing boxes that the mode allows."""
-        mode = self.config.modes[rng.integers(len(self.config.modes))]
+    def _harden(
+        self, cutout: Cutout, target: LabeledImage, rng: np.random.Generator
+    ) -> tuple[Cutout, positions.Overlap]:
+        """The cutout after a random mode, and the overlap with existing boxes that the mode allows.
+
+        Mode occlusion is left out for images without objects, which hide nothing.
+        """
+        hides = target.id in self.images
+        modes = [mode for mode in self.config.modes if hides or mode != "occlusion"]
+        mode = modes[rng.integers(len(modes))]
         if mode == "occlusion":
             least, most = self.config.occlusion
             return cutout, positions.Overlap(least=least, most=most, hidden=True)

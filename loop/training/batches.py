@@ -33,7 +33,7 @@ class MixedImages(Dataset[Labels]):
     @classmethod
     def of(cls, job: TrainJob, open_images: Callable[[Sequence[Record]], AugmentedImages]) -> Self:
         """The images of ``job``. ``open_images`` opens those of one kind, which are never mixed in one mosaic."""
-        records = {"real": job.real, "synthetic": job.pool, "clean": job.clean}
+        records: dict[Kind, Sequence[Record]] = {"real": job.real, "synthetic": job.pool, "clean": job.clean}
         kinds = {kind: open_images(images) for kind, images in records.items() if images}
         return cls(kinds, job.training.epoch_steps * job.training.batch_size)
 

@@ -38,7 +38,7 @@ class InpaintConfig(InpaintSettings, GeneratorBase):
     ) -> Generator:
         from actors.generators.inpaint.generator import Inpaint
 
-        return Inpaint(self, real, self.painter.build(classes, fitted))
+        return Inpaint(self, real, self.painter.build(classes, fitted), clean)
 
     @override
     def fit_size(self) -> FitSize | None:

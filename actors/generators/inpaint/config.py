@@ -16,7 +16,7 @@ class InpaintSettings(HardeningConfig):
     """Boxes, places and painter of the inpainting generator."""
 
     not_in_fit: ClassVar = HardeningConfig.not_in_fit | {
-        *("difficulty", "examples", "insert", "further", "turn_deg", "cutout", "feather_px"),
+        *("difficulty", "examples", "insert", "clean", "further", "turn_deg", "cutout", "feather_px"),
     }
 
     painter: PainterConfig = CropConfig()
@@ -38,6 +38,9 @@ class InpaintSettings(HardeningConfig):
     """Share of the instances painted at a new place of their image, as an additional box; 0 as in the paper. Above 0,
     instances that neighbours or the image's border cut off, or that cannot be removed without a visible seam, are
     painted there too."""
+    clean: Share = 0.5
+    """Share of the candidates in which all instances are painted into an image without objects (``data.clean``), if
+    there are any, at places with matching surroundings. The others are painted as without such images."""
     further: int = Field(0, ge=0)
     """Additional new places at which each instance is painted, where there is room, so that a training step has more
     of them. As with ``insert``, an instance that is cut off is replaced by a similar one."""

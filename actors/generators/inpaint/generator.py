@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 
 from actors import boxes as geometry
-from actors.generators.base import one_box, source_of
+from actors.generators.base import drawn_clean, one_box, source_of
 from actors.generators.cutouts import positions
 from actors.generators.cutouts.cutout import Cutout, rotated, turned
 from actors.generators.cutouts.hardening import Mode
@@ -23,6 +23,8 @@ from actors.generators.inpaint.painters.base import Painter, Window
 from actors.images import Pixels
 from actors.records import Annotation, Candidate, Difficulty, LabeledImage, Lineage
 from actors.seeds import derive_seed
+
+_NUM_CLEAN = 3  # images without objects that are tried
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,14 +45,34 @@ class _Draft:
     """A candidate before it is painted."""
 
     lineage: Lineage
+    image: LabeledImage  # the canvas
     canvas: Pixels  # [H, W, 3]
     start: Pixels  # [H, W, 3]: the canvas; for a painter that varies, with the examples in its holes
     annotation: Annotation
     sites: tuple[_Site, ...]
+    seam: float = 0.0  # mean over new places in an image without objects, grey levels
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """Sort key of attempts in images without objects; lower is better."""
+        return -len(self.sites), self.seam
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _NewPlace:
+    """A place for an additional box."""
+
+    box: geometry.Boxes  # [4]
+    example: Cutout
+    seam: float  # see ``positions.Place``
 
 
 class Inpaint:
     """Repaints a lineage's mined instances, in their own boxes or at new places of their image.
+
+    For a share ``clean`` of the candidates, if there are images without objects, the instances are painted into the one
+    of a few such images that has room for most of them, at places with matching surroundings. If none has room, they
+    are painted into their own image.
 
     Pixels outside of the holes do not change. A hole leaves out the neighbours' boxes; a box that shares more than 15 %
     of its area with them is not painted. If the painter starts from an example, neither is a box whose old object
@@ -60,8 +82,15 @@ class Inpaint:
     inserted instance.
     """
 
-    def __init__(self, config: InpaintSettings, real: Sequence[LabeledImage], painter: Painter) -> None:
+    def __init__(
+        self,
+        config: InpaintSettings,
+        real: Sequence[LabeledImage],
+        painter: Painter,
+        clean: Sequence[LabeledImage] = (),
+    ) -> None:
         self.config, self.painter = config, painter
+        self.clean = sorted(clean, key=lambda image: image.id)
         if config.asks_what_was_hard:
             examples.check_known(painter.attributes, real)
         attributes = painter.attributes if config.examples == "told" else None
@@ -79,8 +108,32 @@ class Inpaint:
         return [self._finish(draft, [next(painted) for _ in draft.sites]) for draft in drafts]
 
     def _draft(self, lineage: Lineage) -> _Draft:
-        """Choose for each instance its own box or, at random, a new place."""
-        image = source_of(self.instances.images, lineage)
+        """Choose for each instance its own box or a new place."""
+        source_of(self.instances.images, lineage)  # raises if it does not exist
+        tried = [
+            self._into_clean(lineage, canvas)
+            for canvas in drawn_clean(self.clean, self.config.clean, _NUM_CLEAN, lineage.seed)
+        ]
+        fits = [draft for draft in tried if draft.sites]
+        return min(fits, key=lambda draft: draft.rank) if fits else self._at_home(lineage)
+
+    def _into_clean(self, lineage: Lineage, image: LabeledImage) -> _Draft:
+        """The instances at places of an image without objects; those without a place are left out."""
+        canvas = self.instances.read(image.uri)
+        rng = np.random.default_rng(derive_seed(lineage.seed, "clean", image.id))
+        source, annotation, painted, seams = self.instances.images[lineage.image_id], image.annotation, [], []
+        for _, index in product(range(1 + self.config.further), lineage.box_indices):
+            difficulty = self._difficulty(source, index)
+            if new := self._new_place(canvas, annotation, (source.id, index), difficulty, rng):
+                annotation = annotation.join(one_box(new.box, source.annotation.labels[index]))
+                painted.append((len(annotation) - 1, new.example, difficulty))
+                seams.append(new.seam)
+        draft = self._with_sites(lineage, image, canvas, annotation, painted)
+        return replace(draft, seam=float(np.mean(seams)) if seams else np.inf)
+
+    def _at_home(self, lineage: Lineage) -> _Draft:
+        """The instances in their own boxes or, at random, at new places of their image."""
+        image = self.instances.images[lineage.image_id]
         canvas, rng = self.instances.read(image.uri), np.random.default_rng(lineage.seed)
         annotation, painted = image.annotation, []
         for repeat, index in product(range(1 + self.config.further), lineage.box_indices):
@@ -88,18 +141,31 @@ class Inpaint:
             moves = repeat > 0 or self._moves(image, index, rng)
             new = self._new_place(canvas, annotation, key, difficulty, rng) if moves else None
             if new:
-                annotation = annotation.join(one_box(new[0], image.annotation.labels[index]))
-                painted.append((len(annotation) - 1, new[1], difficulty))
+                annotation = annotation.join(one_box(new.box, image.annotation.labels[index]))
+                painted.append((len(annotation) - 1, new.example, difficulty))
             elif repeat == 0:
                 example = self.instances.alike(canvas, key, difficulty, rng)
                 mode = self._mode(rng)
                 example = example if mode == "scale" else self.config.harden(example, mode, rng)
                 painted.append((index, example, difficulty))
+        return self._with_sites(lineage, image, canvas, annotation, painted)
+
+    def _with_sites(
+        self,
+        lineage: Lineage,
+        image: LabeledImage,
+        canvas: Pixels,
+        annotation: Annotation,
+        painted: Sequence[tuple[int, Cutout, Difficulty]],
+    ) -> _Draft:
+        """The draft on the canvas ``image`` with the boxes ``painted`` (index, example, difficulty) that can be."""
         sites = [self._site(canvas, annotation, *one) for one in painted]
         sites = [site for site in sites if examples.is_free(site.mask, site.box)]
         start, sites = self._start(canvas, sites, image) if self.painter.varies else (canvas, sites)
         annotation, sites = _painted(annotation, len(image.annotation), sites)
-        return _Draft(lineage=lineage, canvas=canvas, start=start, annotation=annotation, sites=tuple(sites))
+        return _Draft(
+            lineage=lineage, image=image, canvas=canvas, start=start, annotation=annotation, sites=tuple(sites)
+        )
 
     def _moves(self, image: LabeledImage, index: int, rng: np.random.Generator) -> bool:
         return rng.random() < self.config.insert or (self.config.insert > 0 and not self._can_stay(image, index))
@@ -118,8 +184,8 @@ class Inpaint:
         key: examples.Key,
         difficulty: Difficulty,
         rng: np.random.Generator,
-    ) -> tuple[geometry.Boxes, Cutout] | None:
-        """A box ``[4]`` for an instance, clear of the others and with matching surroundings, and its example."""
+    ) -> _NewPlace | None:
+        """A place for an instance, clear of the others and with matching surroundings."""
         cutout = self.instances.itself_or_alike(canvas, key, difficulty, rng)
         if cutout.shows_ground:
             return None
@@ -133,7 +199,8 @@ class Inpaint:
             return None
         place, cutout = room
         box = cutout.box + np.array([place.x, place.y] * 2, np.float32)
-        return geometry.clip(box, canvas.shape[1], canvas.shape[0]), cutout
+        box = geometry.clip(box, canvas.shape[1], canvas.shape[0])
+        return _NewPlace(box=box, example=cutout, seam=place.seam)
 
     def _difficulty(self, image: LabeledImage, index: int) -> Difficulty:
         """The requested difficulty of an instance."""
@@ -207,7 +274,7 @@ class Inpaint:
             annotation=draft.annotation,
             drawn=drawn,
             painted=touched,
-            canvas=draft.lineage.image_id,
+            canvas=draft.image.id,
             lineage=draft.lineage,
             refused=refused,
             examples=self._examples(draft),

@@ -234,3 +234,67 @@ def test_every_pixel_that_differs_from_the_canvas_belongs_to_a_pasted_box(real):
         canvas = read(generator.images[candidate.canvas].uri)
         assert (candidate.painted[(candidate.pixels != canvas).any(axis=2)] >= 0).all()
         assert set(np.unique(candidate.painted)) - {-1} <= set(np.flatnonzero(candidate.drawn))
+
+
+@pytest.fixture
+def clean(tmp_path):
+    """Six grounds without a disc, of the scenes' size."""
+
+    def one(index):
+        path = tmp_path / f"clean-{index}.png"
+        path.write_bytes(encode_png(scene(90 + index)))
+        return LabeledImage(id=f"clean/{index}.png", uri=str(path), width=200, height=160, annotation=annotated())
+
+    return [one(index) for index in range(6)]
+
+
+def test_instances_are_pasted_into_clean_images(real, clean):
+    generator = CopyPaste(CopyPasteConfig(clean=1.0, modes=("plain",)), real, clean)
+    candidates = generator.generate([lineage(seed, indices=(0, 1)) for seed in range(30)])
+    assert {candidate.canvas for candidate in candidates} == {image.id for image in clean}
+    pictures = {image.id: read(image.uri) for image in clean}
+    for candidate in candidates:
+        assert candidate.drawn.tolist() == [True, True]
+        assert candidate.annotation.labels.tolist() == [0, 1]
+        assert candidate.examples == ("scene-0", "scene-0")
+        untouched = candidate.painted == -1
+        assert np.array_equal(candidate.pixels[untouched], pictures[candidate.canvas][untouched])
+        assert (candidate.pixels != pictures[candidate.canvas]).any()
+
+
+def test_the_share_of_clean_targets_depends_on_the_lineage_alone_and_leaves_the_rest_as_it_was(real, clean):
+    lineages = [lineage(seed, indices=(0, 1)) for seed in range(40)]
+    without = CopyPaste(CopyPasteConfig(), real).generate(lineages)
+    halves = CopyPaste(CopyPasteConfig(), real, clean[::-1]).generate(lineages[::-1])[::-1]
+    none = CopyPaste(CopyPasteConfig(clean=0.0), real, clean).generate(lineages)
+    alone = [CopyPaste(CopyPasteConfig(), real, clean).generate([one])[0] for one in lineages[:8]]
+    assert 10 <= sum(one.canvas.startswith("clean/") for one in halves) <= 30
+    assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(alone, halves, strict=False))
+    assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(none, without, strict=True))
+    for one, other in zip(halves, without, strict=True):
+        assert one.canvas.startswith("clean/") or np.array_equal(one.pixels, other.pixels)
+
+
+def test_nothing_is_hidden_in_a_clean_image(real, clean):
+    both = CopyPaste(CopyPasteConfig(clean=1.0, modes=("occlusion", "plain")), real, clean)
+    assert all(one.canvas.startswith("clean/") for one in both.generate([lineage(seed) for seed in range(12)]))
+    hiding = CopyPaste(CopyPasteConfig(clean=1.0, modes=("occlusion",)), real, clean)
+    assert not any(one.canvas.startswith("clean/") for one in hiding.generate([lineage(seed) for seed in range(12)]))
+
+
+def test_a_clean_image_without_room_leaves_the_place_to_others(real, tmp_path):
+    path = tmp_path / "small.png"
+    path.write_bytes(encode_png(scene(9, size=(20, 20))))
+    small = LabeledImage(id="clean/small.png", uri=str(path), width=20, height=20, annotation=annotated())
+    (candidate,) = CopyPaste(CopyPasteConfig(clean=1.0), real, [small]).generate([lineage(3)])
+    assert candidate.canvas.startswith("scene-")
+    assert candidate.drawn.any()
+
+
+def test_the_clean_image_with_matching_surroundings_is_taken(real, clean, tmp_path):
+    path = tmp_path / "dark.png"
+    path.write_bytes(encode_png(scene(9) // 3))
+    dark = LabeledImage(id="clean/dark.png", uri=str(path), width=200, height=160, annotation=annotated())
+    generator = CopyPaste(CopyPasteConfig(clean=1.0, modes=("plain",)), real, [clean[0], dark])
+    candidates = generator.generate([lineage(seed) for seed in range(12)])
+    assert {candidate.canvas for candidate in candidates} == {clean[0].id}

@@ -244,6 +244,38 @@ def test_a_mosaic_is_made_of_one_kind_of_images(job, tmp_path):
     assert seen == {False, True}
 
 
+def test_a_mosaic_of_clean_images_has_no_other_image_in_it(job, tmp_path):
+    black, white = (draw_images(tmp_path / str(ground), 3, 0, ground=ground) for ground in (0, 255))
+    plain = {"hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0}
+    half = job(real=black, clean=white, pool=(), mixing=MixingConfig(p=0.0, clean=0.5), overrides=plain)
+    pictures = [pixels for batch in loader_of(half, tmp_path) for pixels in batch["img"]]
+    levels = [set(pixels.unique().tolist()) for pixels in pictures]
+    assert sum(255 in one for one in levels) == half.mixture().num_clean_draws == 12
+    assert sum(0 in one for one in levels) == 12
+
+
+@pytest.mark.parametrize("detector", [*YOLOS, *TORCHVISION], ids=lambda detector: detector.model)
+def test_every_family_trains_on_images_without_boxes(detector, job, tmp_path):
+    """Nine in ten are clean, so that some batches of four, mosaics included, have no box at all."""
+    clean = draw_images(tmp_path / "clean", 3, 0, ground=110)
+    mostly = job(detector=detector, p=0.0, pool=(), clean=clean, mixing=MixingConfig(p=0.0, clean=0.9))
+    assert any(all(draw.kind == "clean" for draw in batch) for batch in mostly.mixture().steps(0))
+    result = train(mostly, INLINE)
+    assert (result.num_real_shown, result.num_clean_shown) == (24, mostly.mixture().num_clean_draws)
+    assert result.num_clean_shown in {21, 22}
+    assert all(np.isfinite(list(entry.values())).all() for entry in result.losses)
+    first = Path(mostly.checkpoint).read_bytes()
+    assert trained_bytes(mostly) == first
+    assert trained_bytes(replace(mostly, clean=())) != first
+
+
+def test_the_share_of_clean_images_changes_nothing_without_them(job):
+    one, other = (job(mixing=MixingConfig(clean=share)) for share in (0.0, 0.5))
+    assert one.fingerprint() == other.fingerprint()
+    assert replace(one, clean=one.real).fingerprint() != replace(other, clean=one.real).fingerprint()
+    assert trained_bytes(one) == trained_bytes(other)
+
+
 def test_the_model_sees_red_as_red(job, tmp_path):
     red = np.zeros((64, 64, 3), np.uint8)
     red[..., 0] = 255

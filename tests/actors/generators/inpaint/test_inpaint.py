@@ -1,5 +1,7 @@
 """Inpainting (Gen2Det, arXiv 2312.04566, Sec. 3.1): labels are copied, and nothing but the holes is touched."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -405,3 +407,66 @@ def test_a_seam_is_over_the_whole_margin_of_the_cutout_and_no_more(noise):
     assert seam(canvas, cutout, BOX) == pytest.approx(24 * (28 / 384) ** 0.5)
     canvas[33, 6:33] += 24  # and the last of its rows
     assert seam(canvas, cutout, BOX) == pytest.approx(24 * (55 / 384) ** 0.5)
+
+
+@pytest.fixture
+def clean(scene):
+    """Two images without objects, one of them darker."""
+
+    def write(number):
+        image = scene(name=f"{number * 'c'}.png")
+        return replace(image, id=f"clean/{number}.png", annotation=Annotation.empty())
+
+    return [write(number) for number in (1, 2)]
+
+
+def test_instances_are_painted_into_clean_images_at_places_like_their_own(scene, clean):
+    """The mined objects lie on the light half, and so do their new places."""
+    image = scene((60, 10, 74, 24), (60, 40, 74, 54), (10, 10, 24, 24), labels=[1, 2, 0])
+    config = InpaintConfig(clean=1.0, margin=0.0, modes=("plain",))
+    generator = Inpaint(config, [image], Paints(), clean)
+    candidates = generator.generate([lineage(image, 0, 1, seed=seed) for seed in range(12)])
+    assert {candidate.canvas for candidate in candidates} == {one.id for one in clean}
+    pictures = {one.id: pixels_of(one) for one in clean}
+    for candidate in candidates:
+        assert candidate.annotation.labels.tolist() == [1, 2]
+        assert candidate.drawn.tolist() == [True, True]
+        assert (candidate.annotation.boxes[:, 0] >= 48).all()
+        assert not intersections(candidate.annotation.boxes[:1], candidate.annotation.boxes[1:]).any()
+        untouched = candidate.painted == -1
+        assert (candidate.pixels[untouched] == pictures[candidate.canvas][untouched]).all()
+        assert (candidate.pixels == COLOUR).all(axis=-1).any()
+
+
+def test_the_share_of_clean_canvases_leaves_the_other_candidates_as_they_were(scene, clean):
+    image = scene((10, 10, 26, 22), (60, 40, 80, 70), labels=[1, 0])
+    lineages = [lineage(image, 0, 1, seed=seed) for seed in range(40)]
+    without = Inpaint(InpaintConfig(insert=0.5), [image], Paints()).generate(lineages)
+    none = Inpaint(InpaintConfig(insert=0.5, clean=0.0), [image], Paints(), clean).generate(lineages)
+    halves = Inpaint(InpaintConfig(insert=0.5), [image], Paints(), clean[::-1]).generate(lineages[::-1])[::-1]
+    assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(none, without, strict=True))
+    assert 10 <= sum(one.canvas.startswith("clean/") for one in halves) <= 30
+    for one, other in zip(halves, without, strict=True):
+        assert one.canvas.startswith("clean/") or np.array_equal(one.pixels, other.pixels)
+
+
+def test_a_painter_that_varies_starts_from_an_example_in_the_clean_image(scene, clean):
+    image = scene((60, 10, 74, 24), (10, 50, 24, 64), labels=[0, 1])
+    painter = Paints(varies=True)
+    config = InpaintConfig(clean=1.0, cutout="box", modes=("plain",), further=1)
+    (candidate,) = Inpaint(config, [image], painter, clean).generate([lineage(image, 0)])
+    assert candidate.canvas.startswith("clean/")
+    assert candidate.drawn.tolist() == [True, True]
+    assert candidate.examples == ("a.png", "a.png")
+
+
+def test_without_room_in_a_clean_image_the_own_image_is_painted(scene, clean, tmp_path):
+    image = scene((10, 10, 26, 22))
+    Image.new("RGB", (12, 12)).save(tmp_path / "tiny.png")
+    tiny = replace(clean[0], uri=str(tmp_path / "tiny.png"), width=12, height=12)
+    (candidate,) = Inpaint(InpaintConfig(clean=1.0), [image], Paints(), [tiny]).generate([lineage(image, 0)])
+    assert (candidate.canvas, candidate.drawn.tolist()) == ("a.png", [True])
+
+
+def test_the_fit_of_the_painter_does_not_depend_on_the_share_of_clean_images():
+    assert InpaintConfig(clean=0.1).fit_options() == InpaintConfig(clean=0.9).fit_options()

@@ -250,8 +250,10 @@ def test_a_mosaic_of_clean_images_has_no_other_image_in_it(job, tmp_path):
     half = job(real=black, clean=white, pool=(), mixing=MixingConfig(p=0.0, clean=0.5), overrides=plain)
     pictures = [pixels for batch in loader_of(half, tmp_path) for pixels in batch["img"]]
     levels = [set(pixels.unique().tolist()) for pixels in pictures]
-    assert sum(255 in one for one in levels) == half.mixture().num_clean_draws == 12
-    assert sum(0 in one for one in levels) == 12
+    kinds = [draw.kind for step in range(2) for draw in half.mixture().batch(step)]
+    assert [255 in one for one in levels] == [kind == "clean" for kind in kinds]
+    assert [0 in one for one in levels] == [kind == "real" for kind in kinds]
+    assert set(kinds) == {"clean", "real"}
 
 
 @pytest.mark.parametrize("detector", [*YOLOS, *TORCHVISION], ids=lambda detector: detector.model)

@@ -39,6 +39,7 @@ README = ROOT / "README.md"
 DOCUMENT = ROOT / "docs" / "evidence.md"
 CONFIGS = ROOT / "configs"
 FOLDER = "FOLDER"  # placeholder for the folder of a data set, which does not affect results
+FILE = "FILE"  # likewise for the file of the detector's weights
 COPIES = ("generation.copies=20",)
 """Of the questions that are based on the quickstart: twice its own."""
 OF_ROUNDS = ("mining.", "generator.", "fit.", "generation.", "filters", "rejected_boxes", "mixing.")
@@ -77,12 +78,16 @@ class Evidence:
         file = self.results_file
         return json.loads(file.read_text()) if file.exists() else {"runs": {}, "rows": []}
 
-    def load(self, name: str, root: str, data: str = FOLDER, seeds: Sequence[int] = ()) -> Ablation:
-        """The ablation of a question, with all its runs below ``root``."""
+    def load(
+        self, name: str, root: str, data: str = FOLDER, seeds: Sequence[int] = (), weights: str | None = None
+    ) -> Ablation:
+        """The ablation of a question, with all its runs below ``root``; ``weights`` replace those that its base names."""
         question = self.questions[name]
         overrides = [f"root={root}", "hosting.engine=inline", *question.overrides]
         if question.data not in WORLDS:
             overrides.append(f"data.root={data}")
+        if weights:
+            overrides.append(f"detector.weights={weights}")
         return load_ablation([CONFIGS / question.base, CONFIGS / "ablations" / question.ablation], overrides, seeds)
 
     def finished(self, ablation: Ablation, seeds: Sequence[int]) -> list[TrialResult]:
@@ -156,7 +161,7 @@ class Evidence:
     def answer(self, given: argparse.Namespace) -> bool:
         """Run, collect the rows, write them and the tables. Returns False if a run failed."""
         name = given.question
-        ablation = self.load(name, given.root, given.data or FOLDER, given.seeds)
+        ablation = self.load(name, given.root, given.data or FOLDER, given.seeds, given.weights)
         self.settle(self.read_results(), name, ablation, lambda _: None)  # a bad config fails before anything runs
         complete = given.rows_only or run(ablation)
         found, results = self.finished(ablation, given.seeds), self.read_results()
@@ -190,7 +195,10 @@ class Evidence:
         parser = argparse.ArgumentParser(description=description.splitlines()[0])
         parser.add_argument("question", choices=self.questions)
         parser.add_argument("--root", default="runs", help="storage root of the runs")
-        parser.add_argument("--data", help="folder of BCCD")
+        parser.add_argument("--data", help="folder of the data set")
+        parser.add_argument(
+            "--weights", help="file of the weights that the detector starts from, if it starts from any"
+        )
         parser.add_argument("--seeds", type=int, nargs="+", default=[], help="instead of those in the ablation file")
         parser.add_argument("--rows-only", action="store_true", help="run nothing, collect finished runs only")
         given = parser.parse_args()
@@ -206,12 +214,14 @@ def short(arm: str) -> str:
 
 
 def decisive(science: dict[str, Any]) -> dict[str, Any]:
-    """A stored ``LoopConfig.science()`` as the current code reads it, without its seed and its data folder.
+    """A stored ``LoopConfig.science()`` as the current code reads it, without its seed, data folder and weight file.
 
     Keys that did not exist then have their defaults. Raises ConfigError if it has keys that no longer exist.
     """
     root = None if science["data"]["format"] == "world" else FOLDER
+    weights = {"weights": FILE} if science["detector"].get("weights") else {}
     tree = {**science, "name": "stored", "seed": 0, "data": {**science["data"], "root": root}}
+    tree["detector"] = {**science["detector"], **weights}
     return {**validate(LoopConfig, tree, "a stored config").science(), "seed": None}
 
 

@@ -20,8 +20,12 @@ TITLES = {
     "fresh": "Rendered scenes, second set",
     "layout": "Rendered scenes, first set, layout model",
     "bccd": "Blood cells (BCCD)",
+    "deeppcb": "Circuit boards (DeepPCB)",
 }
-SEEDS = {**dict.fromkeys(WORLDS, "All seeds use the same scenes."), "bccd": "Each seed draws its own training images."}
+SEEDS = {
+    **dict.fromkeys(WORLDS, "All seeds use the same scenes."),
+    **dict.fromkeys(("bccd", "deeppcb"), "Each seed draws its own training images."),
+}
 
 Rows = Sequence[Mapping[str, Any]]
 Show = Callable[[float], str]
@@ -138,6 +142,7 @@ def heading(data: str, config: Mapping[str, Any]) -> str:
     detector, training = config["detector"], config["training"]
     model, size = Path(detector["model"]).stem, detector["image_size_px"]
     start = "from random weights, " if training["start"] == "scratch" else ""
+    start = "from COCO weights, " if detector["weights"] and training["start"] == "weights" else start
     schedule = f"{start}{training['steps']} steps at batch size {training['batch_size']}"
     rounds = "1 round" if config["rounds"] == 1 else f"{config['rounds']} rounds"
     loop = f"p = {config['mixing']['p']}, {config['generation']['copies']} copies, {rounds}"

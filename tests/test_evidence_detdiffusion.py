@@ -129,7 +129,7 @@ def test_rows_are_stored_though_the_document_has_no_marks_and_the_script_says_so
     monkeypatch.setattr(evidence.Evidence, "results_file", file)
     monkeypatch.setattr(evidence, "DOCUMENT", document)
     begun(tmp_path, trial("real"), trial("hard", yolo_score=0.4))
-    given = argparse.Namespace(question="world", root=str(tmp_path), data=None, seeds=[], rows_only=True)
+    given = argparse.Namespace(question="world", root=str(tmp_path), data=None, seeds=[], rows_only=True, weights=None)
     with pytest.raises(MissingMarksError, match=r"evidence.md has no <!-- detdiffusion:begin --> followed by <!-- det"):
         EVIDENCE.answer(given)
     assert [row["arm"] for row in json.loads(file.read_text())["rows"]] == ["hard", "real"]

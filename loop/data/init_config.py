@@ -7,7 +7,7 @@ The comments of the written file state these rules:
   640 px and the images' own size.
 * Budget: a fifth of the training boxes, 400 to 2000. Small data sets are mined completely.
 * Copies and p: the fewer real images, the more synthetic ones. 20 and 0.5 up to 50 training images (as in
-  quickstart.yaml and bccd.yaml), 2 and 0.3 up to 300 (as in deeppcb.yaml), else 1 and Gen2Det's 0.2.
+  quickstart.yaml and bccd.yaml), 2 and 0.3 up to 300, else 1 and Gen2Det's 0.2.
 * What the detector starts from, and steps: see ``init_training``.
 """
 

@@ -1,4 +1,4 @@
-"""Measure DetectorGAN: ``python tests/bench/detectorgan.py deeppcb --data DIR --weights FILE [--root DIR] [--seeds 0 1]``
+"""Measure DetectorGAN: ``python tests/bench/detectorgan.py deeppcb --data DIR --weights FILE [--root DIR]``
 
 The paper's arms beside copy-paste and the crop painter, on canvases with and without objects, with and without a choice
 among the candidates. Rows go to ``results/detectorgan.json``; the table of ``docs/evidence.md`` is written from that

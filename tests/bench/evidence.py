@@ -81,7 +81,7 @@ class Evidence:
     def load(
         self, name: str, root: str, data: str = FOLDER, seeds: Sequence[int] = (), weights: str | None = None
     ) -> Ablation:
-        """The ablation of a question, with all its runs below ``root``; ``weights`` replace those that its base names."""
+        """The ablation of a question, with all its runs below ``root``; ``weights`` replace those of its base."""
         question = self.questions[name]
         overrides = [f"root={root}", "hosting.engine=inline", *question.overrides]
         if question.data not in WORLDS:
@@ -196,9 +196,7 @@ class Evidence:
         parser.add_argument("question", choices=self.questions)
         parser.add_argument("--root", default="runs", help="storage root of the runs")
         parser.add_argument("--data", help="folder of the data set")
-        parser.add_argument(
-            "--weights", help="file of the weights that the detector starts from, if it starts from any"
-        )
+        parser.add_argument("--weights", help="file of the weights that the detector starts from")
         parser.add_argument("--seeds", type=int, nargs="+", default=[], help="instead of those in the ablation file")
         parser.add_argument("--rows-only", action="store_true", help="run nothing, collect finished runs only")
         given = parser.parse_args()

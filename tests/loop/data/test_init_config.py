@@ -21,7 +21,7 @@ from loop.data.init_training import FROM_SCRATCH, FROM_WEIGHTS
 from loop.data.survey import describe
 
 CONFIGS = Path(__file__).parents[3] / "configs"
-EXAMPLES = {"quickstart": [], "bccd": ["data.root=somewhere"], "deeppcb": ["data.root=somewhere"]}
+EXAMPLES = {"quickstart": [], "bccd": ["data.root=somewhere"]}
 
 
 def folder_of_data(root, num_images: int, sides_px: list[float], size_px: int = 400):
@@ -80,7 +80,7 @@ def test_the_config_loads_and_names_what_was_found(tmp_path):
     assert "detloop run mine.yaml" in text
 
 
-@pytest.mark.parametrize(("name", "num_images", "part"), [("quickstart", 20, 2), ("bccd", 20, 1), ("deeppcb", 100, 1)])
+@pytest.mark.parametrize(("name", "num_images", "part"), [("quickstart", 20, 2), ("bccd", 20, 1)])
 def test_the_loop_is_set_up_as_in_the_worked_examples(tmp_path, name, num_images, part):
     """All that is no matter of the data: the generator's hints, sizes, budget and steps are. The quickstart is quick:
     it draws half of the copies."""

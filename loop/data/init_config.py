@@ -48,6 +48,7 @@ data:
   root: {root}
 {keys}  # Images found: {counts}. Boxes or images left out: {num_dropped}, changed: {num_noted};
   # `detloop data validate` lists them.
+  # clean: FOLDER ## pictures without any object: generators draw into them, both arms train on them
 {val_frac}{subset}
 detector:
 {detector}

@@ -1,11 +1,12 @@
 """Losses between mining and the pool: counts by reason, and warnings if little is left."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from statistics import fmean
 from textwrap import shorten
 
 from actors.records import WHOLE_IMAGE, Sample
+from loop.training.job import TrainResult
 
 LEAST_KEPT = 0.1  # share of the candidates
 NUM_REASONS, MAX_REASON_CHARS = 3, 100  # in a warning; a failed candidate's reason is its error
@@ -93,3 +94,23 @@ def _all_ignored(samples: Sequence[Sample]) -> list[str]:
     )
     fates = {one.fate for sample in samples for one in sample.refined}
     return [warning] if fates == {"ignored"} else []
+
+
+def count_clean(
+    samples: Sequence[Sample], clean: Collection[str], trained: TrainResult, control: TrainResult
+) -> dict[str, int] | None:
+    """The use of a round's images without objects, whose ids are ``clean``; None if there are none.
+
+    * ``candidates``, ``kept``: those that were drawn into such images;
+    * ``shown``, ``control_shown``: such images among those that a training of loop and control shows, repetitions
+      counted.
+    """
+    if not clean:
+        return None
+    into = [sample for sample in samples if sample.canvas in clean]
+    return {
+        "candidates": len(into),
+        "kept": sum(not sample.dropped for sample in into),
+        "shown": trained.num_clean_shown,
+        "control_shown": control.num_clean_shown,
+    }

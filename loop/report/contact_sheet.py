@@ -220,9 +220,9 @@ def _verdict_lines(sample: Sample, classes: Sequence[str]) -> Iterator[_Line]:
         yield from _filter_lines(name, verdicts, _names(sample, classes), sample.restored)
     yield from _refined_lines(sample.refined, _names(sample, classes))
     lineage = sample.lineage
-    yield _Line(text="")
-    yield _Line(text=f"round {lineage.round}, {lineage.generator}, {sample.id}", colour=GREY)
-    yield _Line(text=f"from {lineage.image_id}", colour=GREY)
+    into = [f"into {sample.canvas}"] if sample.canvas not in {"", lineage.image_id} else []
+    for text in ("", f"round {lineage.round}, {lineage.generator}, {sample.id}", f"from {lineage.image_id}", *into):
+        yield _Line(text=text, colour=GREY)
 
 
 def _filter_lines(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from loop.report.summary import RoundSummary, agreement_told, cells, conclusion, fates_told
+from loop.report.summary import RoundSummary, agreement_told, cells, clean_told, conclusion, fates_told
 
 HEADINGS = ("round", "AP", "control AP", "gain [95 %]", "mined", "kept/candidates", "seconds", "of it engine")
 
@@ -71,4 +71,6 @@ def _reasons(rounds: Sequence[RoundSummary]) -> list[tuple[str, ...]]:
     if any(one.refined for one in rounds):
         rows += [("boxes refined", *(fates_told(one.refined) for one in rounds))]
         rows += [("their agreement with the detections", *(agreement_told(one.refined) for one in rounds))]
+    if any(one.clean for one in rounds):
+        rows.append(("images without objects", *(clean_told(one.clean) for one in rounds)))
     return rows

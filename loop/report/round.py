@@ -14,7 +14,7 @@ from loop.evaluation.measure import Measured, measure
 from loop.hosting.platform import unlike
 from loop.report.manifest import manifest
 from loop.report.pictures import draw, fit_sheets
-from loop.report.summary import RoundSummary, agreement_told, fates_told, points, round_metrics, summarise
+from loop.report.summary import RoundSummary, agreement_told, clean_told, fates_told, points, round_metrics, summarise
 from loop.state import once
 from loop.tracking.tracker import Tracker
 
@@ -27,7 +27,8 @@ def report_round(loop: Loop, result: RoundResult, tracker: Tracker) -> None:
         return
     samples = loop.folder.judged(number)
     measured = measure(loop, result, samples)
-    row = summarise(result, measured, samples, loop.config.refiner)
+    clean = frozenset(image.id for image in loop.data.clean)
+    row = summarise(result, measured, samples, loop.config.refiner, clean)
     pictures = draw(loop, result, measured, samples)
     tracker.log_round(number, round_metrics(result, measured, row), pictures | _attached(loop, result, samples))
     _write(place, measured, row, pictures)
@@ -36,6 +37,8 @@ def report_round(loop: Loop, result: RoundResult, tracker: Tracker) -> None:
     if row.refined:
         told = f"boxes {fates_told(row.refined)} by the refiner; {agreement_told(row.refined)}"
         loop.reporter.say(f"round {number}: {told}")
+    if row.clean:
+        loop.reporter.say(f"round {number}: images without objects: {clean_told(row.clean)}")
     if result.not_trained:
         loop.reporter.say(f"round {number}: not trained, control {points(row.control_ap)} (points)\n")
         return

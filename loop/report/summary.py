@@ -3,7 +3,7 @@
 AP and gains are fractions in [0, 1] wherever they are stored, and points (x100) wherever they are shown.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from textwrap import wrap
@@ -15,7 +15,7 @@ from actors.refiners.applied import MIN_SEEN_SCORE
 from actors.refiners.base import RefinerBase
 from loop.arms import Arm
 from loop.context import RoundResult
-from loop.evaluation.counts import count_drawn, count_dropped, count_refined
+from loop.evaluation.counts import count_clean, count_drawn, count_dropped, count_refined
 from loop.evaluation.measure import Measured
 
 NO_ROUNDS = "no rounds: the control alone"
@@ -53,6 +53,7 @@ class RoundSummary:
     drawn: int  # requested instances that were drawn, see ``count_drawn``
     not_trained: str = ""  # why no detector was trained, so that ``ap`` is the control's; empty if one was
     refined: dict[str, float] | None = field(default=None, metadata={"omit_default": True})  # see ``count_refined``
+    clean: dict[str, int] | None = field(default=None, metadata={"omit_default": True})  # see ``count_clean``
 
     @property
     def verdict(self) -> int:
@@ -79,14 +80,24 @@ class RoundSummary:
             **{f"dropped_boxes/{reason.replace(': ', '/')}": count for reason, count in self.dropped_boxes.items()},
             "restored_boxes": self.restored_boxes,
             **{f"refined/{key}": value for key, value in (self.refined or {}).items()},
+            **{f"clean/{key}": value for key, value in (self.clean or {}).items()},
             **{f"seconds/{stage}": seconds for stage, seconds in self.seconds.items()},
             "seconds/engine": self.engine_s,
             "seconds/wall": self.wall_s,
         }
 
 
-def summarise(result: RoundResult, measured: Measured, samples: Sequence[Sample], refiner: RefinerBase) -> RoundSummary:
-    """The results of a round; ``samples`` are all that it judged, ``refiner`` is the config of the run's refiner."""
+def summarise(
+    result: RoundResult,
+    measured: Measured,
+    samples: Sequence[Sample],
+    refiner: RefinerBase,
+    clean: Collection[str] = (),
+) -> RoundSummary:
+    """The results of a round; ``samples`` are all that it judged, ``refiner`` is the config of the run's refiner.
+
+    ``clean`` are the ids of the run's images without objects.
+    """
     requested, drawn = count_drawn(samples)
     dropped, dropped_boxes = count_dropped(samples)
     mined, pooled, arms = result.mined.cost, result.pooled.cost, result.arms
@@ -117,6 +128,17 @@ def summarise(result: RoundResult, measured: Measured, samples: Sequence[Sample]
         drawn=drawn,
         not_trained=result.not_trained,
         refined=count_refined(samples, refiner.min_confidence),
+        clean=count_clean(samples, clean, result.arms[0].trained, result.controls[0].trained),
+    )
+
+
+def clean_told(clean: Mapping[str, int] | None) -> str:
+    """The numbers of ``RoundSummary.clean`` in words."""
+    if not clean:
+        return "none"
+    return (
+        f"{clean['kept']} of {clean['candidates']} candidates kept; shown {clean['shown']:,} times to the loop, "
+        f"{clean['control_shown']:,} times to the control"
     )
 
 

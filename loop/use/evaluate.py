@@ -148,7 +148,7 @@ def _own(chosen: Chosen, dataset: Dataset, split: str, *, is_other: bool) -> dic
     known = _data_of_run(chosen) if is_other else dataset
     if known is None:
         return None
-    images, train = dataset.splits[split], known.splits["train"]
+    images, train = dataset.splits[split], known.real
     trained = same_files(images, train)
     if len(trained) == len(images):
         raise ValueError(

@@ -1,5 +1,7 @@
 """Large real images: reduced once, boxes and masks with them; small ones and validation images stay as they are."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from pycocotools import mask as coco
@@ -67,6 +69,19 @@ def test_a_large_training_image_is_replaced_by_a_reduced_copy_with_its_box_and_m
     assert mask.sum() == 50 * 100
     assert (small.width, small.height) == (400, 300)
     assert reduced.splits["val"] == data.splits["val"]
+
+
+def test_large_clean_images_are_reduced_too(data, tmp_path):
+    large, small = (replace(one, id=f"clean/{one.id}", annotation=Annotation.empty()) for one in data.splits["train"])
+    bare = replace(large, masks=())
+    given = replace(data, splits={"train": (), "val": ()}, clean=(small, bare))
+    reduced = reduce_images(given, config(tmp_path, image_size_px=320, max_picture_px=640), Reporter())
+    assert [(one.id, one.width, one.height) for one in reduced.clean] == [
+        ("clean/small", 640, 480),
+        ("clean/large", 640, 320),
+    ]
+    assert reduced.clean[0] is small
+    assert images.read(reduced.clean[1].uri).shape == (320, 640, 3)
 
 
 def test_images_within_the_limit_are_not_copied(data, tmp_path):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -175,6 +176,18 @@ def test_training_image_with_something_new_in_a_drawn_box_is_kept(real):
     verdict = duplicate_verdict(real, inspected(pixels, annotated([[30, 30, 60, 60]])))
     assert verdict.keep
     assert verdict.score > DuplicateConfig().max_distance
+
+
+def test_unchanged_copy_of_a_clean_image_is_refused(real):
+    clean = [replace(image, annotation=Annotation.empty()) for image in real[6:]]
+    state = json.loads(json.dumps(DuplicateConfig().fit(RealImages(train=real[:6], clean=clean))))
+    pixels = read(clean[0].uri)
+    drawn = pixels.copy()
+    drawn[30:60, 30:60] = texture(5)[:30, :30]
+    box = annotated([[30, 30, 60, 60]])
+    filter_ = DuplicateConfig().build(state)
+    verdicts = [verdict for (verdict,) in filter_.judge([inspected(pixels, box), inspected(drawn, box)])]
+    assert [verdict.reason for verdict in verdicts] == ["near_duplicate_of_train", ""]
 
 
 def test_pairs_that_leak_already_are_reported(real):

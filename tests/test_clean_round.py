@@ -95,7 +95,7 @@ def test_the_run_is_the_same_again_and_refuses_other_clean_images(with_clean, ea
     kept_aside = (clean_folder / "3.png").read_bytes()
     (clean_folder / "3.png").unlink()
     try:
-        with pytest.raises(ValueError, match="clean: 4 images .* -> 3 images"):
+        with pytest.raises(ValueError, match=r"clean: '4 images .* -> '3 images"):
             start(tree, folder.parent, **sections)
     finally:
         (clean_folder / "3.png").write_bytes(kept_aside)

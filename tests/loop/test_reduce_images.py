@@ -72,9 +72,10 @@ def test_a_large_training_image_is_replaced_by_a_reduced_copy_with_its_box_and_m
 
 
 def test_large_clean_images_are_reduced_too(data, tmp_path):
-    large, small = (replace(one, id=f"clean/{one.id}", annotation=Annotation.empty()) for one in data.splits["train"])
-    bare = replace(large, masks=())
-    given = replace(data, splits={"train": (), "val": ()}, clean=(small, bare))
+    large, small = (
+        replace(one, id=f"clean/{one.id}", annotation=Annotation.empty(), masks=()) for one in data.splits["train"]
+    )
+    given = replace(data, splits={"train": (), "val": ()}, clean=(small, large))
     reduced = reduce_images(given, config(tmp_path, image_size_px=320, max_picture_px=640), Reporter())
     assert [(one.id, one.width, one.height) for one in reduced.clean] == [
         ("clean/small", 640, 480),

@@ -37,7 +37,7 @@ def entrants(samples: Iterable[Sample], by: str) -> list[Entrant]:
     return [
         Entrant(
             id=sample.id,
-            score=_score(sample, by),
+            score=score(sample, by),
             label=min(labels[sample.id], key=lambda label: (frequency[label], label), default=-1),
             origins=tuple(sorted({sample.canvas, sample.lineage.image_id} - {""})),
         )
@@ -45,7 +45,8 @@ def entrants(samples: Iterable[Sample], by: str) -> list[Entrant]:
     ]
 
 
-def _score(sample: Sample, by: str) -> float:
+def score(sample: Sample, by: str) -> float:
+    """The mean score of a sample by a filter; minus infinity without a verdict. For ``RANDOM``, a random number."""
     if by == RANDOM:
         return float(derive_seed("select", sample.id))
     scores = [verdict.score for verdict in sample.verdicts if verdict.filter == by]

@@ -14,6 +14,7 @@ from actors.images import read
 from actors.records import WHOLE_IMAGE, LabeledImage, Refined, Sample, Verdict
 from actors.refiners.applied import MIN_SEEN_SCORE
 from loop.report.marks import WHITE, Colour, Mark, font, marked
+from loop.report.shown import choose, extremes
 
 INK, GREY, RULE = (38, 42, 48), (120, 126, 134), (226, 229, 233)
 KEPT, DROPPED = (34, 122, 68), (182, 44, 38)
@@ -36,40 +37,21 @@ class _Line:
     indent: int = 0  # px
 
 
-def choose(samples: Sequence[Sample], max_rows: int) -> list[Sample]:
-    """The samples to show: equal numbers of kept and dropped ones if there are enough, kept ones first.
-
-    They are in the order of their ids, which do not depend on their content. Dropped ones are taken in turns over the
-    reasons, so that each reason is shown. Candidates that failed without a picture are left out.
-    """
-    pictured = sorted((sample for sample in samples if sample.uri), key=lambda sample: sample.id)
-    kept = [sample for sample in pictured if not sample.dropped]
-    dropped = _in_turns([sample for sample in pictured if sample.dropped])
-    num_dropped = max(min(len(dropped), max_rows // 2), max_rows - len(kept))
-    return kept[: max_rows - min(num_dropped, len(dropped))] + dropped[:num_dropped]
-
-
-def _in_turns(dropped: Sequence[Sample]) -> list[Sample]:
-    turn: defaultdict[str, int] = defaultdict(int)
-    turns = []
-    for sample in dropped:
-        turns.append((turn[sample.dropped], sample.dropped, sample.id, sample))
-        turn[sample.dropped] += 1
-    return [entry[-1] for entry in sorted(turns, key=lambda entry: entry[:3])]
-
-
 def contact_sheet(
     samples: Sequence[Sample],
     real: Mapping[str, LabeledImage],
     classes: Sequence[str],
     title: str,
     max_rows: int = 8,
+    ranked_by: str = "",
 ) -> bytes:
     """A PNG with at most ``max_rows`` of the samples (see ``choose``) and their sources from ``real``, by id.
 
+    With ``ranked_by``, the kind of a filter, it has the samples with its highest and its lowest scores instead.
+
     Raises ValueError if no sample has a picture, KeyError if a source is missing.
     """
-    chosen = choose(samples, max_rows)
+    chosen = extremes(samples, ranked_by, max_rows) if ranked_by else choose(samples, max_rows)
     if not chosen:
         raise ValueError(f"a contact sheet needs a candidate with a picture; got {len(samples)} without")
     rows = [_row(sample, real[sample.lineage.image_id], classes) for sample in chosen]

@@ -16,6 +16,7 @@ from loop.training.fit import sample_sheets
 CAPTIONS: Mapping[str, str] = {
     "fit.png": "Samples of the generator after its fit, beside the real pictures",
     "contact_sheet.png": "Candidates: source, candidate, detections, verdict",
+    "utility.png": "Candidates of highest and of lowest utility",
     "pr_curve.png": "Precision over recall at IoU 0.5, loop and control",
 }
 
@@ -27,6 +28,9 @@ def draw(loop: Loop, result: RoundResult, measured: Measured, samples: Sequence[
         real = {image.id: image for image in loop.data.real}
         title = f"{loop.config.name}, round {result.state.round}"
         pictures["contact_sheet.png"] = contact_sheet(samples, real, loop.data.classes, title)
+        if any(verdict.filter == "utility" for sample in samples for verdict in sample.verdicts):
+            title = f"{title}: highest and lowest utility"
+            pictures["utility.png"] = contact_sheet(samples, real, loop.data.classes, title, ranked_by="utility")
     if sheets := fit_sheets(loop, result):
         pictures["fit.png"] = sheets[-1].read_bytes()
     return pictures

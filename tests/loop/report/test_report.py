@@ -16,11 +16,12 @@ from actors.images import encode_png
 from actors.records import WHOLE_IMAGE, Annotation, Detections, LabeledImage, Lineage, Refined, Sample, Verdict
 from loop.evaluation.coco import RECALLS, Evaluation
 from loop.evaluation.counts import count_drawn, count_dropped, failures, warnings
-from loop.report.contact_sheet import DRAWN, DROPPED, KEPT, MINED, RESTORED, SEEN, _refined_lines, choose, contact_sheet
+from loop.report.contact_sheet import DRAWN, DROPPED, KEPT, MINED, RESTORED, SEEN, _refined_lines, contact_sheet
 from loop.report.control import WHY_FRESH
 from loop.report.curves import ap_curve, pr_curve
 from loop.report.marks import Mark, marked
 from loop.report.page import Figure, html_summary
+from loop.report.shown import choose, extremes
 from loop.report.summary import RoundSummary, agreement_told, conclusion, fates_told, rounds_table, summary
 
 
@@ -296,6 +297,18 @@ def test_the_choice_fills_the_rows_with_what_there_is(num_kept, num_dropped, sho
     chosen = choose(samples, 8)
     num_shown_dropped = sum(bool(one.dropped) for one in chosen)
     assert (len(chosen) - num_shown_dropped, num_shown_dropped) == shown
+
+
+def test_the_extremes_are_the_best_and_the_worst_by_a_filter():
+    def judged(number, score):
+        return sample(number, verdicts=[verdict("utility", score=score)])
+
+    samples = [judged(number, score) for number, score in enumerate((0.3, 1.2, -0.5, 0.9, 0.1))] + [sample(9)]
+    scores = [one.verdicts[0].score for one in extremes(samples, "utility", 4)]
+    assert scores == [1.2, 0.9, 0.1, -0.5]
+    assert [one.verdicts[0].score for one in extremes(samples, "utility", 3)] == [1.2, 0.9, -0.5]
+    assert len(extremes(samples, "utility", 8)) == 5
+    assert extremes(samples, "aesthetic", 8) == []
 
 
 def test_a_sheet_marks_the_mined_the_drawn_and_the_seen_boxes_and_the_verdict(grey):

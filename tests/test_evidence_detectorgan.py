@@ -4,10 +4,8 @@ import json
 
 import detectorgan
 import pytest
-from evidence import CONFIGS, DOCUMENT, FILE, decisive
+from evidence import DOCUMENT, FILE, decisive
 from evidence_tables import between_marks
-
-from loop.ablation.config import load_ablation
 
 EVIDENCE = detectorgan.EVIDENCE
 
@@ -35,9 +33,9 @@ def test_rows_do_not_depend_on_where_the_weights_lie():
     assert first["detector"]["weights"] == FILE
 
 
-def test_the_arms_of_a_choice_keep_as_many_pictures():
-    files = [CONFIGS / "deeppcb.yaml", CONFIGS / "ablations" / "detectorgan_deeppcb.yaml"]
-    science = load_ablation(files, ["root=runs", "data.root=FOLDER"]).science()["arms"]
-    kept = {arm: tree["generation"] for arm, tree in science.items() if tree["rounds"]}
+@pytest.mark.parametrize("name", detectorgan.QUESTIONS)
+def test_the_arms_of_a_choice_keep_as_many_pictures(name):
+    arms = EVIDENCE.load(name, "runs").science()["arms"]
+    kept = {arm: tree["generation"] for arm, tree in arms.items() if tree["rounds"]}
     assert {(one["keep"], one["copies"]) for one in kept.values()} == {(100, 8)}
     assert {arm for arm, one in kept.items() if one["select"] == "utility"} == {"copy_paste_utility", "crop_utility"}

@@ -1,4 +1,4 @@
-"""Measure DetectorGAN: ``python tests/bench/detectorgan.py deeppcb --data DIR --weights FILE [--root DIR]``
+"""Measure DetectorGAN: ``python tests/bench/detectorgan.py deeppcb|world --weights FILE [--data DIR] ...``
 
 The paper's arms beside copy-paste and the crop painter, on canvases with and without objects, with and without a choice
 among the candidates. Rows go to ``results/detectorgan.json``; the table of ``docs/evidence.md`` is written from that
@@ -9,10 +9,23 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evidence import Evidence, Question
-from evidence_tables import SEEDS, Rows, by_seed, cell, command, heading, mean, sections, sentence, table
+from evidence_tables import SEEDS, Rows, by_seed, cell, command, folder_of, heading, mean, sections, sentence, table
 
 MARKS = "detectorgan"
-QUESTIONS = {"deeppcb": Question(data="deeppcb", base="deeppcb.yaml", ablation="detectorgan_deeppcb.yaml")}
+OF_WORLD = (
+    "data.world.clean=100",
+    "detector.weights=yolo11n.pt",
+    "detector.image_size_px=256",
+    "generation={copies: 8, keep: 100}",
+    "mixing.p=0.3",
+    "training={start: weights, steps: 200, epoch_steps: 50, batch_size: 8, background_ignore: false}",
+    "hosting.train.num_cpus=1",
+)
+"""The short fine-tuning of configs/deeppcb.yaml on the quickstart's scenes."""
+QUESTIONS = {
+    "deeppcb": Question(data="deeppcb", base="deeppcb.yaml", ablation="detectorgan_deeppcb.yaml"),
+    "world": Question(data="world", base="quickstart.yaml", ablation="detectorgan_world.yaml", overrides=OF_WORLD),
+}
 ARMS = {
     "real": "control: real images only",
     "copy_paste": "copy-paste into other training images",
@@ -63,7 +76,7 @@ def _data_set(data: str, run: Mapping[str, Any], rows: Rows, arms: Sequence[str]
         heading(data, run["config"]),
         table(columns, 2, lines),
         "\n".join(line for pair in PAIRS if (line := sentence(rows, *pair))),
-        command(MARKS, f"{data} --data FOLDER --weights FILE", SEEDS[data]),
+        command(MARKS, f"{data}{folder_of(data)} --weights FILE", SEEDS[data]),
     ]
 
 

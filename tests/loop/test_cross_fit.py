@@ -18,7 +18,7 @@ from loop import cross_fit, stages
 from loop.arms import Trainings
 from loop.check import describe
 from loop.config import LoopConfig, MiningConfig
-from loop.cross_fit import detect_unseen, fold_arms, folds
+from loop.cross_fit import detect_unseen, fold_arms, folds, held_back
 from loop.driver import import_real, run
 from loop.evaluation import compare
 from loop.evaluation.compare import MIN_UNSEEN, of_fold, unseen_yolo_scores
@@ -276,3 +276,24 @@ def test_check_counts_the_folds(easy_config, tmp_path):
         assert "\ncross-fit" not in describe(given)
     with pytest.raises(ValueError, match="9 folds of 8 training images"):
         describe(config(easy_config, tmp_path, 9))
+
+
+@pytest.mark.slow
+def test_filters_are_given_training_images_with_detectors_that_were_not_trained_on_them(
+    easy_config, tmp_path, monkeypatch
+):
+    jobs, train = {}, cross_fit.train
+    monkeypatch.setattr(
+        cross_fit, "train", lambda job, *rest: (jobs.update({job.checkpoint: job}), train(job, *rest))[1]
+    )
+    given = trainings(config(easy_config, tmp_path, 0, filters=[{"kind": "utility", "folds": 2}]))
+    found = held_back(given)
+    train_ids, val_ids = (set(ids(given.data.splits[split])) for split in ("train", "val"))
+    assert len(found) == 2
+    for fold in found:
+        known = set(ids(jobs[fold.detector.uri].real))
+        assert known.isdisjoint(ids(fold.images))
+        assert known | set(ids(fold.images)) == train_ids
+        assert val_ids.isdisjoint(ids(fold.images))
+    assert sorted(name for fold in found for name in ids(fold.images)) == sorted(train_ids)
+    assert held_back(trainings(config(easy_config, tmp_path, 3))) == ()

@@ -19,7 +19,7 @@ from actors.generators.layout.component import LayoutConfig
 from actors.images import encode_png
 from actors.records import Annotation, Difficulty, LabeledImage
 from loop import arms
-from loop.arms import Trainings
+from loop.arms import Trainings, unmined
 from loop.config import LoopConfig
 from loop.driver import import_real
 from loop.hosting import launch
@@ -225,6 +225,31 @@ def test_a_learner_that_uses_the_detector_is_given_the_current_one_and_others_ar
     assert given[1] is None
     loss = given[0].open_loss()
     assert loss(loss.parameters, torch.zeros(1, 3, 64, 64), [Annotation.empty()]).item() > 0
+
+
+class Inserter(InpaintConfig):
+    """A generator whose fit learns from images without objects."""
+
+    uses_clean: ClassVar = True
+
+
+def test_clean_images_reach_the_fit_of_a_learner_that_uses_them_and_no_other_fit_changes(
+    easy_config, tmp_path, monkeypatch
+):
+    config = LoopConfig.model_validate(easy_config | {"root": str(tmp_path)})
+    data, given = import_real(config), []
+    clean = tuple(replace(one, id=f"clean/{one.id}", annotation=Annotation.empty()) for one in data.splits["val"][:2])
+    monkeypatch.setattr(arms, "fit", lambda job, *_: given.append(job) or (_ for _ in ()).throw(InterruptedError))
+    for learner, images in ((Inserter(), clean), (Inserter(), ()), (InpaintConfig(), clean), (InpaintConfig(), ())):
+        trainings = Trainings(
+            config=config, data=replace(data, clean=images), reporter=Reporter(Console(file=StringIO()))
+        )
+        with pytest.raises(InterruptedError):
+            trainings.fit(learner, unmined(data.splits["train"]), number=1, detector=Checkpoint("none"))
+    assert [len(job.data.clean) for job in given] == [2, 0, 0, 0]
+    prints = [job.fingerprint() for job in given]
+    assert len(set(prints)) == 2
+    assert prints[1] == prints[2] == prints[3]
 
 
 def test_a_fit_goes_on_from_the_weights_of_the_one_before(job, tmp_path):

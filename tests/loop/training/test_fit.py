@@ -239,11 +239,15 @@ def test_clean_images_reach_the_fit_of_a_learner_that_uses_them_and_no_other_fit
     config = LoopConfig.model_validate(easy_config | {"root": str(tmp_path)})
     data, given = import_real(config), []
     clean = tuple(replace(one, id=f"clean/{one.id}", annotation=Annotation.empty()) for one in data.splits["val"][:2])
-    monkeypatch.setattr(arms, "fit", lambda job, *_: given.append(job) or (_ for _ in ()).throw(InterruptedError))
+    reporter = Reporter(Console(file=StringIO()))
+
+    def stop(job: FitJob, *_: Any) -> None:
+        given.append(job)
+        raise InterruptedError
+
+    monkeypatch.setattr(arms, "fit", stop)
     for learner, images in ((Inserter(), clean), (Inserter(), ()), (InpaintConfig(), clean), (InpaintConfig(), ())):
-        trainings = Trainings(
-            config=config, data=replace(data, clean=images), reporter=Reporter(Console(file=StringIO()))
-        )
+        trainings = Trainings(config=config, data=replace(data, clean=images), reporter=reporter)
         with pytest.raises(InterruptedError):
             trainings.fit(learner, unmined(data.splits["train"]), number=1, detector=Checkpoint("none"))
     assert [len(job.data.clean) for job in given] == [2, 0, 0, 0]

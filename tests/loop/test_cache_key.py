@@ -21,7 +21,9 @@ def test_shared_candidates_are_those_of_the_same_clean_images(easy_config, tmp_p
     def shared(clean: bytes) -> tuple[str | None, str | None]:
         folder.clean_records.write_bytes(clean)
         data = SimpleNamespace(classes=("blue", "red"), clean=(clean,) if clean else ())
-        sources = round_sources(SimpleNamespace(config=config, folder=folder, data=data), state, None, None)
+        trainings = SimpleNamespace(config=config)
+        loop = SimpleNamespace(config=config, folder=folder, data=data, trainings=trainings)
+        sources = round_sources(loop, state, None, None)
         return sources.clean, sources.shared
 
     none, first, again, other = (shared(clean) for clean in (b"", b"a", b"a", b"b"))

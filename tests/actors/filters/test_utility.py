@@ -18,8 +18,9 @@ from actors.images import read
 from actors.letterbox import to_tensor
 from actors.records import Annotation, Candidate, Detections, Inspected, LabeledImage, Lineage
 
-CLASSES, SIZE_PX, NUM_CANDIDATES, STEP = ("blue", "red"), 96, 50, 1e-4
+CLASSES, SIZE_PX, STEP = ("blue", "red"), 96, 1e-4
 NUM_STEPS = {"ultralytics": 300, "torchvision": 40}
+NUM_CANDIDATES = {"ultralytics": 50, "torchvision": 12}
 COLOURS = ((40, 60, 230), (235, 60, 60))
 
 pytestmark = pytest.mark.slow
@@ -88,11 +89,11 @@ def fold(detector, images):
     return HeldBack(detector=detector, images=images)
 
 
-def candidates():
+def candidates(number=9):
     """Sound pictures, pictures with wrong labels, and pictures with the colours of the classes exchanged."""
     rng = np.random.default_rng(7)
     kinds = [{}, {"shift": 12}, {"colours": COLOURS[::-1]}]
-    return [scene(rng, **kinds[number % 3]) for number in range(NUM_CANDIDATES)]
+    return [scene(rng, **kinds[place % 3]) for place in range(number)]
 
 
 def inspected(pixels, annotation, canvas="", image_id="", examples=()):
@@ -128,7 +129,7 @@ def test_utility_is_what_a_small_step_on_the_candidate_does_to_the_real_loss(fol
     measured = RealLoss(fold, None)
     power = float(measured.real_gradient() @ measured.real_gradient())
     predicted, observed = [], []
-    for pixels, annotation in candidates():
+    for pixels, annotation in candidates(NUM_CANDIDATES[fold.detector.config.kind]):
         slope = measured.gradient(pixels, annotation)
         size = STEP / float(slope.norm())
         before, after = (real_loss(measured, stepped(measured, slope, step)) for step in (-size, size))
@@ -155,7 +156,7 @@ def test_the_origins_of_a_candidate_do_not_count(fold, images):
 
 
 def test_verdicts_drop_what_harms_and_depend_on_the_candidate_alone(fold):
-    pictures = [inspected(*one) for one in candidates()[:9]]
+    pictures = [inspected(*one) for one in candidates()]
     built = UtilityConfig().build({}, DetectorAccess(open_embed=lambda _: None, held_back=(fold, fold)))
     verdicts = built.judge(pictures)
     scores = [one.score for (one,) in verdicts]

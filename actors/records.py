@@ -152,12 +152,15 @@ class Lineage:
     generator: str  # kind of the generator
     seed: int  # the candidate's own seed; all its randomness comes from here
     strategy: str = "origin"  # requested difficulty: as mined, or the generator's own word for another
+    # Requested hard mode of all its instances, of the generator's ``hard_modes``; empty: the generator draws them.
+    mode: str = field(default="", metadata={"omit_default": True})
 
     @property
     def id(self) -> str:
         """16 hex digits; equal lineage gives equal ids on every machine."""
         strategy = () if self.strategy == "origin" else (self.strategy,)  # a default is left out, as in fingerprints
-        return derive_id(self.round, self.image_id, repr(self.box_indices), self.generator, self.seed, *strategy)
+        mode = (f"mode {self.mode}",) if self.mode else ()
+        return derive_id(self.round, self.image_id, repr(self.box_indices), self.generator, self.seed, *strategy, *mode)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeVar
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from actors.boxes import Boxes
 from actors.fitting import Learner
 from actors.records import Annotation, Candidate, LabeledImage, Lineage, Strategy
 from actors.seeds import derive_seed
+
+Mode = TypeVar("Mode", bound=str)
 
 
 class Generator(Protocol):
@@ -54,6 +56,23 @@ class GeneratorBase(Learner):
     def requested(self) -> Strategy:
         """The difficulty requested for all drawn instances; "origin" (as mined) if it cannot be chosen."""
         return "origin"
+
+    @property
+    def hard_modes(self) -> tuple[str, ...]:
+        """The modes of hardening that a lineage can request (``Lineage.mode``), each once; () if there are none."""
+        return ()
+
+
+def requested_modes(modes: tuple[Mode, ...], lineage: Lineage) -> tuple[Mode, ...]:
+    """Those of a generator's ``modes`` that a lineage allows: the requested one, or all if it requests none.
+
+    Raises ValueError if the requested mode is none of them.
+    """
+    if not lineage.mode:
+        return modes
+    if lineage.mode not in modes:
+        raise ValueError(f"{lineage.generator}: mode {lineage.mode!r} is none of its modes: {', '.join(modes)}")
+    return tuple(mode for mode in modes if mode == lineage.mode)[:1]  # modes may be repeated
 
 
 def one_box(box: Boxes, label: np.int64) -> Annotation:

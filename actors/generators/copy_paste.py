@@ -16,7 +16,7 @@ from typing_extensions import override
 
 from actors import boxes as geometry
 from actors.config import Share
-from actors.generators.base import GeneratorBase, drawn_clean, one_box, source_of
+from actors.generators.base import GeneratorBase, drawn_clean, one_box, requested_modes, source_of
 from actors.generators.cutouts import positions
 from actors.generators.cutouts.cutout import Box, Cutout, Mask, Shape, bounds, cut, turned
 from actors.generators.cutouts.hardening import HardeningConfig, Mode, ShareRange
@@ -59,6 +59,11 @@ class CopyPasteConfig(HardeningConfig, GeneratorBase):
     """Largest overlap of a pasted box and an existing one, as a share of the smaller of the two."""
     occlusion: ShareRange = (0.2, 0.5)
     """Mode occlusion: range of the share of the pasted box that an existing object covers."""
+
+    @property
+    @override
+    def hard_modes(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.modes))
 
     @override
     def build(
@@ -148,22 +153,21 @@ class CopyPaste:
         at_home = rng.random() < self.config.same_image
         elsewhere = [self.images[others[index]] for index in rng.permutation(len(others))[:_NUM_TARGETS]]
         with_objects = [own, *elsewhere] if at_home else [*elsewhere, own]
-        return [*drawn_clean(self.clean, self._clean_share, _NUM_TARGETS, lineage.seed), *with_objects]
+        return [*drawn_clean(self.clean, self._clean_share(lineage), _NUM_TARGETS, lineage.seed), *with_objects]
 
-    @property
-    def _clean_share(self) -> float:
+    def _clean_share(self, lineage: Lineage) -> float:
         """Nothing can be hidden in an image without objects, which leaves none to mode occlusion alone."""
-        return self.config.clean if set(self.config.modes) != {"occlusion"} else 0.0
+        return self.config.clean if set(requested_modes(self.config.modes, lineage)) != {"occlusion"} else 0.0
 
     def _attempt(self, lineage: Lineage, target: LabeledImage, rng: np.random.Generator) -> _Attempt:
         """Paste all instances that have a place in the target."""
         canvas = self.read(target.uri).copy()
         annotation, source = target.annotation, self.images[lineage.image_id]
         painted = np.full(canvas.shape[:2], -1, np.int16)
-        seams = []
+        seams, modes = [], self._modes(lineage, target)
         wanted = lineage.box_indices * (1 + self.config.further)
         for index in wanted:
-            pasted = self._paste(canvas, painted, target, annotation, self.cut(source.id, index), rng)
+            pasted = self._paste(canvas, painted, target, annotation, self.cut(source.id, index), modes, rng)
             if pasted:
                 annotation = annotation.join(one_box(pasted[0], source.annotation.labels[index]))
                 seams.append(pasted[1])
@@ -188,6 +192,7 @@ class CopyPaste:
         target: LabeledImage,
         annotation: Annotation,
         original: Cutout,
+        modes: list[PasteMode],
         rng: np.random.Generator,
     ) -> tuple[Box, float] | None:
         """Paste one instance into the canvas and return its box and seam, or None if it has no place or outline.
@@ -196,7 +201,7 @@ class CopyPaste:
         """
         if original.shows_ground:
             return None
-        hardened, overlap = self._harden(original, target, rng)
+        hardened, overlap = self._harden(original, modes, rng)
         found: tuple[positions.Place, Cutout] | None = None
         for _ in range(self.config.tries):
             room = positions.find_room(canvas, self._turn(hardened, rng), annotation.boxes, overlap, rng)
@@ -217,15 +222,15 @@ class CopyPaste:
         image = self.images[image_id]
         return cut(self.read(image.uri), image.annotation.boxes[index], self.config.cutout)
 
-    def _harden(
-        self, cutout: Cutout, target: LabeledImage, rng: np.random.Generator
-    ) -> tuple[Cutout, positions.Overlap]:
-        """The cutout after a random mode, and the overlap with existing boxes that the mode allows.
-
-        Mode occlusion is left out for images without objects, which hide nothing.
-        """
+    def _modes(self, lineage: Lineage, target: LabeledImage) -> list[PasteMode]:
+        """The modes to draw from; no occlusion in images without objects, which hide nothing."""
         hides = target.id in self.images
-        modes = [mode for mode in self.config.modes if hides or mode != "occlusion"]
+        return [mode for mode in requested_modes(self.config.modes, lineage) if hides or mode != "occlusion"]
+
+    def _harden(
+        self, cutout: Cutout, modes: list[PasteMode], rng: np.random.Generator
+    ) -> tuple[Cutout, positions.Overlap]:
+        """The cutout after a random one of ``modes``, and the overlap with existing boxes that the mode allows."""
         mode = modes[rng.integers(len(modes))]
         if mode == "occlusion":
             least, most = self.config.occlusion

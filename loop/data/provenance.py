@@ -1,9 +1,10 @@
 """Provenance of synthetic images, as exports store it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+from actors.plain import to_plain
 from actors.records import Lineage
 
 
@@ -21,7 +22,7 @@ def to_fields(provenance: Provenance | None, source_file: str) -> dict[str, Any]
         return {"synthetic": False}
     fields: dict[str, Any] = {"synthetic": True, "source_image": source_file or provenance.source}
     if provenance.lineage is not None:
-        fields["lineage"] = asdict(provenance.lineage)
+        fields["lineage"] = to_plain(provenance.lineage)
     return fields
 
 
@@ -44,6 +45,7 @@ def _lineage(fields: Mapping[str, Any], origin: str) -> Lineage:
             generator=str(fields["generator"]),
             seed=int(fields["seed"]),
             strategy=str(fields.get("strategy", "origin")),
+            mode=str(fields.get("mode", "")),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{origin}: lineage {fields!r} is not as detloop writes it ({error!r})") from None

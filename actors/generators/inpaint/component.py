@@ -28,6 +28,11 @@ class InpaintConfig(InpaintSettings, GeneratorBase):
     def requested(self) -> Strategy:
         return self.difficulty if self.painter.takes_difficulty else "origin"
 
+    @property
+    @override
+    def hard_modes(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.modes)) if self.painter.varies else ()
+
     @override
     def build(
         self,

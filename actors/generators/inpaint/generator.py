@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 
 from actors import boxes as geometry
-from actors.generators.base import drawn_clean, one_box, source_of
+from actors.generators.base import drawn_clean, one_box, requested_modes, source_of
 from actors.generators.cutouts import positions
 from actors.generators.cutouts.cutout import Cutout, rotated, turned
 from actors.generators.cutouts.hardening import Mode
@@ -122,9 +122,10 @@ class Inpaint:
         canvas = self.instances.read(image.uri)
         rng = np.random.default_rng(derive_seed(lineage.seed, "clean", image.id))
         source, annotation, painted, seams = self.instances.images[lineage.image_id], image.annotation, [], []
+        modes = requested_modes(self.config.modes, lineage)
         for _, index in product(range(1 + self.config.further), lineage.box_indices):
             difficulty = self._difficulty(source, index)
-            if new := self._new_place(canvas, annotation, (source.id, index), difficulty, rng):
+            if new := self._new_place(canvas, annotation, (source.id, index), difficulty, modes, rng):
                 annotation = annotation.join(one_box(new.box, source.annotation.labels[index]))
                 painted.append((len(annotation) - 1, new.example, difficulty))
                 seams.append(new.seam)
@@ -135,17 +136,17 @@ class Inpaint:
         """The instances in their own boxes or, at random, at new places of their image."""
         image = self.instances.images[lineage.image_id]
         canvas, rng = self.instances.read(image.uri), np.random.default_rng(lineage.seed)
-        annotation, painted = image.annotation, []
+        annotation, painted, modes = image.annotation, [], requested_modes(self.config.modes, lineage)
         for repeat, index in product(range(1 + self.config.further), lineage.box_indices):
             difficulty, key = self._difficulty(image, index), (image.id, index)
             moves = repeat > 0 or self._moves(image, index, rng)
-            new = self._new_place(canvas, annotation, key, difficulty, rng) if moves else None
+            new = self._new_place(canvas, annotation, key, difficulty, modes, rng) if moves else None
             if new:
                 annotation = annotation.join(one_box(new.box, image.annotation.labels[index]))
                 painted.append((len(annotation) - 1, new.example, difficulty))
             elif repeat == 0:
                 example = self.instances.alike(canvas, key, difficulty, rng)
-                mode = self._mode(rng)
+                mode = modes[rng.integers(len(modes))]
                 example = example if mode == "scale" else self.config.harden(example, mode, rng)
                 painted.append((index, example, difficulty))
         return self._with_sites(lineage, image, canvas, annotation, painted)
@@ -183,6 +184,7 @@ class Inpaint:
         annotation: Annotation,
         key: examples.Key,
         difficulty: Difficulty,
+        modes: tuple[Mode, ...],
         rng: np.random.Generator,
     ) -> _NewPlace | None:
         """A place for an instance, clear of the others and with matching surroundings."""
@@ -193,7 +195,7 @@ class Inpaint:
         cutout = turned(cutout, flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns)
         if self.config.turn_deg:
             cutout = rotated(cutout, rng.uniform(-self.config.turn_deg, self.config.turn_deg))
-        cutout = self.config.harden(cutout, self._mode(rng), rng)
+        cutout = self.config.harden(cutout, modes[rng.integers(len(modes))], rng)
         room = positions.find_room(canvas, cutout, annotation.boxes, positions.Overlap(most=0.0), rng)
         if room is None:
             return None
@@ -206,9 +208,6 @@ class Inpaint:
         """The requested difficulty of an instance."""
         requested = self.config.difficulty
         return self.painter.attributes[image.id][index] if requested == "origin" else Difficulty(requested)
-
-    def _mode(self, rng: np.random.Generator) -> Mode:
-        return self.config.modes[rng.integers(len(self.config.modes))]
 
     def _site(
         self, canvas: Pixels, annotation: Annotation, index: int, example: Cutout, difficulty: Difficulty

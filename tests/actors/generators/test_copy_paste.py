@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -298,3 +300,24 @@ def test_the_clean_image_with_matching_surroundings_is_taken(real, clean, tmp_pa
     generator = CopyPaste(CopyPasteConfig(clean=1.0, modes=("plain",)), real, [clean[0], dark])
     candidates = generator.generate([lineage(seed) for seed in range(12)])
     assert {candidate.canvas for candidate in candidates} == {clean[0].id}
+
+
+ASKED = ("plain", "scale", "occlusion", "contrast", "blur")
+
+
+@pytest.mark.parametrize("mode", ASKED)
+def test_a_requested_mode_is_that_of_all_instances(real, clean, mode):
+    every = CopyPaste(CopyPasteConfig(modes=("blur", *ASKED), clean=1.0), real, clean)
+    alone = CopyPaste(CopyPasteConfig(modes=(mode,), clean=1.0), real, clean)
+    for seed in range(6):
+        requested, drawn = replace(lineage(seed, indices=(0, 1)), mode=mode), lineage(seed, indices=(0, 1))
+        candidate, same = every.generate([requested])[0], alone.generate([drawn])[0]
+        np.testing.assert_array_equal(candidate.pixels, same.pixels)
+        assert (candidate.canvas, candidate.lineage) == (same.canvas, requested)
+
+
+def test_a_generator_says_which_modes_can_be_requested_and_refuses_others(real):
+    config = CopyPasteConfig(modes=("plain", "blur", "plain"))
+    assert config.hard_modes == ("plain", "blur")
+    with pytest.raises(ValueError, match="copy_paste: mode 'scale' is none of its modes: plain, blur"):
+        CopyPaste(config, real).generate([replace(lineage(0), mode="scale")])

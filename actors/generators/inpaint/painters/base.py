@@ -61,6 +61,11 @@ class PainterBase(Component):
     """Whether the painter is conditioned on the difficulty of an instance."""
 
     @property
+    def varies(self) -> bool:
+        """Whether the painter starts from the window's pixels in the hole, rather than from noise alone."""
+        return False
+
+    @property
     def varies_instances(self) -> bool:
         """Whether the painter is fitted on the real instances, knows their difficulties, and starts from them."""
         return False

@@ -28,6 +28,11 @@ class DiffusersConfig(PipelineConfig):
     strength: float = Field(1.0, gt=0.0, le=1.0)
     """Share of the noise schedule applied to the hole: 1 starts from noise alone, less keeps some of the example."""
 
+    @property
+    @override
+    def varies(self) -> bool:
+        return self.strength < 1
+
     @override
     def build(self, classes: tuple[str, ...], fitted: str | None = None) -> "DiffusersPainter":
         return DiffusersPainter(self, classes)
@@ -42,7 +47,7 @@ class DiffusersPainter(PipelinePainter):
 
     def __init__(self, config: DiffusersConfig, classes: tuple[str, ...]) -> None:
         super().__init__(config, classes, load_pipeline(_from_pretrained, config))
-        self.config, self.varies = config, config.strength < 1.0
+        self.config, self.varies = config, config.varies
         known = signature(type(self.pipeline).__call__).parameters
         wanted = {
             "guidance_scale": config.guidance,

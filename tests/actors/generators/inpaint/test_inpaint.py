@@ -13,6 +13,8 @@ from actors.generators.inpaint.clearing import ground
 from actors.generators.inpaint.component import InpaintConfig
 from actors.generators.inpaint.example import alike, compose, goes_on, seam, silhouette
 from actors.generators.inpaint.generator import Inpaint
+from actors.generators.inpaint.painters.crop.component import CropConfig
+from actors.generators.inpaint.painters.diffusers_inpaint import DiffusersConfig
 from actors.records import Annotation, Difficulty, LabeledImage, Lineage
 
 COLOUR = 201  # what the painter below paints
@@ -470,3 +472,24 @@ def test_without_room_in_a_clean_image_the_own_image_is_painted(scene, clean, tm
 
 def test_the_fit_of_the_painter_does_not_depend_on_the_share_of_clean_images():
     assert InpaintConfig(clean=0.1).fit_options() == InpaintConfig(clean=0.9).fit_options()
+
+
+@pytest.mark.parametrize("insert", [0.0, 1.0])
+def test_a_requested_mode_hardens_all_examples(scene, clean, monkeypatch, insert):
+    image = scene((10, 10, 26, 22), (60, 40, 80, 70))
+    hardened = []
+    monkeypatch.setattr(InpaintConfig, "harden", lambda _, cutout, mode, __: hardened.append(mode) or cutout)
+    generator = Inpaint(InpaintConfig(insert=insert, modes=("plain", "blur", "contrast")), [image], Paints(), clean)
+    lineages = [replace(lineage(image, 0, 1, seed=seed), mode="contrast") for seed in range(8)]
+    canvases = {one.canvas.startswith("clean/") for one in generator.generate(lineages)}
+    assert canvases == {True, False}
+    assert set(hardened) == {"contrast"}
+    with pytest.raises(ValueError, match="inpaint: mode 'scale' is none of its modes: plain, blur, contrast"):
+        generator.generate([replace(lineages[0], mode="scale")])
+
+
+def test_modes_can_be_requested_where_a_painter_starts_from_examples():
+    modes = ("blur", "plain", "blur")
+    for painter in (CropConfig(strength=0.5), DiffusersConfig(model="any", strength=0.5)):
+        assert InpaintConfig(painter=painter, modes=modes).hard_modes == ("blur", "plain")
+    assert InpaintConfig(painter=CropConfig(strength=1.0), modes=modes).hard_modes == ()

@@ -18,8 +18,13 @@ class CropConfig(CropSettings, PainterBase):
 
     @property
     @override
-    def varies_instances(self) -> bool:
+    def varies(self) -> bool:
         return self.strength < 1
+
+    @property
+    @override
+    def varies_instances(self) -> bool:
+        return self.varies
 
     @override
     def build(self, classes: tuple[str, ...], fitted: str | None = None) -> Painter:

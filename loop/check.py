@@ -104,6 +104,8 @@ def _advice(config: LoopConfig, counts: Counts) -> Iterator[str]:
         )
     if needless := needless_refiner(config):
         yield needless
+    if config.mining.policy == "utility" and config.rounds == 1:
+        yield "mining.policy: utility learns from earlier rounds; with rounds: 1 it spreads the budget at random"
     if config.detector.has_weights and training.start != "weights":
         yield (
             f"training.start: {training.start} does not use the weights of the detector; set it to weights to start "

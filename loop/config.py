@@ -44,9 +44,11 @@ class MiningConfig(Config):
     """beta: a box is easy if its IoU with such a detection is above this."""
     match_class: bool = True
     """Count only detections of the box's own class. The paper leaves this open."""
-    policy: Literal["hardest", "balanced", "ranked", "random"] = "hardest"
+    policy: Literal["hardest", "balanced", "ranked", "random", "utility"] = "hardest"
     """Order in which instances are selected. hardest: hard ones, lowest score first. balanced: the same, in turns over
-    the classes. ranked: as balanced, then easy ones, lowest score first. random: any, as an ablation's baseline."""
+    the classes. ranked: as balanced, then easy ones, lowest score first. random: any, as an ablation's baseline.
+    utility: classes and difficulties whose candidates had the highest utility in earlier rounds get more of the budget,
+    the hardest instances first; hard modes of the generator are chosen likewise. Needs the filter utility."""
     budget: int = Field(40, ge=1)
     """Maximum number of instances selected in a round."""
     cross_fit: int = Field(0, ge=0)
@@ -216,6 +218,11 @@ class LoopConfig(Config):
             )
         if self.generation.select != "random" and self.generation.keep is None:
             raise ValueError(f"generation.select: {self.generation.select} needs generation.keep, a number of pictures")
+        if self.mining.policy == "utility" and "utility" not in known:
+            raise ValueError(
+                "mining.policy: utility learns from the scores of the filter utility, which this config does not have; "
+                "add {kind: utility} to filters, or choose another policy"
+            )
         if self.rejected_boxes == "restore" and not self.generator.has_canvas:
             raise ValueError(
                 f"rejected_boxes: restore needs real pixels, and generator {self.generator.kind} keeps none; "

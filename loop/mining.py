@@ -1,12 +1,14 @@
 """Mining: counts of easy and hard instances, and the selection of those that a round spends its budget on."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from actors.records import Difficulty, Instance, Lineage
 from actors.seeds import derive_seed
+from loop import bandit
+from loop.bandit import UNKNOWN, Belief, Beliefs
 from loop.config import MiningConfig
 
 
@@ -52,21 +54,26 @@ def warnings(shares: Iterable[ClassDifficulty], config: MiningConfig) -> list[st
     return [*all_hard, *all_easy]
 
 
-def select(instances: Iterable[Instance], config: MiningConfig, seed: int) -> tuple[Instance, ...]:
+def select(
+    instances: Iterable[Instance], config: MiningConfig, seed: int, beliefs: Beliefs = UNKNOWN
+) -> tuple[Instance, ...]:
     """The instances on which the budget is spent, in the order of selection.
 
     * hardest: hard ones by rising best_score, then by rising best_iou, then by image id and index.
     * balanced: hard ones in turns over the classes (by class index), hardest first within each class.
     * ranked: as balanced, and then the easy ones in the same order.
     * random: easy and hard ones in an order that depends on ``seed`` alone (give each round its own).
+    * utility: easy and hard ones, those of the most useful strata by ``beliefs`` first (see ``bandit.choose``).
 
-    No instance is selected twice. If there are fewer instances than budget (hard ones, unless ranked or random), all of
-    them are selected and the rest of the budget is not spent.
+    No instance is selected twice. If there are fewer instances than budget (with policies hardest and balanced: hard
+    ones), all of them are selected and the rest of the budget is not spent.
     """
     everything = sorted(instances, key=_identity)
     if config.policy == "random":
         order = np.random.default_rng(derive_seed(seed, "mining")).permutation(len(everything))
         return tuple(everything[position] for position in order[: config.budget])
+    if config.policy == "utility":
+        return bandit.choose(sorted(everything, key=_hardness), dict(beliefs.strata), config.budget, seed)
     hard, easy = (
         sorted((one for one in everything if one.difficulty is difficulty), key=_hardness)
         for difficulty in (Difficulty.HARD, Difficulty.EASY)
@@ -79,27 +86,40 @@ def select(instances: Iterable[Instance], config: MiningConfig, seed: int) -> tu
 
 
 def plan(
-    selected: Sequence[Instance], *, copies: int, generator: str, strategy: str, round_index: int, seed: int
+    selected: Sequence[Instance],
+    *,
+    copies: int,
+    generator: str,
+    strategy: str,
+    round_index: int,
+    seed: int,
+    modes: Mapping[str, Belief],
 ) -> tuple[Lineage, ...]:
     """The lineages of the candidates: ``copies`` for each image with selected instances, each with all of these.
 
     Images are in the order of their first selected instance. ``seed`` is the run's. The seed of a candidate depends on
-    it, the round, the image and the copy only, so the candidates of one image do not depend on other images.
+    it, the round, the image and the copy only, so the candidates of one image do not depend on other images. Each
+    candidate requests one of ``modes``, see ``bandit.mode_of``; without modes, none.
     """
     by_image: dict[str, list[int]] = {}
     for instance in selected:
         by_image.setdefault(instance.image_id, []).append(instance.index)
+    drawn = [
+        (image_id, tuple(sorted(indices)), derive_seed(seed, round_index, image_id, copy))
+        for image_id, indices in by_image.items()
+        for copy in range(copies)
+    ]
     return tuple(
         Lineage(
             round=round_index,
             image_id=image_id,
-            box_indices=tuple(sorted(indices)),
+            box_indices=indices,
             generator=generator,
-            seed=derive_seed(seed, round_index, image_id, copy),
+            seed=own,
             strategy=strategy,
+            mode=bandit.mode_of(modes, own),
         )
-        for image_id, indices in by_image.items()
-        for copy in range(copies)
+        for image_id, indices, own in drawn
     )
 
 

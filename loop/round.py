@@ -87,11 +87,11 @@ def mine(loop: Loop, state: State) -> Mined:
     """Run the current detector on the real training images, and spend the budget on the boxes that it gets wrong.
 
     With ``mining.detector`` another detector is used, and with cross-fitting the one that was not trained on the image.
-    Runs that share candidates mine once.
+    Runs that share candidates mine once, except with ``mining.policy: utility``, which depends on a run's own rounds.
     """
     decides = ("mining", "detector", "seed")
     shared = shared_place("mined", loop.config, decides, [loop.folder.train_records, state.detector])
-    if shared is None:
+    if shared is None or loop.config.mining.policy == "utility":
         return _mine(loop, state)
     with exclusive(shared):
         return once(shared / f"{state.round + 1:03d}.json", Mined, lambda: _mine(loop, state))
@@ -110,12 +110,13 @@ def _mine(loop: Loop, state: State) -> Mined:
             instance for image in images for instance in attributes(image, seen[image.id], **config.mining.attribute())
         ]
         shares = mining.difficulty_shares(instances, loop.data.classes)
-        taken = mining.select(instances, config.mining, derive_seed(config.seed, "mine", state.round))
+        beliefs = loop.folder.beliefs(config, state.round + 1, instances)
+        taken = mining.select(instances, config.mining, derive_seed(config.seed, "mine", state.round), beliefs)
         num_hard = sum(share.num_hard for share in shares)
         progress.reach(len(images), f"{num_hard} of {len(instances)} boxes hard, {len(taken)} taken")
     for warning in mining.warnings(shares, config.mining):
         loop.reporter.warn(warning)
-    return Mined(instances=taken, found=tuple(instances), shares=shares, cost=cost)
+    return Mined(instances=taken, found=tuple(instances), shares=shares, cost=cost, beliefs=beliefs)
 
 
 def fit(loop: Loop, state: State, mined: Mined) -> Fitted | None:
@@ -173,6 +174,7 @@ def missing_candidates(loop: Loop, state: State, mined: Mined) -> list[Lineage]:
         strategy=loop.config.generator.requested(),
         round_index=number,
         seed=loop.config.seed,
+        modes=dict(mined.beliefs.modes),
     )
     done = _judged_ids(loop, number)
     return [lineage for lineage in lineages if lineage.id not in done]

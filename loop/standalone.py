@@ -47,7 +47,8 @@ def mine(config: LoopConfig, reporter: Reporter, current: Checkpoint | None = No
     """Mine as round ``number`` of a run of ``config`` does.
 
     ``current`` is the checkpoint of the current detector. The default is the control, which is trained if there is none
-    below the root. Detections are stored below the root, so that other thresholds and policies need no detector.
+    below the root. Detections are stored below the root, so that other thresholds and policies need no detector. With
+    ``mining.policy: utility``, the run that ``config`` names has finished the rounds before ``number``.
 
     Raises ValueError or FileNotFoundError if the data, the hosting or the checkpoint cannot be used.
     """
@@ -59,7 +60,8 @@ def mine(config: LoopConfig, reporter: Reporter, current: Checkpoint | None = No
     found = [
         one for image in data.splits["train"] for one in attributes(image, seen[image.id], **config.mining.attribute())
     ]
-    taken = mining.select(found, config.mining, derive_seed(config.seed, "mine", number - 1))
+    beliefs = RunFolder(UPath(config.root) / config.name).beliefs(config, number, found)
+    taken = mining.select(found, config.mining, derive_seed(config.seed, "mine", number - 1), beliefs)
     return Mining(data=data, found=tuple(found), taken=taken)
 
 

@@ -14,8 +14,8 @@
 Starting the same run again reads these files and does the rest.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from upath import UPath
@@ -25,6 +25,7 @@ from actors.fitting import Fitted
 from actors.plain import differences
 from actors.records import Instance, Sample
 from actors.storage import is_local, read_record, write_record
+from loop.bandit import UNKNOWN, Beliefs, learn
 from loop.config import SCHEMA, ConfigError, LoopConfig
 from loop.config_files import validate
 from loop.keep import Fate
@@ -51,6 +52,7 @@ class Mined:
     found: tuple[Instance, ...]  # every box that has an attribute, in the order of images and boxes
     shares: tuple[ClassDifficulty, ...]  # easy and hard boxes by class
     cost: Cost
+    beliefs: Beliefs = field(default=UNKNOWN, metadata={"omit_default": True})  # with mining.policy utility
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,6 +250,19 @@ class RunFolder:
     def judged(self, number: int) -> tuple[Sample, ...]:
         """All samples of a round: the kept ones by id, then the dropped ones."""
         return tuple(sample for fate in Fate for sample in self.samples(number, fate))
+
+    def beliefs(self, config: LoopConfig, number: int, found: Iterable[Instance]) -> Beliefs:
+        """The beliefs with which round ``number`` spreads its budget over the instances ``found``.
+
+        ``UNKNOWN`` unless ``mining.policy`` is utility. All earlier rounds have to be finished.
+        """
+        if config.mining.policy != "utility":
+            return UNKNOWN
+        past = (
+            (read_record(self.round(earlier) / "mine.json", Mined).instances, self.judged(earlier))
+            for earlier in range(1, number)
+        )
+        return learn(found, config.generator.hard_modes, past)
 
     def _read_sample(self, number: int, fate: Fate, sample_id: str) -> Sample:
         sample = read_record(self.round(number) / fate / f"{sample_id}.json", Sample)

@@ -55,7 +55,7 @@ def probe(folder, *arguments):
         (
             ["run", QUICKSTART, "--set", "mining.policy=worst"],
             2,
-            ["mining.policy", "'hardest', 'balanced', 'ranked' or 'random'", "seen: 'worst'"],
+            ["mining.policy", "'hardest', 'balanced', 'ranked', 'random' or 'utility'", "seen: 'worst'"],
         ),
         (["run", QUICKSTART, "--set", "minig.budget=3"], 2, ["minig: unknown key", "known here: data, detector,"]),
         (["check", QUICKSTART], 0, ["real images", "train", "(rendered)"]),

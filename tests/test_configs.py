@@ -111,7 +111,10 @@ def test_the_fingerprint_of_a_section_does_not_see_the_others():
         ("generator.foo=3", ["generator.foo: unknown key", "margin, modes, painter,"]),
         ("filters=[{kind: blank}, {kind: agreement, iou: 1}]", ["filters.1.iou: unknown key", "kind, match_class,"]),
         ("mining.budget=zero", ["mining.budget:", "valid integer", "seen: 'zero'"]),
-        ("mining.policy=worst", ["mining.policy:", "'hardest', 'balanced', 'ranked' or 'random'", "seen: 'worst'"]),
+        (
+            "mining.policy=worst",
+            ["mining.policy:", "'hardest', 'balanced', 'ranked', 'random' or 'utility'", "'worst'"],
+        ),
         ("mixing.p=2", ["mixing.p:", "less than or equal to 1", "seen: 2"]),
         ("detector.kind=yolo", ["detector.kind:", "'ultralytics'", "seen: 'yolo'"]),
         (

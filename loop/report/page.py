@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from loop.report.budget import budget_rows
 from loop.report.summary import RoundSummary, agreement_told, cells, clean_told, conclusion, fates_told
 
+BUDGET_HEADINGS = ("", "candidates so far", "not judged", "mean utility", "given in this round")
 HEADINGS = ("round", "AP", "control AP", "gain [95 %]", "mined", "kept/candidates", "seconds", "of it engine")
 
 
@@ -28,7 +30,7 @@ class Figure:
 def html_summary(
     rounds: Sequence[RoundSummary], facts: Mapping[str, str], title: str, figures: Mapping[str, Sequence[Figure]]
 ) -> str:
-    """The page: conclusion, table of rounds, counts of what was dropped and why, and ``figures`` by section heading.
+    """The page: conclusion, table of rounds, counts of what was dropped and why, budgets, figures by section heading.
 
     ``facts`` (fingerprint, seed, steps, ...) are shown below the title.
     """
@@ -48,6 +50,8 @@ def html_summary(
         rounds=[cells(one) for one in rounds],
         numbers=("", *(f"round {one.round}" for one in rounds)),
         reasons=_reasons(rounds),
+        budget_headings=BUDGET_HEADINGS,
+        budgets={one.round: budget_rows(one.budget) for one in rounds if one.budget},
         figures=figures,
     )
 

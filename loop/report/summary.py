@@ -17,6 +17,7 @@ from loop.arms import Arm
 from loop.context import RoundResult
 from loop.evaluation.counts import count_clean, count_drawn, count_dropped, count_refined
 from loop.evaluation.measure import Measured
+from loop.report.budget import Spent, budget_metrics, spent
 
 NO_ROUNDS = "no rounds: the control alone"
 VERDICTS = {
@@ -54,6 +55,7 @@ class RoundSummary:
     not_trained: str = ""  # why no detector was trained, so that ``ap`` is the control's; empty if one was
     refined: dict[str, float] | None = field(default=None, metadata={"omit_default": True})  # see ``count_refined``
     clean: dict[str, int] | None = field(default=None, metadata={"omit_default": True})  # see ``count_clean``
+    budget: tuple[Spent, ...] = field(default=(), metadata={"omit_default": True})  # if it was spread by utility
 
     @property
     def verdict(self) -> int:
@@ -79,6 +81,7 @@ class RoundSummary:
             **{f"dropped/{reason.replace(': ', '/')}": count for reason, count in self.dropped.items()},
             **{f"dropped_boxes/{reason.replace(': ', '/')}": count for reason, count in self.dropped_boxes.items()},
             "restored_boxes": self.restored_boxes,
+            **budget_metrics(self.budget),
             **{f"refined/{key}": value for key, value in (self.refined or {}).items()},
             **{f"clean/{key}": value for key, value in (self.clean or {}).items()},
             **{f"seconds/{stage}": seconds for stage, seconds in self.seconds.items()},
@@ -128,6 +131,7 @@ def summarise(
         drawn=drawn,
         not_trained=result.not_trained,
         refined=count_refined(samples, refiner.min_confidence),
+        budget=spent(result.mined, samples),
         clean=count_clean(samples, clean, result.arms[0].trained, result.controls[0].trained),
     )
 

@@ -74,9 +74,8 @@ def test_shares_count_every_class_and_all_hard_or_all_easy_is_warned_of():
 
 
 def planned(taken, **changes):
-    return plan(
-        taken, **{"copies": 2, "generator": "layout", "strategy": "origin", "round_index": 1, "seed": 7, **changes}
-    )
+    given = {"copies": 2, "generator": "layout", "strategy": "origin", "round_index": 1, "seed": 7, "modes": {}}
+    return plan(taken, **{**given, **changes})
 
 
 def test_plan_draws_copies_of_each_image_with_all_its_selected_boxes():

@@ -20,6 +20,7 @@ from loop.report.contact_sheet import DRAWN, DROPPED, KEPT, MINED, RESTORED, SEE
 from loop.report.control import WHY_FRESH
 from loop.report.curves import ap_curve, pr_curve
 from loop.report.marks import Mark, marked
+from loop.report.budget import Spent
 from loop.report.page import Figure, html_summary
 from loop.report.shown import choose, extremes
 from loop.report.summary import RoundSummary, agreement_told, conclusion, fates_told, rounds_table, summary
@@ -430,6 +431,22 @@ def test_the_page_is_whole_and_loads_nothing():
     assert page.text[page.text.index("instances, not drawn") + 1] == "20 of 90"
     assert "undecided: the interval includes zero" in text
     assert "Nothing" not in text
+
+
+def test_the_page_and_mlflow_tell_how_the_budget_was_spread():
+    half = {"num_candidates": 2.5, "num_unjudged": 1.0, "mean_utility": -0.25, "standard_error": 0.1, "given": 7}
+    new = {"num_candidates": 0.0, "num_unjudged": 0.0, "mean_utility": 0.5, "standard_error": 1.0, "given": 0}
+    budget = (Spent(kind="instances", name="nut/bolt/hard", **half), Spent(kind="mode", name="blur", **new))
+    row = round_summary(number=3, budget=budget)
+    assert {key: value for key, value in row.metrics().items() if "utility" in key} == {"utility/nut/bolt/hard": -0.25}
+    page = Page()
+    page.feed(html_summary([round_summary(number=2), row], {}, "name", {}))
+    start = page.text.index("Round 3")
+    assert "Round 2" not in page.text
+    cells = [text for text in page.text[start:] if text.strip()]
+    first = cells.index("nut/bolt, hard")
+    assert cells[first : first + 5] == ["nut/bolt, hard", "2.5", "1", "\N{MINUS SIGN}0.250 ± 0.100", "7 instances"]
+    assert cells[first + 5 : first + 10] == ["hard mode blur", "0", "0", "0.500 ± 1.000", "0 candidates"]
 
 
 def test_every_reason_why_a_tensor_starts_fresh_has_its_words():

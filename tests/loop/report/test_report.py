@@ -16,11 +16,11 @@ from actors.images import encode_png
 from actors.records import WHOLE_IMAGE, Annotation, Detections, LabeledImage, Lineage, Refined, Sample, Verdict
 from loop.evaluation.coco import RECALLS, Evaluation
 from loop.evaluation.counts import count_drawn, count_dropped, failures, warnings
+from loop.report.budget import Spent
 from loop.report.contact_sheet import DRAWN, DROPPED, KEPT, MINED, RESTORED, SEEN, _refined_lines, contact_sheet
 from loop.report.control import WHY_FRESH
 from loop.report.curves import ap_curve, pr_curve
 from loop.report.marks import Mark, marked
-from loop.report.budget import Spent
 from loop.report.page import Figure, html_summary
 from loop.report.shown import choose, extremes
 from loop.report.summary import RoundSummary, agreement_told, conclusion, fates_told, rounds_table, summary

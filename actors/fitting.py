@@ -35,8 +35,13 @@ class Learner(Component):
     A component that learns overrides ``fit_size`` and ``open_fit``.
     """
 
-    uses_detector: ClassVar[bool] = False
-    """Whether the fit uses the current detector, and so depends on its weights."""
+    @property
+    def uses_detector(self) -> bool:
+        """Whether the fit uses the current detector, and so depends on its weights."""
+        return False
+
+    uses_clean: ClassVar[bool] = False
+    """Whether the fit uses the images without objects (``data.clean``), and so depends on them."""
 
     uses_clean: ClassVar[bool] = False
     """Whether the fit uses the images without objects (``data.clean``), and so depends on them."""
@@ -79,6 +84,9 @@ class LossSource(Protocol):
         """Longer side that images are resized to."""
         ...
 
+    rate_setting: ClassVar[str]
+    """Name of the learning rate in ``training.overrides``."""
+
     def open_loss(
         self,
         checkpoint: Checkpoint,
@@ -106,6 +114,12 @@ class DetectorCheckpoint:
     def open_loss(self, prefixes: Sequence[str] | None = None, device: str | None = None) -> DetectorLoss:
         """The training loss as a function of the parameters that ``prefixes`` choose; default: those of the head."""
         return self.config.open_loss(self.uri, prefixes=prefixes, overrides=self.overrides, device=device)
+
+    @property
+    def learning_rate(self) -> float | None:
+        """The learning rate of ``overrides``; None if they have none."""
+        found = self.overrides.get(self.config.rate_setting)
+        return None if found is None else float(found)
 
     def digest(self) -> str:
         """SHA-256 of the config, the overrides and the checkpoint's bytes, independent of ``uri``."""

@@ -35,6 +35,8 @@ WORKERS = {  # subclass heavy libraries, or stand on what does; opened in worker
     *("actors.generators.diffusion.learner", "actors.generators.diffusion.mask_loss"),
     *("actors.generators.layout.network", "actors.generators.layout.fit", "actors.generators.layout.generator"),
     *("actors.generators.inpaint.painters.crop.fit", "actors.generators.inpaint.painters.crop.perception"),
+    *(f"actors.generators.insertion_gan.{name}" for name in ("networks", "losses", "unroll", "batches", "pool")),
+    *(f"actors.generators.insertion_gan.{name}" for name in ("checkpoint", "detector_terms", "fit", "generator")),
     *("actors.refiners.ssddet.bag", "actors.refiners.ssddet.mil", "actors.refiners.ssddet.self_distillation"),
     *("actors.refiners.ssddet.network", "actors.refiners.ssddet.losses", "actors.refiners.ssddet.examples"),
     *("actors.refiners.ssddet.fit", "actors.refiners.ssddet.refiner"),

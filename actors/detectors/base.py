@@ -72,6 +72,8 @@ class DetectorBase(Component):
 
     trainer: ClassVar[str]
     """Dotted name of the module that trains the family; it is imported by the loop."""
+    rate_setting: ClassVar[str] = "lr"
+    """Name of the learning rate in ``training.overrides``."""
     licence: ClassVar[str] = ""
     """A clause for users on the licence of the family's libraries."""
     export_formats: ClassVar[tuple[str, ...]] = ()

@@ -8,10 +8,11 @@ from actors.custom import Open
 from actors.generators.base import GeneratorBase
 from actors.generators.copy_paste import CopyPasteConfig
 from actors.generators.inpaint.component import InpaintConfig
+from actors.generators.insertion_gan.component import InsertionGANConfig
 from actors.generators.layout.component import LayoutConfig
 
 GeneratorConfig = Annotated[
-    CopyPasteConfig | InpaintConfig | LayoutConfig,
+    CopyPasteConfig | InpaintConfig | InsertionGANConfig | LayoutConfig,
     Field(discriminator="kind"),
     Open(GeneratorBase, "detloop.generators"),
 ]

@@ -20,6 +20,7 @@ class UltralyticsConfig(UltralyticsSettings):
     """Any detection model of ultralytics, by its YAML or by a weight file."""
 
     trainer: ClassVar = "loop.training.ultralytics.train"
+    rate_setting: ClassVar = "lr0"
     licence: ClassVar = "ultralytics is AGPL-3.0; with --detector torchvision no AGPL-licensed package is imported"
     libraries: ClassVar = ("ultralytics",)
 

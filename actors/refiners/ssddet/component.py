@@ -13,9 +13,13 @@ class SSDDetConfig(SSDDetSettings, RefinerBase):
     """Moves boxes by multiple-instance learning on the detector's features."""
 
     runs_network: ClassVar = True
-    uses_detector: ClassVar = True
 
     kind: Literal["ssddet"] = "ssddet"
+
+    @property
+    @override
+    def uses_detector(self) -> bool:
+        return True
 
     @override
     def build(self, detector: LossSource, checkpoint: str | None = None) -> Refiner:

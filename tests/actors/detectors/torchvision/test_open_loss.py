@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from held_constants import hold_proposals
 from tiny_torchvision import MODELS, SIZE_PX, annotation, tiny, write
 
 from actors.detector_loss import DetectorLoss
@@ -40,20 +41,6 @@ def open_loss(tmp_path_factory) -> Callable[..., DetectorLoss]:
 
 def pictures(seed: int) -> torch.Tensor:
     return torch.rand(2, 3, SIZE_PX, SIZE_PX, generator=torch.Generator().manual_seed(seed))
-
-
-def hold_proposals(loss: DetectorLoss, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Faster R-CNN's proposals are constant in a gradient: give each call those of the first with its place."""
-    if hasattr(loss.network, "rpn"):
-        found, inner = {}, loss.network.rpn.filter_proposals
-
-        def held(proposals: torch.Tensor, *rest: object) -> object:
-            key = hold_proposals.call  # the inner step and the outer one have proposals of their own
-            found.setdefault(key, inner(proposals, *rest))
-            hold_proposals.call = key + 1
-            return found[key]
-
-        monkeypatch.setattr(loss.network.rpn, "filter_proposals", held)
 
 
 def assert_gradient_is_finite_difference(

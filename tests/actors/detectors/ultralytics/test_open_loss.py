@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import DETR_LAYERS, LAYERS
+from held_constants import Constants, write_lively_yolo
 
 from actors.detector_loss import DetectorLoss
 from actors.detectors.ultralytics.component import UltralyticsConfig
@@ -38,23 +39,7 @@ def checkpoints(tmp_path_factory) -> dict[str, tuple[UltralyticsConfig, str]]:
 
 def write_checkpoint(folder, layers: str) -> tuple[UltralyticsConfig, str]:
     (folder / "model.yaml").write_text(layers)
-    config, uri = (
-        UltralyticsConfig(model=str(folder / "model.yaml"), image_size_px=SIZE_PX),
-        str(folder / "m.safetensors"),
-    )
-    torch.manual_seed(0)
-    network = config.architecture(len(CLASSES))
-    for name, value in network.named_parameters():  # fresh biases give every location the same box and no class
-        if value.ndim == 1 or "bbox_head" in name or "score_head" in name:  # and queries nearly the same scores
-            torch.nn.init.normal_(value, std=0.3)
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(module.weight, 1.0, 2.0)
-            module.momentum = 1.0
-    with torch.no_grad():
-        network(torch.rand(8, 3, SIZE_PX, SIZE_PX))
-    config.save_checkpoint(network, CLASSES, uri)
-    return config, uri
+    return write_lively_yolo(folder, str(folder / "model.yaml"), CLASSES, SIZE_PX)
 
 
 @pytest.fixture
@@ -80,48 +65,6 @@ def pictures(seed: int) -> torch.Tensor:
 
 
 # Gradients
-
-
-class Constants:
-    """Holds what a computation detaches, so that finite differences see the function whose gradient autograd takes.
-
-    The computation at the point itself is recorded; when it is done again beside that point, every ``detach`` gives
-    what it gave there.
-    """
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.tape: list[torch.Tensor] = []
-        self.position: int | None = None  # None: recording
-        detach = torch.Tensor.detach
-
-        def held(tensor: torch.Tensor) -> torch.Tensor:
-            if self.position is None:
-                self.tape.append(detach(tensor).clone())
-                return detach(tensor)
-            self.position += 1
-            return self.tape[self.position - 1].clone()
-
-        monkeypatch.setattr(torch.Tensor, "detach", held)
-        monkeypatch.setattr("ultralytics.utils.loss.bbox_iou", self.bbox_iou)
-
-    @staticmethod
-    def bbox_iou(one: torch.Tensor, other: torch.Tensor, **options) -> torch.Tensor:
-        """CIoU's factor alpha is constant by no_grad, not by detach: here by detach."""
-        from ultralytics.utils.metrics import bbox_iou
-
-        if not options.pop("CIoU", False):
-            return bbox_iou(one, other, **options)
-        shapes = [(x2 - x1) / (y2 - y1 + 1e-7) for x1, y1, x2, y2 in (one.unbind(-1), other.unbind(-1))]
-        v = ((4 / math.pi**2) * (shapes[1].atan() - shapes[0].atan()).pow(2)).unsqueeze(-1)
-        distant = bbox_iou(one, other, DIoU=True, **options)
-        alpha = ((distant - bbox_iou(one, other, CIoU=True, **options)) / v).detach()
-        return distant - v * alpha
-
-    def again(self, compute: Callable[[], torch.Tensor]) -> float:
-        self.position = 0
-        value = compute().item()
-        assert self.position == len(self.tape) > 0
-        return value
 
 
 def assert_gradient_is_finite_difference(

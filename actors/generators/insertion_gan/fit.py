@@ -6,7 +6,7 @@ gradients; each unrolls the detector's step on its own share.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -225,7 +225,7 @@ class InsertionGANFit:
 
     def _averaged(self, name: str, windows: Windows) -> Tensor:
         shape = (1, self.settings.noise_channels, *windows.images.shape[2:])
-        painter = self.average.module[name]
+        painter = cast("nn.ModuleDict", self.average.module)[name]
         shown = hidden(windows.images, windows.masks) if name == "remove" else windows.images
         painted = painter(shown, windows.masks, windows.labels, torch.zeros(shape).to(windows.images))
         return composed(painted, windows.images, windows.masks)

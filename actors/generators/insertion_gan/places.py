@@ -74,9 +74,9 @@ class Places:
         self, canvas: LabeledImage, size: geometry.Boxes, room: geometry.Boxes, rng: np.random.Generator
     ) -> geometry.Boxes:
         if self.settings.place_masks is None:
-            return np.floor(rng.uniform(0, room + 1)).clip(0, room).astype(np.float32)
+            return np.asarray(np.floor(rng.uniform(0, room + 1)).clip(0, room), np.float32)
         centres = self.centres(canvas.id)
-        return np.round(centres[int(rng.integers(len(centres)))] - size / 2).astype(np.float32)
+        return np.asarray(np.round(centres[int(rng.integers(len(centres)))] - size / 2), np.float32)
 
     def _centres(self, image_id: str) -> geometry.Boxes:
         """The positions ``[n, 2]`` at which the mask of an image allows the centre of an object."""

@@ -43,9 +43,6 @@ class Learner(Component):
     uses_clean: ClassVar[bool] = False
     """Whether the fit uses the images without objects (``data.clean``), and so depends on them."""
 
-    uses_clean: ClassVar[bool] = False
-    """Whether the fit uses the images without objects (``data.clean``), and so depends on them."""
-
     def fit_size(self) -> FitSize | None:
         """The size of the fit; None for a component that does not learn."""
         return None

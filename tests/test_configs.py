@@ -18,7 +18,7 @@ CONFIGS = ROOT / "configs"
 QUICKSTART = CONFIGS / "quickstart.yaml"
 RUNS = sorted(CONFIGS.glob("*.yaml"))
 HOSTING = sorted(CONFIGS.glob("hosting/*.yaml"))
-REAL_DATA = {"bccd", "deeppcb", "detdiffusion", "fasterrcnn", "gen2det", "ssddet"}
+REAL_DATA = {"bccd", "deeppcb", "detdiffusion", "detectorgan", "fasterrcnn", "gen2det", "ssddet"}
 """Their folder is given on the command line."""
 
 

@@ -36,6 +36,7 @@ WORKERS = {  # subclass heavy libraries, or stand on what does; opened in worker
     *("actors.generators.layout.network", "actors.generators.layout.fit", "actors.generators.layout.generator"),
     *("actors.generators.inpaint.painters.crop.fit", "actors.generators.inpaint.painters.crop.perception"),
     *(f"actors.generators.insertion_gan.{name}" for name in ("networks", "losses", "unroll", "batches", "pool")),
+    "actors.generators.insertion_gan.painting",
     *(f"actors.generators.insertion_gan.{name}" for name in ("checkpoint", "detector_terms", "fit", "generator")),
     *("actors.refiners.ssddet.bag", "actors.refiners.ssddet.mil", "actors.refiners.ssddet.self_distillation"),
     *("actors.refiners.ssddet.network", "actors.refiners.ssddet.losses", "actors.refiners.ssddet.examples"),

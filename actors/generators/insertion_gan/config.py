@@ -33,12 +33,14 @@ class InsertionFitConfig(Config):
     """Drawn windows that the discriminators are shown again (the paper's was not found; CycleGAN's)."""
     warmup_steps: int = Field(200, ge=0)
     """First steps without the detector (the paper's number was not found)."""
-    syn_weight: float = Field(1.0, ge=0.0)
-    """lambda_syn, weight of L_syn: the detector's loss on drawn windows (the paper's was not found)."""
-    unroll_weight: float = Field(1.0, ge=0.0)
-    """lambda_unroll, weight of L_unroll / eta: the detector's loss on real images after a step of size eta on real and
-    drawn ones (the paper's was not found). Without the division the gradient would be nil, as eta is small. With
-    ``syn_weight`` and ``unroll_weight`` 0 the fit is a plain GAN, and does not depend on the detector."""
+    syn_weight: float = Field(0.3, ge=0.0)
+    """lambda_syn, weight of L_syn: the detector's loss on drawn windows (the paper's was not found). The norm of its
+    gradient by the drawn windows is this times that of all losses but L_syn and L_unroll, whatever the detector (ours):
+    unscaled, it is some thousand times as large."""
+    unroll_weight: float = Field(0.3, ge=0.0)
+    """lambda_unroll, weight of L_unroll, likewise scaled: the detector's loss on real images after a step of size eta
+    on real and drawn ones (the paper's was not found). With ``syn_weight`` and ``unroll_weight`` 0 the fit is a plain
+    GAN, and does not depend on the detector."""
     unroll_parameters: Literal["head", "all"] | tuple[str, ...] = "head"
     """Parameters of the detector that are trained during the fit, in the unrolled step as well: those of its head, all,
     or those whose names begin with one of these prefixes. More of them cost memory and time. Faster R-CNN allows the

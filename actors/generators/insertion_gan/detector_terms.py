@@ -9,7 +9,7 @@ from torch import Tensor
 
 from actors.checkpoint import read_header
 from actors.fitting import DetectorCheckpoint, Worker
-from actors.generators.insertion_gan.batches import drawn_views, real_views
+from actors.generators.insertion_gan.batches import Windows, drawn_views, real_views
 from actors.generators.insertion_gan.config import InsertionFitConfig
 from actors.generators.insertion_gan.scene import Scene
 from actors.generators.insertion_gan.unroll import slopes, unrolled_loss
@@ -22,7 +22,7 @@ class Terms:
     """The detector's part of the generators' loss, and the direction of its own next step."""
 
     synthetic: Tensor  # L_syn
-    unrolled: Tensor  # L_unroll, its gradient divided by eta; 0 if it has no weight
+    unrolled: Tensor  # L_unroll; 0 if it has no weight
     slopes: list[Tensor]  # gradient of L_real + L_syn by the detector's trained parameters
 
 
@@ -42,16 +42,16 @@ class DetectorInLoop:
         self.eta = rate * fit.unroll_lr_factor
         self.optimizer = torch.optim.Adam(list(self.detector.parameters.values()), lr=rate)
 
-    def terms(self, scenes: Sequence[Scene], changes: Tensor, real: Sequence[tuple[Scene, Scene]]) -> Terms:
+    def terms(self, scenes: Sequence[Scene], drawn: Windows, real: Sequence[tuple[Scene, Scene]]) -> Terms:
         """The terms for windows that were drawn into ``scenes``.
 
         Args:
             scenes: The scenes of the windows.
-            changes: ``[b, 3, S, S]``, the drawn windows less the pictures' own; see ``drawn_views``.
+            drawn: The windows.
             real: Real scenes for the detector's step, and others on which the stepped detector is judged.
         """
         shape = self.image_size_px, self.fit.view_px
-        synthetic = drawn_views(scenes, changes, *shape).loss(self.detector)
+        synthetic = drawn_views(scenes, drawn, *shape).loss(self.detector)
         unrolls = self.fit.unroll_weight > 0
         by_drawn = slopes(self.detector, synthetic, differentiable=unrolls, keep=True)
         inner = real_views([one for one, _ in real], *shape, self.worker.device)
@@ -59,8 +59,7 @@ class DetectorInLoop:
         unrolled = torch.zeros(())
         if unrolls:
             outer = real_views([other for _, other in real], *shape, self.worker.device)
-            value = unrolled_loss(self.detector, by_drawn, by_real, outer, self.eta)
-            unrolled = value.detach() + (value - value.detach()) / self.eta
+            unrolled = unrolled_loss(self.detector, by_drawn, by_real, outer, self.eta)
         return Terms(
             synthetic=synthetic,
             unrolled=unrolled,

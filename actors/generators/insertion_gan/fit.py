@@ -6,7 +6,7 @@ gradients; each unrolls the detector's step on its own share.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -22,13 +22,15 @@ from actors.generators.insertion_gan.batches import Windows
 from actors.generators.insertion_gan.config import InsertionGANSettings
 from actors.generators.insertion_gan.detector_terms import DetectorInLoop, Terms
 from actors.generators.insertion_gan.examples import Examples
-from actors.generators.insertion_gan.networks import composed, hidden, local_crops
+from actors.generators.insertion_gan.networks import composed, local_crops
+from actors.generators.insertion_gan.painting import paint
 from actors.generators.insertion_gan.pool import Pool
 from actors.generators.insertion_gan.scene import Scene
 from actors.records import Difficulty
 from actors.seeds import derive_seed
 
 _EMA_DECAY = 0.99
+_TINY = 1e-30  # least norm of a gradient that is scaled
 _BETAS = (0.5, 0.999)  # CycleGAN's
 
 
@@ -72,7 +74,10 @@ class InsertionGANFit:
         self.judges.load_state_dict(judges)
 
     def step(self, number: int) -> float:
-        """Update the discriminators, the generators and, if it is its turn, the detector; the generators' loss."""
+        """Update the discriminators, the generators and, if it is its turn, the detector.
+
+        Returns the generators' loss without L_syn and L_unroll.
+        """
         places = range(self.worker.rank, self.batch_size, self.worker.num_workers)
         empty = [self.examples.without_object(number, place) for place in places]
         full = [self.examples.with_object(number, place) for place in places]
@@ -80,9 +85,8 @@ class InsertionGANFit:
         self._update(self.judging, self.judges, self._judges_loss(drawn, number))
         terms = self._terms(empty, drawn, number)
         loss = self._painters_loss(drawn, number)
-        if terms:
-            loss = loss + self.fit.syn_weight * terms.synthetic + self.fit.unroll_weight * terms.unrolled
-        self._update(self.painting, self.painters, loss)
+        guided = loss + self._guidance(drawn.inserted.images, loss, terms) if terms else loss
+        self._update(self.painting, self.painters, guided)
         self.average.update_parameters(self.painters)
         if self.detector and terms:
             self.detector.step(terms)
@@ -123,14 +127,12 @@ class InsertionGANFit:
             removed=replace(y, images=composed(removed, y.images, y.masks)),
         )
 
-    def _paint(self, name: str, windows: Windows, images: Tensor, *at: int) -> Tensor:
+    def _paint(self, name: Literal["insert", "remove"], windows: Windows, images: Tensor, *at: int) -> Tensor:
         """The output of G_X or G_Y for the masks and classes of ``windows``, before it is confined to the masks."""
         rng = np.random.default_rng(derive_seed(self.seed, "noise", name, self.worker.rank, *at))
         shape = (len(images), self.settings.noise_channels, *images.shape[2:])
         noise = torch.from_numpy(rng.standard_normal(shape, np.float32)).to(images)
-        shown = hidden(images, windows.masks) if name == "remove" else images
-        painted: Tensor = self.painters[name](shown, windows.masks, windows.labels, noise)
-        return painted
+        return paint(self.painters, name, replace(windows, images=images), noise)
 
     def _judge(self, name: str, windows: Windows) -> Tensor:
         images, masks = windows.images, windows.masks
@@ -170,8 +172,21 @@ class InsertionGANFit:
             return None
         size, workers = self.fit.detector_batch_size, self.worker.num_workers
         real = self.examples.real_pairs(number, size)[self.worker.rank :: workers]
-        changes = drawn.inserted.images - drawn.empty.images
-        return self.detector.terms(empty[: size // workers], changes[: size // workers], real)
+        return self.detector.terms(empty[: size // workers], drawn.inserted.take(0, size // workers), real)
+
+    def _guidance(self, images: Tensor, loss: Tensor, terms: Terms) -> Tensor:
+        """A loss of value 0 that pulls drawn windows ``[b, 3, S, S]`` as L_syn and L_unroll do, at their weights.
+
+        The norm of each pull is its weight times the norm of the pull of ``loss``, all the others together.
+        """
+        (others,) = torch.autograd.grad(loss, images, retain_graph=True)
+        pull = torch.zeros_like(images)
+        weights = (self.fit.syn_weight, terms.synthetic), (self.fit.unroll_weight, terms.unrolled)
+        for weight, term in weights:
+            if weight:
+                (slope,) = torch.autograd.grad(term, images, retain_graph=True)
+                pull += weight * others.norm() / slope.norm().clamp(min=_TINY) * slope
+        return ((images - images.detach()) * pull).sum()
 
     def _update(self, optimizer: torch.optim.Optimizer, networks: nn.Module, loss: Tensor) -> None:
         """A step on the networks' own parameters; other networks get no gradients."""
@@ -223,11 +238,10 @@ class InsertionGANFit:
             drawn={name: to_pixels(images)[0] for name, images in drawn.items()},
         )
 
-    def _averaged(self, name: str, windows: Windows) -> Tensor:
+    def _averaged(self, name: Literal["insert", "remove"], windows: Windows) -> Tensor:
         shape = (1, self.settings.noise_channels, *windows.images.shape[2:])
-        painter = cast("nn.ModuleDict", self.average.module)[name]
-        shown = hidden(windows.images, windows.masks) if name == "remove" else windows.images
-        painted = painter(shown, windows.masks, windows.labels, torch.zeros(shape).to(windows.images))
+        noise = torch.zeros(shape).to(windows.images)
+        painted = paint(cast("nn.ModuleDict", self.average.module), name, windows, noise)
         return composed(painted, windows.images, windows.masks)
 
 

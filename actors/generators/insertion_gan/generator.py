@@ -12,6 +12,7 @@ from actors.generators.diffusion.learner import noise_of, to_pixels
 from actors.generators.insertion_gan import checkpoint
 from actors.generators.insertion_gan.batches import Windows
 from actors.generators.insertion_gan.config import InsertionGANSettings
+from actors.generators.insertion_gan.painting import paint
 from actors.generators.insertion_gan.places import Places
 from actors.generators.insertion_gan.scene import Scene, mask_in_picture, window_frame
 from actors.images import Pixels
@@ -58,7 +59,7 @@ class InsertionGAN:
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         painters = checkpoint.build_painters(settings, len(classes))
         painters.load_state_dict(checkpoint.load(fitted, settings, classes)[0])
-        self.painter = painters["insert"].eval().requires_grad_(False).to(self.device)
+        self.painters = painters.eval().requires_grad_(False).to(self.device)
 
     def generate(self, lineages: Sequence[Lineage]) -> list[Candidate]:
         """One candidate per lineage, in order. It is refused if there is no room for any of its objects.
@@ -119,7 +120,7 @@ class InsertionGAN:
         with reproducible():
             windows = Windows.of(self.settings, [scene for scene, _ in scenes], self.device)
             noise = torch.from_numpy(np.stack([noise_of(seed, shape) for _, seed in scenes])).to(self.device)
-            return to_pixels(self.painter(windows.images, windows.masks, windows.labels, noise))
+            return to_pixels(paint(self.painters, "insert", windows, noise))
 
     def _finish(self, draft: _Draft, painted: Sequence[Pixels]) -> Candidate:
         canvas = self.places.read(draft.canvas.uri)
@@ -127,7 +128,7 @@ class InsertionGAN:
         for index, window in zip(draft.to_draw, painted, strict=True):
             scene = self._scene(draft, index)
             mask = mask_in_picture(self.settings, canvas.shape[:2], scene.box, scene.others.boxes)
-            scene.frame.paste(pixels, scene.frame.sharpened(window, canvas), feathered(mask, self.settings.feather_px))
+            scene.frame.paste(pixels, window, feathered(mask, self.settings.feather_px))
             touched[mask] = index
         return Candidate(
             pixels=pixels,

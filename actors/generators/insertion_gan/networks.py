@@ -14,6 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from actors.generators.insertion_gan.config import InsertionGANSettings
 
 _CLASS_CHANNELS = 8  # planes that tell the networks the class
+_COARSE_PX = 4  # pixels of which G_X is shown the average, in each direction
 _BODY_BLOCKS = 3  # residual blocks at the coarsest level of a generator
 
 
@@ -80,11 +81,22 @@ def composed(raw: Tensor, images: Tensor, masks: Tensor) -> Tensor:
 
 
 def hidden(images: Tensor, masks: Tensor) -> Tensor:
-    """Images ``[b, 3, S, S]`` that are grey wherever the masks ``[b, 1, S, S]`` are above 0: what G_Y is shown.
+    """What G_Y is shown: images ``[b, 3, S, S]`` that are grey wherever the masks ``[b, 1, S, S]`` are above 0.
 
-    It can neither keep the object nor hide it for G_X to find again, so that the identity is no solution.
+    It can neither keep the object nor hide it in its drawing for G_X to find.
     """
     return images * (masks <= 0)
+
+
+def coarse(images: Tensor, masks: Tensor) -> Tensor:
+    """What G_X is shown: images ``[b, 3, S, S]`` without detail wherever the masks ``[b, 1, S, S]`` are above 0.
+
+    It can follow what is there, but has to draw it anew: to leave it as it is is no solution, and sharp pictures and
+    G_Y's are alike to it.
+    """
+    averages = nn.functional.avg_pool2d(images, _COARSE_PX)
+    raised = nn.functional.interpolate(averages, scale_factor=float(_COARSE_PX), mode="bilinear")
+    return torch.where(masks > 0, raised, images)
 
 
 class Judge(nn.Module):

@@ -22,7 +22,7 @@ class Pool:
         """As many windows as ``drawn``, some of them drawn earlier; the others are stored."""
         shown = []
         for number in range(len(drawn.labels)):
-            one = {field.name: getattr(drawn, field.name)[number : number + 1].detach() for field in fields(drawn)}
+            one = {name: value.detach() for name, value in _tensors(drawn.take(number, number + 1)).items()}
             if len(self.kept) < self.size:
                 self.kept.append(one)
             elif rng.random() < _REUSED:
@@ -43,3 +43,7 @@ class Pool:
 
 def _joined(windows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat([one[name] for one in windows]) for name in windows[0]}
+
+
+def _tensors(windows: Windows) -> dict[str, Tensor]:
+    return {field.name: getattr(windows, field.name) for field in fields(windows)}

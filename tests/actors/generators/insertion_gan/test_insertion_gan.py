@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from actors.fitting import DetectorCheckpoint, FitData, Worker
 from actors.generators.insertion_gan import losses
-from actors.generators.insertion_gan.batches import Windows, drawn_views
+from actors.generators.insertion_gan.batches import Windows, drawn_views, real_views
 from actors.generators.insertion_gan.component import InsertionGANConfig
 from actors.generators.insertion_gan.examples import Examples
 from actors.generators.insertion_gan.networks import local_crops
@@ -25,7 +25,6 @@ from actors.generators.insertion_gan.scene import (
     view_annotation,
     view_frame,
     window_frame,
-    window_mask,
 )
 from actors.images import encode_png, read
 from actors.records import Annotation, Difficulty, LabeledImage, Lineage
@@ -280,10 +279,10 @@ def test_a_window_is_put_back_at_its_place_at_the_detectors_scale():
     box, rng = np.array([40, 20, 60, 30], np.float32), np.random.default_rng(0)
     pixels = rng.integers(0, 256, (64, 96, 3), np.uint8)
     scene = Scene(pixels=pixels, others=Annotation.empty(), box=box, label=0, frame=window_frame(CONFIG, box))
-    changes = torch.zeros(1, 3, 32, 32, dtype=torch.float64)
-    unchanged = drawn_views([scene], changes, 48, 48)
-    masked = torch.from_numpy(window_mask(CONFIG, scene))[None, None] > 0
-    changed = drawn_views([scene], changes + 0.5 * masked, 48, 48)
+    own = Windows.of(CONFIG, [scene], "cpu")
+    unchanged = drawn_views([scene], own, 48, 48)
+    changed = drawn_views([scene], replace(own, images=own.images + 0.5 * (own.masks > 0)), 48, 48)
+    assert torch.allclose(unchanged.images, real_views([scene], 48, 48, "cpu").images, atol=1e-6)
     difference = (changed.images - unchanged.images)[0, 0]
     rows, columns = np.nonzero(difference.numpy() > 0.01)
     assert (columns.min(), rows.min(), columns.max(), rows.max()) == (19, 9, 30, 15)  # at half the size

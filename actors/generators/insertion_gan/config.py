@@ -18,15 +18,17 @@ class InsertionFitConfig(Config):
     """Steps. In each, the discriminators are updated, then the generators, then the detector."""
     batch_size: int = Field(8, ge=1)
     """Windows of each kind per step, over all workers: with objects, and without (CycleGAN: 1)."""
-    learning_rate: float = Field(2e-4, gt=0.0)
+    learning_rate: float = Field(1e-3, gt=0.0)
     """Rate of Adam (beta1 0.5) for all networks but the detector: constant over the first half of the steps, then
-    falling to 0 (the paper's was not found; CycleGAN's)."""
-    local_weight: float = Field(1.0, ge=0.0)
-    """Weight of the local discriminator, which is shown the object alone (the paper's was not found)."""
+    falling to 0. The paper's was not found; CycleGAN's is 2e-4, for many more steps."""
+    local_weight: float = Field(5.0, ge=0.0)
+    """Weight of the local discriminator, which is shown the object alone. The paper's was not found; with less, fits of
+    some hundred steps insert nothing."""
     local_px: int = Field(32, ge=8, multiple_of=8)
     """Side of the crops that the local discriminator is shown."""
-    cycle_weight: float = Field(10.0, ge=0.0)
-    """lambda_cyc, weight of the cycle losses (the paper's was not found; CycleGAN's). They are means over the mask."""
+    cycle_weight: float = Field(2.0, ge=0.0)
+    """lambda_cyc, weight of the cycle losses, which are means over the mask. The paper's was not found; CycleGAN's is
+    10, with means over the image."""
     outside_weight: float = Field(10.0, ge=0.0)
     """Weight of the change outside the mask by a generator, before its output is confined to the mask (ours)."""
     pool_size: int = Field(50, ge=1)

@@ -100,7 +100,7 @@ def coarse(images: Tensor, masks: Tensor) -> Tensor:
 
 
 class Judge(nn.Module):
-    """A PatchGAN discriminator with spectral normalisation."""
+    """A PatchGAN discriminator with spectral normalisation, except in its last layer."""
 
     def __init__(self, settings: InsertionGANSettings, num_classes: int) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class Judge(nn.Module):
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise(widths):
             layers += [spectral_norm(nn.Conv2d(before, after, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
-        layers.append(spectral_norm(nn.Conv2d(widths[-1], 1, 3, padding=1)))
+        layers.append(nn.Conv2d(widths[-1], 1, 3, padding=1))  # normalised, it could hardly tell windows apart
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: Tensor, masks: Tensor, labels: Tensor) -> Tensor:

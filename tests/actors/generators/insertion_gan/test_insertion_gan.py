@@ -14,7 +14,7 @@ from actors.generators.insertion_gan import losses
 from actors.generators.insertion_gan.batches import Windows, drawn_views, real_views
 from actors.generators.insertion_gan.component import InsertionGANConfig
 from actors.generators.insertion_gan.examples import Examples
-from actors.generators.insertion_gan.networks import local_crops
+from actors.generators.insertion_gan.networks import coarse, hidden, local_crops
 from actors.generators.insertion_gan.places import Places
 from actors.generators.insertion_gan.pool import Pool
 from actors.generators.insertion_gan.scene import (
@@ -122,6 +122,23 @@ def test_the_detector_changes_the_fit_and_is_trained_in_it(data):
     assert any(not torch.equal(start[name], value) for name, value in both.detector.detector.parameters.items())
 
 
+@pytest.mark.parametrize("on", ["syn_weight", "unroll_weight"])
+def test_a_term_of_the_detector_pulls_by_its_weight_as_strongly_as_all_other_losses(data, on):
+    weights_of_terms = {"syn_weight": 0.0, "unroll_weight": 0.0, on: 0.4}
+    config = InsertionGANConfig(**SMALL, fit={**FIT, "warmup_steps": 0, **weights_of_terms})
+    fit = config.open_fit(data, Worker(device="cpu"))
+    empty = [fit.examples.without_object(0, place) for place in range(4)]
+    drawn = fit._draw(empty, [fit.examples.with_object(0, place) for place in range(4)], 0)
+    images, terms = drawn.inserted.images, fit._terms(empty, drawn, 0)
+    loss = fit._painters_loss(drawn, 0)
+    guidance = fit._guidance(images, loss, terms)
+    assert guidance.item() == 0
+    pull, others = (torch.autograd.grad(one, images, retain_graph=True)[0] for one in (guidance, loss))
+    assert pull.norm().item() == pytest.approx(0.4 * others.norm().item(), rel=1e-4)
+    own = torch.autograd.grad(terms.synthetic if on == "syn_weight" else terms.unrolled, images)[0]
+    assert torch.nn.functional.cosine_similarity(pull.flatten(), own.flatten(), dim=0).item() == pytest.approx(1)
+
+
 def test_the_detector_waits_for_the_warm_up_and_takes_turns(data, monkeypatch):
     fit = InsertionGANConfig(**SMALL, fit={**FIT, "steps": 6, "warmup_steps": 1, "detector_every": 2})
     running, turns = fit.open_fit(data, Worker(device="cpu")), []
@@ -149,11 +166,15 @@ def test_the_rate_of_the_detector_is_its_own_unless_the_config_has_one(data):
 
 
 def test_workers_share_a_batch_and_end_with_equal_weights(data, together):
-    fits = [PLAIN.open_fit(data, Worker(device="cpu", rank=rank, num_workers=2)) for rank in range(2)]
-    together([lambda one=one: [one.step(number) for number in range(2)] for one in fits])
-    assert torch.equal(fits[0].painters.state_dict()["insert.leave.weight"], fits[1].painters["insert"].leave.weight)
+    fits = [CONFIG.open_fit(data, Worker(device="cpu", rank=rank, num_workers=2)) for rank in range(2)]
+    found = together([lambda one=one: [one.step(number) for number in range(3)] for one in fits])
+    assert found[0] == found[1]
+    for name in ("insert.leave.weight", "remove.leave.weight"):
+        assert torch.equal(*(fit.painters.state_dict()[name] for fit in fits))
+    trained = (fit.detector.detector.parameters.values() for fit in fits)
+    assert all(torch.equal(one, other) for one, other in zip(*trained, strict=True))
     with pytest.raises(ValueError, match=r"fit\.batch_size \(4\) is no multiple of 3 workers"):
-        PLAIN.open_fit(data, Worker(device="cpu", num_workers=3))
+        CONFIG.open_fit(data, Worker(device="cpu", num_workers=3))
 
 
 def test_previews_are_the_same_whatever_came_before_and_change_nothing(data):
@@ -302,6 +323,18 @@ def test_losses_count_the_mask_or_what_lies_outside():
     assert losses.looks_real(torch.zeros(3)).item() == 1.0
     assert losses.tells_apart(torch.ones(3), torch.zeros(3)).item() == 0.0
     assert losses.tells_apart(torch.zeros(3), torch.ones(3)).item() == 1.0
+
+
+def test_the_removing_generator_is_not_shown_the_mask_and_the_inserting_one_no_detail_in_it():
+    images, masks = torch.rand(1, 3, 16, 16), torch.zeros(1, 1, 16, 16)
+    masks[..., 4:12, 4:12] = 0.5
+    inside = (masks > 0).expand_as(images)
+    assert not hidden(images, masks)[inside].any()
+    assert torch.equal(hidden(images, masks)[~inside], images[~inside])
+    assert torch.equal(coarse(images, masks)[~inside], images[~inside])
+    tiles = torch.zeros(1, 3, 16, 16)
+    tiles[..., ::2, :] = 1
+    assert torch.equal(coarse(tiles, masks)[inside], torch.full((192,), 0.5))
 
 
 def test_a_local_crop_shows_the_object_alone():

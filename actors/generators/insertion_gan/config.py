@@ -41,8 +41,8 @@ class InsertionFitConfig(Config):
     unscaled, it was found to be 270 times that."""
     unroll_weight: float = Field(0.3, ge=0.0)
     """lambda_unroll, weight of L_unroll, likewise scaled: the detector's loss on real images after a step of size eta
-    on real and drawn ones (the paper's was not found; unscaled, 40 times). With ``syn_weight`` and ``unroll_weight`` 0 the fit is a plain
-    GAN, and does not depend on the detector."""
+    on real and drawn ones (the paper's was not found; unscaled, it was found to be 40 times all others). With
+    ``syn_weight`` and ``unroll_weight`` 0 the fit is a plain GAN, and does not depend on the detector."""
     unroll_parameters: Literal["head", "all"] | tuple[str, ...] = "head"
     """Parameters of the detector that are trained during the fit, in the unrolled step as well: those of its head, all,
     or those whose names begin with one of these prefixes. More of them cost memory and time. Faster R-CNN allows the

@@ -18,7 +18,7 @@ OF_WORLD = (
     "detector.image_size_px=256",
     "generation={copies: 8, keep: 100}",
     "mixing.p=0.3",
-    "training={start: weights, steps: 200, epoch_steps: 50, batch_size: 8, background_ignore: false}",
+    "training={start: weights, steps: 400, epoch_steps: 50, batch_size: 8, background_ignore: false}",
     "hosting.train.num_cpus=1",
 )
 """The short fine-tuning of configs/deeppcb.yaml on the quickstart's scenes."""

@@ -15,8 +15,8 @@ class InsertionFitConfig(Config):
     """The fit of generators and discriminators, with the detector in its loop."""
 
     steps: int = Field(1000, ge=1)
-    """Steps. In each, the discriminators are updated, then the generators, then the detector. Fewer than about 500
-    leave blurred patches in the place of objects."""
+    """Steps. In each, the discriminators are updated, then the generators, then the detector. With fewer than about
+    500, objects are blurred patches."""
     batch_size: int = Field(8, ge=1)
     """Windows of each kind per step, over all workers: with objects, and without (CycleGAN: 1)."""
     learning_rate: float = Field(1e-3, gt=0.0)

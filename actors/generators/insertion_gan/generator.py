@@ -1,7 +1,7 @@
 """Insertion of objects by a fitted DetectorGAN (Liu, Muelly, Deng, Pfister, Li, ICCV 2019)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from actors.generators.diffusion.learner import noise_of, to_pixels
 from actors.generators.insertion_gan import checkpoint
 from actors.generators.insertion_gan.batches import Windows
 from actors.generators.insertion_gan.config import InsertionGANSettings
-from actors.generators.insertion_gan.painting import paint
+from actors.generators.insertion_gan.painting import Turn, paint, turned, turned_back
 from actors.generators.insertion_gan.places import Places
 from actors.generators.insertion_gan.scene import Scene, mask_in_picture, window_frame
 from actors.images import Pixels
@@ -116,11 +116,15 @@ class InsertionGAN:
         return painted
 
     def _paint_batch(self, scenes: Sequence[tuple[Scene, int]]) -> list[Pixels]:
+        """Each window is turned at random for G_X, as in the fit, and back: one place gets eight different objects."""
         shape = (self.settings.noise_channels, self.settings.size_px, self.settings.size_px)
+        turns = [Turn.of(self.settings, derive_seed(seed, "turn")) for _, seed in scenes]
         with reproducible():
-            windows = Windows.of(self.settings, [scene for scene, _ in scenes], self.device)
+            given = Windows.of(self.settings, [scene for scene, _ in scenes], self.device)
+            images, masks = (turned(parts, turns) for parts in (given.images, given.masks))
             noise = torch.from_numpy(np.stack([noise_of(seed, shape) for _, seed in scenes])).to(self.device)
-            return to_pixels(paint(self.painters, "insert", windows, noise))
+            painted = paint(self.painters, "insert", replace(given, images=images, masks=masks), noise)
+            return to_pixels(turned_back(painted, turns))
 
     def _finish(self, draft: _Draft, painted: Sequence[Pixels]) -> Candidate:
         canvas = self.places.read(draft.canvas.uri)

@@ -15,6 +15,7 @@ from actors.generators.insertion_gan.batches import Windows, drawn_views, real_v
 from actors.generators.insertion_gan.component import InsertionGANConfig
 from actors.generators.insertion_gan.examples import Examples
 from actors.generators.insertion_gan.networks import coarse, hidden, local_crops
+from actors.generators.insertion_gan.painting import Turn, turned, turned_back
 from actors.generators.insertion_gan.places import Places
 from actors.generators.insertion_gan.pool import Pool
 from actors.generators.insertion_gan.scene import (
@@ -412,6 +413,21 @@ def test_a_config_that_cannot_work_is_refused(keys, message):
 
 
 # Generator
+
+
+def test_a_window_that_is_turned_and_back_is_the_same():
+    turns = [Turn(quarters=quarters, mirrored=mirrored) for quarters in range(4) for mirrored in (False, True)]
+    windows = torch.rand(1, 3, 8, 8).expand(8, 3, 8, 8)
+    shown = turned(windows, turns)
+    assert torch.equal(turned_back(shown, turns), windows)
+    assert len({one.numpy().tobytes() for one in shown}) == 8
+    assert torch.equal(turned(windows, [Turn(quarters=1, mirrored=False)] * 8)[0, 0, 7], windows[0, 0, :, 0])
+
+
+def test_windows_are_turned_as_in_the_fit():
+    upright = CONFIG.model_copy(update={"rotate": False, "flip": False})
+    assert {Turn.of(upright, seed) for seed in range(40)} == {Turn(quarters=0, mirrored=False)}
+    assert len({Turn.of(CONFIG, seed) for seed in range(80)}) == 8
 
 
 def lineage(seed: int, *indices: int, image: str = "0.png") -> Lineage:

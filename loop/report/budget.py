@@ -61,7 +61,7 @@ def budget_rows(budget: Sequence[Spent]) -> list[tuple[str, ...]]:
             f"{one.num_candidates:.1f}".removesuffix(".0"),
             f"{one.num_unjudged:.1f}".removesuffix(".0"),
             f"{one.mean_utility:.3f} \N{PLUS-MINUS SIGN} {one.standard_error:.3f}".replace("-", "\N{MINUS SIGN}"),
-            f"{one.given} {'instances' if one.kind == 'instances' else 'candidates'}",
+            f"{one.given} {'instance' if one.kind == 'instances' else 'candidate'}{'s' * (one.given != 1)}",
         )
         for one in budget
     ]

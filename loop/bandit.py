@@ -3,7 +3,8 @@
 Thompson sampling (Thompson 1933) draws a value from the belief of each arm and takes the arm with the highest one. An
 arm is thus taken as often as it is believed to be the best. There are two kinds of arms: strata, which are the
 instances of a class and a difficulty, and the generator's hard modes. The reward of an arm is the utility of the
-candidates that it led to in earlier rounds of the run, as the filter ``utility`` measured it.
+candidates that it led to in earlier rounds of the run, as the filter ``utility`` measured it, and 0 for those that
+another filter dropped before: they brought nothing.
 """
 
 from collections import defaultdict, deque
@@ -31,7 +32,7 @@ Arm = TypeVar("Arm", Stratum, str)
 class Reward:
     """What one candidate says of one of its arms."""
 
-    utility: float | None  # None if the filter did not judge the candidate
+    utility: float
     weight: float  # share of the candidate's instances that belong to the arm, in (0, 1]
 
 
@@ -41,8 +42,7 @@ class Belief:
 
     mean: float
     standard_error: float
-    num_rewards: float  # judged candidates; one that shows instances of several strata counts in part for each
-    num_unjudged: float  # likewise candidates without a utility; they do not count in the mean
+    num_rewards: float  # candidates; one that shows instances of several strata counts in part for each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +86,10 @@ def stratum(instance: Instance) -> Stratum:
     return instance.label, instance.difficulty
 
 
-def utility(sample: Sample) -> float | None:
-    """The score of ``sample`` by the filter ``utility``, whether kept or dropped; None if it was not judged."""
+def utility(sample: Sample) -> float:
+    """The score of ``sample`` by the filter ``utility``, whether kept or dropped; 0 if it was dropped before."""
     scores = [verdict.score for verdict in sample.verdicts if verdict.filter == FILTER]
-    return fmean(scores) if scores else None
+    return fmean(scores) if scores else 0.0
 
 
 def believe(rewards: Mapping[Arm, Sequence[Reward]]) -> dict[Arm, Belief]:
@@ -99,22 +99,20 @@ def believe(rewards: Mapping[Arm, Sequence[Reward]]) -> dict[Arm, Belief]:
     it, which all arms share. After rewards of weight k, the standard error is the spread / sqrt(k + 1). An arm without
     rewards keeps the prior. Until two rewards differ, the spread is 1, the utility of a step on the real images.
     """
-    judged = [(one.utility, one.weight) for found in rewards.values() for one in found if one.utility is not None]
-    values, weights = np.array(judged, np.float64).reshape(-1, 2).T
-    prior = float(np.average(values, weights=weights)) if judged else 0.0
+    every = [(one.utility, one.weight) for found in rewards.values() for one in found]
+    values, weights = np.array(every, np.float64).reshape(-1, 2).T
+    prior = float(np.average(values, weights=weights)) if every else 0.0
     differs = len(set(values.tolist())) > 1
     spread = float(np.sqrt(np.average((values - prior) ** 2, weights=weights))) if differs else 1.0
     return {arm: _belief(rewards[arm], prior, spread) for arm in sorted(rewards)}
 
 
 def _belief(rewards: Sequence[Reward], prior: float, spread: float) -> Belief:
-    judged = [(one.utility, one.weight) for one in rewards if one.utility is not None]
-    num = sum(weight for _, weight in judged)
+    num = sum(one.weight for one in rewards)
     return Belief(
-        mean=(prior + sum(value * weight for value, weight in judged)) / (1 + num),
+        mean=(prior + sum(one.utility * one.weight for one in rewards)) / (1 + num),
         standard_error=spread / float(np.sqrt(1 + num)),
         num_rewards=num,
-        num_unjudged=sum(one.weight for one in rewards if one.utility is None),
     )
 
 

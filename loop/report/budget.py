@@ -16,8 +16,7 @@ class Spent:
 
     kind: Literal["instances", "mode"]  # the instances of a class and difficulty, or a hard mode
     name: str  # "class/difficulty", or the mode
-    num_candidates: float  # of earlier rounds, with a utility; one with instances of several kinds counts in part
-    num_unjudged: float  # likewise those without: dropped by an earlier filter, or without a drawn box
+    num_candidates: float  # of earlier rounds; one with instances of several kinds counts in part
     mean_utility: float  # as believed, see ``loop.bandit.believe``
     standard_error: float
     given: int  # instances selected in this round, or candidates that this mode was requested of
@@ -40,7 +39,6 @@ def _spent(kind: Literal["instances", "mode"], name: str, belief: Belief, given:
         kind=kind,
         name=name,
         num_candidates=belief.num_rewards,
-        num_unjudged=belief.num_unjudged,
         mean_utility=belief.mean,
         standard_error=belief.standard_error,
         given=given,
@@ -59,7 +57,6 @@ def budget_rows(budget: Sequence[Spent]) -> list[tuple[str, ...]]:
         (
             ", ".join(one.name.rsplit("/", 1)) if one.kind == "instances" else f"hard mode {one.name}",
             f"{one.num_candidates:.1f}".removesuffix(".0"),
-            f"{one.num_unjudged:.1f}".removesuffix(".0"),
             f"{one.mean_utility:.3f} \N{PLUS-MINUS SIGN} {one.standard_error:.3f}".replace("-", "\N{MINUS SIGN}"),
             f"{one.given} {'instance' if one.kind == 'instances' else 'candidate'}{'s' * (one.given != 1)}",
         )

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from loop.report.budget import budget_rows
 from loop.report.summary import RoundSummary, agreement_told, cells, clean_told, conclusion, fates_told
 
-BUDGET_HEADINGS = ("", "candidates so far", "not judged", "mean utility", "given in this round")
+BUDGET_HEADINGS = ("", "candidates so far", "mean utility", "given in this round")
 HEADINGS = ("round", "AP", "control AP", "gain [95 %]", "mined", "kept/candidates", "seconds", "of it engine")
 
 

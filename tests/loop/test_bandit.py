@@ -30,12 +30,12 @@ def rewards(*values, weight=1.0):
 
 
 def test_beliefs_have_the_mean_of_all_as_one_reward_more_and_a_common_spread():
-    found = believe({"b": rewards(5.0), "a": rewards(1.0, 3.0, None), "c": []})
+    found = believe({"b": rewards(5.0), "a": rewards(1.0, 3.0), "c": []})
     assert list(found) == ["a", "b", "c"]
     spread = (8 / 3) ** 0.5  # of 1, 3 and 5 around 3
     assert [one.mean for one in found.values()] == pytest.approx([(3 + 1 + 3) / 3, (3 + 5) / 2, 3])
     assert [one.standard_error for one in found.values()] == pytest.approx([spread / 3**0.5, spread / 2**0.5, spread])
-    assert [(one.num_rewards, one.num_unjudged) for one in found.values()] == [(2, 1), (1, 0), (0, 0)]
+    assert [one.num_rewards for one in found.values()] == [2, 1, 0]
 
 
 def test_a_reward_counts_by_its_weight():
@@ -85,27 +85,28 @@ def test_candidates_reward_the_strata_that_their_instances_had_in_their_round():
     now = [instance("a", 0, label=0, score=0.9), instance("a", 1, label=1)]
     then = [instance("a", 0, label=0), instance("a", 1, label=1), instance("a", 2, label=1, score=0.9)]
     kept, harmful = sample(0.6, (0, 1)), sample(-0.2, (1, 2), mode="blur", dropped="utility: harmful")
-    unjudged = sample(None, (1,), mode="plain", dropped="agreement: not_detected")
-    found = learn(now, ("plain", "blur"), [(then, [kept, harmful]), (then, [unjudged])])
-    assert [(arm, one.num_rewards, one.num_unjudged) for arm, one in found.strata] == [
-        ((0, EASY), 0, 0),  # among the instances of today alone
-        ((0, HARD), 0.5, 0),
-        ((1, EASY), 0.5, 0),
-        ((1, HARD), 1, 1),
+    useless = sample(None, (1,), mode="plain", dropped="agreement: not_detected")
+    found = learn(now, ("plain", "blur"), [(then, [kept, harmful]), (then, [useless])])
+    assert [(arm, one.num_rewards) for arm, one in found.strata] == [
+        ((0, EASY), 0),  # among the instances of today alone
+        ((0, HARD), 0.5),
+        ((1, EASY), 0.5),
+        ((1, HARD), 2),
     ]
-    means = [(0.3 - 0.1 + 0.3 - 0.1) / 2, (0.2 + 0.3) / 1.5, (0.2 - 0.1) / 1.5, (0.2 + 0.3 - 0.1) / 2]
+    prior = (0.3 + 0.3 - 0.1 - 0.1 + 0) / 3
+    means = [prior, (prior + 0.3) / 1.5, (prior - 0.1) / 1.5, (prior + 0.3 - 0.1 + 0) / 3]
     assert [one.mean for _, one in found.strata] == pytest.approx(means)
-    assert [(arm, one.num_rewards, one.num_unjudged) for arm, one in found.modes] == [("blur", 1, 0), ("plain", 0, 1)]
-    assert dict(found.modes)["blur"].mean == pytest.approx(-0.2)  # the only reward of a mode is that of all modes
+    assert [(arm, one.num_rewards) for arm, one in found.modes] == [("blur", 1), ("plain", 1)]
+    assert [one.mean for _, one in found.modes] == pytest.approx([(-0.1 - 0.2) / 2, (-0.1 + 0) / 2])
 
 
 def test_the_utility_is_the_score_of_that_filter_alone():
     assert utility(sample(0.25)) == 0.25
-    assert utility(sample(None)) is None
+    assert utility(sample(None, dropped="agreement: not_detected")) == 0
 
 
 def belief(mean, error):
-    return Belief(mean=mean, standard_error=error, num_rewards=1, num_unjudged=0)
+    return Belief(mean=mean, standard_error=error, num_rewards=1)
 
 
 FIELD = [instance(name, index, label, score=index / 100) for label, name in enumerate("abc") for index in range(30)]
@@ -200,10 +201,9 @@ def test_a_run_spreads_its_second_budget_by_the_utility_of_its_first(easy_config
     first, second = (read_record(folder.round(number) / "mine.json", Mined) for number in (1, 2))
     assert {(one.mean, one.standard_error) for _, one in (*first.beliefs.strata, *first.beliefs.modes)} == {(0, 1)}
     values = [utility(one) for one in folder.judged(1)]
-    assert sum(value is not None for value in values) >= 5
+    assert sum(value != 0 for value in values) >= 5
     for arms in (second.beliefs.strata, second.beliefs.modes):
-        assert sum(one.num_rewards for _, one in arms) == pytest.approx(sum(value is not None for value in values))
-        assert sum(one.num_unjudged for _, one in arms) == pytest.approx(values.count(None))
+        assert sum(one.num_rewards for _, one in arms) == pytest.approx(len(values))
     _has_training_images_alone(folder, second)
     _is_reported(folder, second)
     assert not (root / "mined").exists()  # what depends on a run's own rounds is not shared

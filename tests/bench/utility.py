@@ -3,7 +3,8 @@
 RUN is the folder of a finished run with the filter ``utility``. For 50 of its candidates, the first by id, one fold's
 detector takes a step of plain gradient descent on the candidate, of LENGTH in its parameters, and the change of its
 loss on the fold's real images is compared with the utility. Cost: candidates per CPU second of one fold's detector, and
-of plain detection on the same pictures. Figures go to ``results/utility.json``.
+of plain detection on the same pictures. Canvases: the share of the variance of all utilities that lies between the
+images that were drawn into. Figures go to ``results/utility.json``.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import json
 import os
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ from loop.cross_fit import held_back
 from loop.driver import import_real
 from loop.progress import Reporter
 from loop.reduce_images import reduce_images
+from loop.selection import score
 from loop.state import RunFolder
 
 RESULTS = Path(__file__).parent / "results" / "utility.json"
@@ -80,6 +83,17 @@ def check(fold: RealLoss, samples: Sequence[Sample]) -> dict[str, Any]:
     }
 
 
+def between_canvases(samples: Sequence[Sample]) -> float:
+    """The share of the variance of the samples' utilities that lies between their canvases."""
+    by_canvas = defaultdict[str, list[float]](list)
+    for sample in samples:
+        if (value := score(sample, "utility")) > -np.inf:
+            by_canvas[sample.canvas].append(value)
+    values = [value for found in by_canvas.values() for value in found]
+    means = [np.mean(found) for found in by_canvas.values() for _ in found]
+    return round(float(np.var(means) / np.var(values)), 3)
+
+
 def per_cpu_s(work: Callable[[Sample], object], samples: Sequence[Sample]) -> float:
     """Samples per CPU second of this process."""
     work(samples[0])
@@ -115,6 +129,7 @@ def main() -> None:
         "image_size_px": config.detector.image_size_px,
         "candidates": NUM_CANDIDATES,
         "steps": check(RealLoss(held, None), samples[:NUM_CANDIDATES]),
+        "between_canvases": between_canvases(samples),
         "candidates_per_cpu_s": cost(config, held, samples[:NUM_CANDIDATES]),
     }
     RESULTS.write_text(json.dumps(figures, indent=1) + "\n")

@@ -37,6 +37,16 @@ def test_each_class_keeps_its_share():
     assert Counter(name[0] for name in select(found, 4)) == {"a": 3, "b": 1}  # 2.67 and 1.33
 
 
+@pytest.mark.parametrize(("sizes", "number"), [((1, 3), 2), ((1, 1, 8), 9), ((2, 2), 3), ((5,), 3)])
+def test_a_class_of_which_all_pictures_are_taken_ends_its_turns(sizes, number):
+    found = [
+        entrant(f"{label}-{n}", float(n), label, origins=("same",))
+        for label, size in enumerate(sizes)
+        for n in range(size)
+    ]
+    assert len(select(found, number)) == number
+
+
 def test_a_canvas_is_not_used_again_before_the_others():
     found = [
         *(entrant(f"easy{n}", 9.0 - n, origins=("easy", f"source{n}")) for n in range(3)),

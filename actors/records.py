@@ -209,7 +209,7 @@ class Verdict:
     box: int  # position in the candidate's annotation, or WHOLE_IMAGE
     keep: bool
     score: float  # the measured value
-    threshold: float  # the limit that the score is compared with
+    threshold: float | None  # the limit that the score is compared with; None if it is only measured
     reason: str  # short and countable, e.g. "not_detected"; empty if kept
 
 

@@ -13,7 +13,7 @@ from actors.images import reduced_size
 from actors.storage import is_local
 from loop import duration
 from loop.config import LoopConfig
-from loop.cross_fit import check_num_folds, folds_of_filters
+from loop.cross_fit import check_folds, folds_of_filters
 from loop.data.advice import advise
 from loop.data.importing import import_data
 from loop.state import RunFolder
@@ -49,8 +49,7 @@ def describe(config: LoopConfig) -> str:
     num_candidates = min(mining.budget, counts.images["train"]) * config.generation.copies
     num_folds = mining.cross_fit if config.rounds else 0
     num_of_filters = folds_of_filters(config) if config.rounds else 0
-    for number in (num_folds, num_of_filters):
-        check_num_folds(number, counts.images["train"])
+    check_folds(config, counts.images["train"])
     num_others = num_folds or int(mining.detector is not None and config.rounds > 0)
     if num_of_filters != num_folds or mining.detector:
         num_others += num_of_filters
@@ -66,7 +65,7 @@ def describe(config: LoopConfig) -> str:
         **_listed("import", counts.told),
         "a round": f"mine {counts.images['train']} images, select up to {most} instances ({mining.policy})",
         "": f"draw up to {num_candidates} candidates ({config.generator.kind}) for {len(config.filters)} filters; "
-        f"rejected boxes: {config.rejected_boxes}",
+        f"rejected boxes: {config.rejected_boxes}{_kept(config)}",
         " ": f"train {training.steps} steps of {training.batch_size} images at {config.detector.image_size_px} px, "
         f"p = {config.mixing.p:g}; evaluate on {counts.images['val']} images",
         **_mining_detector(config),
@@ -84,6 +83,11 @@ def describe(config: LoopConfig) -> str:
     _check_weights(config)
     text = "\n".join(f"{key:<12} {value}" for key, value in rows.items())
     return f"{text}\n\n{yaml.safe_dump(config.model_dump(mode='json'), sort_keys=False)}"
+
+
+def _kept(config: LoopConfig) -> str:
+    keep, by = config.generation.keep, config.generation.select
+    return "" if keep is None else f"; keep at most {keep}, {'at random' if by == 'random' else f'the best by {by}'}"
 
 
 def _advice(config: LoopConfig, counts: Counts) -> Iterator[str]:

@@ -223,6 +223,12 @@ class LoopConfig(Config):
                 "mining.policy: utility learns from the scores of the filter utility, which this config does not have; "
                 "add {kind: utility} to filters, or choose another policy"
             )
+        keep, least = self.generation.keep, self.mixing.min_pool
+        if keep is not None and 0 < self.rounds * keep < least:
+            raise ValueError(
+                f"generation.keep: {keep} in {self.rounds} rounds is a pool of {self.rounds * keep} pictures at most, "
+                f"and mixing.min_pool ({least}) asks for more: no detector would be trained"
+            )
         if self.rejected_boxes == "restore" and not self.generator.has_canvas:
             raise ValueError(
                 f"rejected_boxes: restore needs real pixels, and generator {self.generator.kind} keeps none; "

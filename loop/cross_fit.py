@@ -55,6 +55,27 @@ def check_num_folds(num_folds: int, num_images: int) -> None:
         raise ValueError(f"{num_folds} folds of {num_images} training images; take fewer (mining.cross_fit, utility)")
 
 
+def check_folds(config: LoopConfig, num_images: int) -> None:
+    """Raise ValueError if a run of ``config`` has fewer training images than folds, of mining or of its filters."""
+    if config.rounds:
+        for number in (config.mining.cross_fit, folds_of_filters(config)):
+            check_num_folds(number, num_images)
+
+
+def check_parameters(config: LoopConfig, num_classes: int) -> None:
+    """Raise ValueError if a filter chooses parameters that the detector does not have."""
+    chosen = {one.kind: one.parameter_prefixes for one in config.filters if one.parameter_prefixes}
+    if not (config.rounds and chosen):
+        return
+    names = [name for name, _ in config.detector.architecture(num_classes).named_parameters()]
+    for kind, prefixes in chosen.items():
+        if unknown := [prefix for prefix in prefixes if not any(name.startswith(prefix) for name in names)]:
+            raise ValueError(
+                f"filters.{kind}.parameters: no parameter of {config.detector.model} begins with {unknown}; the first "
+                f"is {names[0]}, the last {names[-1]}"
+            )
+
+
 def detect_unseen(trainings: Trainings) -> tuple[dict[str, Detections], Cost]:
     """The detections in each real training image, by image id, from the detector that was not trained on it.
 

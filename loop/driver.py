@@ -13,6 +13,7 @@ from loop.arms import Trainings
 from loop.check import missing, needless_refiner
 from loop.config import LoopConfig
 from loop.context import Loop
+from loop.cross_fit import check_folds, check_parameters
 from loop.data.advice import advise
 from loop.data.export import export
 from loop.data.importing import Dataset, import_data
@@ -57,6 +58,8 @@ def _drive(config: LoopConfig, reporter: Reporter) -> UPath:
     folder = RunFolder.claim(config)
     data = import_real(config)
     folder.claim_data(data.identity())
+    check_folds(config, len(data.splits["train"]))
+    check_parameters(config, len(data.classes))
     reporter.say(f"{data.report}\n")
     if config.data.format != "world":
         notes = once(

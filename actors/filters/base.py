@@ -85,6 +85,11 @@ class FilterBase(Component):
         """Number of folds of cross-fitted detectors that the filter uses; 0 if it uses none."""
         return 0
 
+    @property
+    def parameter_prefixes(self) -> tuple[str, ...]:
+        """Beginnings of names of the detector's parameters that the config chooses; () if it names none."""
+        return ()
+
     def fit(self, real: RealImages) -> State:
         """Measure the real images, once for a run. The state depends on the images alone, not on their order.
 

@@ -56,6 +56,11 @@ class UtilityConfig(FilterBase):
         known: dict[str | tuple[str, ...], tuple[str, ...] | None] = {"head": None, "all": ("",)}
         return known[self.parameters] if isinstance(self.parameters, str) else self.parameters
 
+    @property
+    @override
+    def parameter_prefixes(self) -> tuple[str, ...]:
+        return () if isinstance(self.parameters, str) else self.parameters
+
     @override
     def build(self, state: State, detectors: DetectorAccess | None = None) -> "Utility":
         if detectors is None or not detectors.held_back:
@@ -97,7 +102,7 @@ class Utility:
             box=WHOLE_IMAGE,
             keep=keep,
             score=score,
-            threshold=0.0 if least is None else least,
+            threshold=least,
             reason="" if keep else "harmful",
         )
         return (verdict,)

@@ -241,11 +241,18 @@ def _refined_lines(refined: Sequence[Refined], names: Sequence[str]) -> Iterator
     yield from _more(len(refined))
 
 
-def _measured(verdict: Verdict) -> str:
-    """The score compared with the threshold. The filters differ in whether a higher score is better."""
+def _figures(verdict: Verdict) -> str:
+    """The score and the limit that it is compared with, if there is one."""
+    if verdict.threshold is None:
+        return f"{verdict.score:.2f}"
     relation = "<" if verdict.score < verdict.threshold else "\N{GREATER-THAN OR EQUAL TO}"
     digits = 0 if float(verdict.score).is_integer() and float(verdict.threshold).is_integer() else 2
-    figures = f"{verdict.score:.{digits}f} {relation} {verdict.threshold:.{digits}f}"
+    return f"{verdict.score:.{digits}f} {relation} {verdict.threshold:.{digits}f}"
+
+
+def _measured(verdict: Verdict) -> str:
+    """The score compared with the threshold. The filters differ in whether a higher score is better."""
+    figures = _figures(verdict)
     return figures if verdict.keep else f"{figures}, {_plain(verdict.reason)}"
 
 

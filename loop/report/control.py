@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from loop.arms import Arm
+from loop.config import LoopConfig
 from loop.context import Loop
 from loop.evaluation.coco import evaluate
 from loop.report.summary import points
@@ -25,11 +26,20 @@ def report_control(loop: Loop, control: Arm) -> None:
         loop.reporter.say(f"weights: {taken}")
     ap50 = evaluate(loop.data.splits["val"], control.seen, loop.data.classes).metrics["AP50"]
     if loop.config.rounds and ap50 < FINDS_NOTHING:
-        loop.reporter.warn(
-            f"the control finds nothing yet (AP50 {points(ap50)} after {loop.config.training.steps} steps): mining "
-            "cannot tell easy boxes from hard ones, and the agreement filter rejects whatever it does not find; raise "
-            "training.steps, or start from weights (detector.weights and training.start: weights)"
-        )
+        loop.reporter.warn(finds_nothing(loop.config, ap50))
+
+
+def finds_nothing(config: LoopConfig, ap50: float) -> str:
+    """What follows from a control that finds nothing on the validation images, and what to do."""
+    follows = "mining cannot tell easy boxes from hard ones"
+    if any(one.kind == "agreement" for one in config.filters):
+        follows += ", and the agreement filter rejects whatever it does not find"
+    remedy = "raise training.steps"
+    if config.training.start != "weights":
+        remedy += ", or start from weights (detector.weights and training.start: weights)"
+    return (
+        f"the control finds nothing yet (AP50 {points(ap50)} after {config.training.steps} steps): {follows}; {remedy}"
+    )
 
 
 def control_weights(loop: Loop) -> Mapping[str, int]:

@@ -297,3 +297,20 @@ def test_filters_are_given_training_images_with_detectors_that_were_not_trained_
         assert val_ids.isdisjoint(ids(fold.images))
     assert sorted(name for fold in found for name in ids(fold.images)) == sorted(train_ids)
     assert held_back(trainings(config(easy_config, tmp_path, 3))) == ()
+
+
+@pytest.mark.parametrize(
+    ("filters", "said"),
+    [
+        ([{"kind": "utility", "folds": 20}], "20 folds of 8 training images"),
+        (
+            [{"kind": "utility", "folds": 2, "parameters": ["model.5", "nowhere"]}],
+            r"filters\.utility\.parameters: no parameter of .*small\.yaml begins with \['nowhere'\]",
+        ),
+    ],
+    ids=["folds", "parameters"],
+)
+def test_what_utility_cannot_do_is_said_before_anything_is_trained(easy_config, tmp_path, filters, said):
+    with pytest.raises(ValueError, match=said):
+        go(config(easy_config, tmp_path, 0, filters=filters))
+    assert not (tmp_path / "controls").exists()

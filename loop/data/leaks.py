@@ -9,15 +9,13 @@
 Large data sets are sampled, so that the check takes seconds.
 """
 
-import hashlib
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import PurePosixPath
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +44,6 @@ _NUM_READERS = 4
 _NUMBERED = re.compile(r"(.*?)(\d+)(_(jpg|jpeg|png)\.rf\.[0-9a-z]+)?")
 
 Images = Sequence[LabeledImage]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,43 +85,6 @@ def leaks(train: Images, held_out: Mapping[str, Images]) -> Iterator[str]:
         frames = _frames(looks, {i.id: pairs.get(i.id, []) for i in second.images}, threshold, copies)
         if frames:
             yield _sentence(frames, len(second.images), split, "video frames next to a training frame")
-
-
-def same_files(images: Images, others: Images) -> frozenset[str]:
-    """The ids of the ``images`` whose files equal one of ``others`` in every byte. Of other sizes, none is read."""
-    sizes, other_sizes = (_each(_num_bytes, found) for found in (images, others))
-    shared = set(sizes) & set(other_sizes)
-    known = set(_each(_digest, [one for one, size in zip(others, other_sizes, strict=True) if size in shared]))
-    candidates = [one for one, size in zip(images, sizes, strict=True) if size in shared]
-    digests = _each(_digest, candidates)
-    return frozenset(one.id for one, digest in zip(candidates, digests, strict=True) if digest in known)
-
-
-def repeats(images: Images) -> dict[str, str]:
-    """The ids of the ``images`` whose files equal an earlier one in every byte, each with the id of the first."""
-    sizes = _each(_num_bytes, images)
-    times = Counter(sizes)
-    candidates = [one for one, size in zip(images, sizes, strict=True) if times[size] > 1]
-    first: dict[bytes, str] = {}
-    again = {}
-    for image, digest in zip(candidates, _each(_digest, candidates), strict=True):
-        if digest in first:
-            again[image.id] = first[digest]
-        first.setdefault(digest, image.id)
-    return again
-
-
-def _each(look: Callable[[LabeledImage], T], images: Images) -> list[T]:
-    with ThreadPoolExecutor(_NUM_READERS) as threads:
-        return list(threads.map(look, images))
-
-
-def _num_bytes(image: LabeledImage) -> int:
-    return UPath(image.uri).stat().st_size
-
-
-def _digest(image: LabeledImage) -> bytes:
-    return hashlib.sha256(UPath(image.uri).read_bytes()).digest()
 
 
 def near_copies(train: Images, held_out: Images) -> dict[str, str]:

@@ -33,6 +33,7 @@ ADVICE: Mapping[str, str] = {
     "too many pixels": "make the image smaller, or cut it into tiles",
     "listed twice": "delete one of the entries",
     "labelled objects": "data.clean is for pictures without objects",
+    "tiny picture": "objects hardly fit into it; give pictures as large as the images of the data set",
     "repeated picture": "one copy is used",
     "near-copy of a held-out image": "left out, since figures on the held-out image would be too high",
     "synthetic image held out": "only training data may be synthetic",

@@ -60,7 +60,9 @@ def probe(path: UPath) -> Header:
         raise PictureError("too many pixels", str(error)) from None
     except FileNotFoundError:
         raise
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except UnidentifiedImageError:  # its own message names an object in memory
+        raise PictureError("unreadable file", "not a picture of a known format") from None
+    except (OSError, SyntaxError, ValueError) as error:
         raise PictureError("unreadable file", str(error)) from None
     size = f"{header.width}x{header.height} px"
     if header.width * header.height > pixels.MAX_PIXELS:

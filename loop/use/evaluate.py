@@ -20,8 +20,9 @@ from loop import stages
 from loop.config import LoopConfig
 from loop.config_files import read_tree, validate
 from loop.data.config import DataConfig
+from loop.data.copies import same_files
 from loop.data.importing import Dataset, import_split
-from loop.data.leaks import near_copies, same_files
+from loop.data.leaks import near_copies
 from loop.driver import import_real
 from loop.evaluation.bootstrap import gain
 from loop.evaluation.coco import Evaluation, Repeated, evaluate
@@ -149,13 +150,13 @@ def _own(chosen: Chosen, dataset: Dataset, split: str, *, is_other: bool) -> dic
     if known is None:
         return None
     images, train = dataset.splits[split], known.real
-    trained = same_files(images, train)
+    trained = set(same_files(images, train))
     if len(trained) == len(images):
         raise ValueError(
             f"all {len(images)} {split} images are training images of the run, so they measure nothing; give images "
             "that it was not trained on"
         )
-    validated = same_files(images, known.splits["val"]) - trained if split == "test" else frozenset[str]()
+    validated = set(same_files(images, known.splits["val"] if split == "test" else ())) - trained
     others = [image for image in images if image.id not in trained | validated]
     copies = {} if chosen.config.data.format == "world" else near_copies(train, others)
     counts = {"training": len(trained), "validation": len(validated), "near_copies": len(copies)}

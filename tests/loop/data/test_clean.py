@@ -11,6 +11,7 @@ from PIL import Image
 from pydantic import ValidationError
 from upath import UPath
 
+from loop.data import copies
 from loop.data.config import DataConfig, WorldConfig
 from loop.data.importing import Dataset, import_data
 from loop.data.world import write_world
@@ -108,6 +109,7 @@ def test_what_cannot_be_used_is_left_out_with_its_reason(root):
     shutil.copy(root / "images" / "train" / "1.png", clean / "empty.png")
     shutil.copy(root / "images" / "train" / "2.png", clean / "boxed.png")
     shutil.copy(root / "images" / "val" / "1.png", clean / "held.png")
+    (clean / "text.jpg").write_text("hello")
     data = imported(root)
     assert ids(data) == ["clean/1.png", "clean/2.png", "clean/line/3.png"]
     assert dropped(data) == {
@@ -116,7 +118,48 @@ def test_what_cannot_be_used_is_left_out_with_its_reason(root):
         "clean/empty.png": "also in train",
         "clean/boxed.png": "labelled objects",
         "clean/held.png": "labelled objects",
+        "clean/text.jpg": "unreadable file",
     }
+    details = {one.file: one.detail for one in data.report.dropped}
+    assert details["clean/text.jpg"] == "not a picture of a known format"
+    assert details["clean/boxed.png"] == "the same file as train/2.png in train"
+    assert details["clean/held.png"] == "the same file as val/1.png in val"
+
+
+def test_a_copy_in_another_format_is_left_out(root):
+    """A picture with one small mark more or less is none, nor is a second photograph of the same surface."""
+    clean, noise = root / "clean", np.random.default_rng(7).normal(128, 3, (2, SIDE, SIDE, 1))
+    scene(2).save(clean / "boxed.bmp")
+    scene(1).save(clean / "empty.jpg", quality=80)
+    scene(13).save(clean / "held.webp", quality=80)
+    scene(21).save(clean / "z.jpg", quality=80)
+    marked = np.array(scene(3))
+    marked[30:33, 30:33] = (marked[30:33, 30:33].astype(int) + 90) % 256
+    Image.fromarray(marked).save(clean / "marked.png")
+    for number, one in enumerate(noise):
+        Image.fromarray(one.repeat(3, axis=2).astype(np.uint8)).save(clean / f"surface_{number}.png")
+    data = imported(root)
+    found = {one.file: f"{one.reason}: {one.detail}" for one in data.report.dropped}
+    assert found == {
+        "clean/boxed.bmp": "labelled objects: the same picture as train/2.png in train",
+        "clean/empty.jpg": "also in train: the same picture as train/1.png in train",
+        "clean/held.webp": "labelled objects: the same picture as val/3.png in val",
+        "clean/z.jpg": "repeated picture: the same picture as clean/1.png",
+    }
+    assert {"clean/marked.png", "clean/surface_0.png", "clean/surface_1.png"} < set(ids(data))
+
+
+def test_more_pictures_than_can_be_compared_are_told(root, monkeypatch):
+    monkeypatch.setattr(copies, "MOST_PIXELS", 2 * SIDE**2)
+    assert "data.clean: copies were looked for among 2 of 3 images" in imported(root).report.remarks
+
+
+def test_tiny_pictures_are_noted(root):
+    scene(31).resize((12, 40)).save(root / "clean" / "tiny.png")
+    data = imported(root)
+    assert [(one.file, one.reason, one.detail) for one in data.report.noted] == [
+        ("clean/tiny.png", "tiny picture", "12x40 px")
+    ]
 
 
 def test_a_near_copy_of_a_validation_image_is_left_out(root):
@@ -135,7 +178,7 @@ def test_images_of_a_fixed_camera_are_used(root):
         Image.fromarray(pixels).save(root / place)
     data = imported(root)
     assert "clean/camera.png" in ids(data)
-    assert any("1 images resemble held-out images, as training images do" in one for one in data.report.remarks)
+    assert any("of 4 images, 1 resemble held-out images, as training images do" in one for one in data.report.remarks)
 
 
 def test_held_out_training_images_count_as_held_out(root):
@@ -160,13 +203,23 @@ def test_pictures_with_label_files_hold_objects(root):
     assert dropped(data) == {"clean/1.png": "labelled objects"}
 
 
+def test_a_label_file_in_the_folder_is_of_its_picture_alone(root):
+    (root / "clean" / "1.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    data = imported(root, format="coco")
+    assert ids(data) == ["clean/2.png", "clean/line/3.png"]
+    assert [one.detail for one in data.report.dropped] == ["see clean/1.txt"]
+    (root / "clean" / "1.png").unlink()
+    with pytest.raises(ValueError, match=r"clean/1\.txt is a label file, and no picture has its name"):
+        imported(root, format="coco")
+
+
 @pytest.mark.parametrize(
     ("clean", "error", "message"),
     [
         ("nowhere", NotADirectoryError, "data.clean: there is no folder 'nowhere'"),
         ("nothing", FileNotFoundError, "holds no picture"),
-        ("../other", ValueError, "is a labelled data set"),
-        ("images/train", ValueError, "none of the 4 pictures"),
+        ("../other", ValueError, r"is a labelled data set \(see .*other/annotations/train\.json\)"),
+        ("images/train", ValueError, r"(?s)no picture in .* can be used; give .*also in train: .*labelled objects: "),
     ],
 )
 def test_a_folder_that_cannot_be_meant_is_an_error(root, clean, error, message):

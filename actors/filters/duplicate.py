@@ -36,19 +36,18 @@ class DuplicateConfig(FilterBase):
 
     @override
     def fit(self, real: RealImages) -> State:
-        """Hashes of all real images, and a remark on leaks: training images that are near-duplicates of held-out ones.
+        """Hashes of all real images, and remarks on leaks: training images that are near-duplicates of held-out ones.
 
         A leak is a fault of the data set. Generated images close to that held-out image are still rejected. Images
-        without objects count as training images.
+        without objects count as training images, and have a remark of their own.
         """
         state = {"train": _entries((*real.train, *real.clean)), "held_out": _entries(real.held_out)}
         leaks = _near(_hashes(state["train"]), _hashes(state["held_out"]), self.max_distance)
-        pairs = [(state["train"][i]["id"], state["held_out"][j]["id"]) for i, j in leaks]
-        remarks = []
-        if pairs:
-            some = f"{len(pairs)} pairs of a training and a held-out image are near-duplicates"
-            remarks.append(f"{some}, such as {pairs[0][0]} and {pairs[0][1]}")
-        return {**state, "remarks": remarks}
+        pairs = [(i >= len(real.train), state["train"][i]["id"], state["held_out"][j]["id"]) for i, j in leaks]
+        told = [
+            _told([(one, held) for is_clean, one, held in pairs if is_clean == kind], kind) for kind in (False, True)
+        ]
+        return {**state, "remarks": [remark for remark in told if remark]}
 
     @override
     def build(self, state: State, detectors: DetectorAccess | None = None) -> "Duplicate":
@@ -116,6 +115,16 @@ def perceptual_hash(pixels: Pixels) -> np.uint64:
     lowest[0] = 0.0
     bits = lowest > np.median(lowest[1:])
     return np.uint64(int.from_bytes(np.packbits(bits).tobytes(), "big"))
+
+
+def _told(pairs: Sequence[tuple[str, str]], are_clean: bool) -> str:
+    """The remark on pairs of a training image, or of an image without objects, and a held-out one; empty for none."""
+    if not pairs:
+        return ""
+    what = "images without objects" if are_clean else "training images"
+    step = "remove the first from data.clean" if are_clean else "put both into one split"
+    number = f"{len(pairs)} pair{'' if len(pairs) == 1 else 's'}, such as {pairs[0][0]} and {pairs[0][1]}"
+    return f"near-duplicates among {what} and held-out images: {number}; if they show the same scene or part, {step}"
 
 
 def _entries(images: Sequence[LabeledImage]) -> list[dict[str, str]]:

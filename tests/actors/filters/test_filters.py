@@ -193,7 +193,14 @@ def test_unchanged_copy_of_a_clean_image_is_refused(real):
 def test_pairs_that_leak_already_are_reported(real):
     state = fit_filters([DuplicateConfig()], RealImages(train=real[:5], held_out=real[4:]))["duplicate"]
     (remark,) = state["remarks"]
-    assert remark == "1 pairs of a training and a held-out image are near-duplicates, such as 04.png and 04.png"
+    told = "near-duplicates among training images and held-out images: 1 pair, such as 04.png and 04.png; "
+    assert remark == f"{told}if they show the same scene or part, put both into one split"
+
+
+def test_pairs_of_clean_and_held_out_images_are_named_as_such(real):
+    (remark,) = DuplicateConfig().fit(RealImages(train=real[:3], held_out=real[4:6], clean=real[4:]))["remarks"]
+    told = "near-duplicates among images without objects and held-out images: 2 pairs, such as 04.png and 04.png; "
+    assert remark == f"{told}if they show the same scene or part, remove the first from data.clean"
 
 
 # naturalness ----------------------------------------------------------------------------------------------------

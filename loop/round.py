@@ -188,7 +188,12 @@ def run_stream(loop: Loop, state: State, kept: stages.Stream) -> Pooled:
         collected = stages.collect(kept, loop.config.hosting, _counting(progress))
     keep_failed(collected.rows, loop.folder.round(number), loop.config.generation.max_failed_share * num_candidates)
     errors = [row["error"] for row in collected.rows if row["error"]]
-    for warning in (*counts.failures(errors, num_candidates), *counts.warnings(loop.folder.judged(number))):
+    samples = loop.folder.judged(number)
+    told = [*counts.failures(errors, num_candidates), *counts.warnings(samples)]
+    if loop.data.clean:
+        clean = {image.id for image in loop.data.clean}
+        told += counts.none_clean(samples, clean, loop.config.generator.clean_share)
+    for warning in told:
         loop.reporter.warn(warning)
     select(loop, number)
     kept_ids, dropped_ids = (loop.folder.sample_ids(number, fate) for fate in Fate)

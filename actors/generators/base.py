@@ -58,6 +58,11 @@ class GeneratorBase(Learner):
         return "origin"
 
     @property
+    def clean_share(self) -> float:
+        """Share of the candidates for which images without objects come first; 0 for a generator that has no choice."""
+        return 0.0
+
+    @property
     def hard_modes(self) -> tuple[str, ...]:
         """The modes of hardening that a lineage can request (``Lineage.mode``), each once; () if there are none."""
         return ()

@@ -62,6 +62,11 @@ class CopyPasteConfig(HardeningConfig, GeneratorBase):
 
     @property
     @override
+    def clean_share(self) -> float:
+        return self.clean if set(self.modes) != {"occlusion"} else 0.0
+
+    @property
+    @override
     def hard_modes(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.modes))
 

@@ -11,6 +11,7 @@ from loop.training.job import TrainResult
 LEAST_KEPT = 0.1  # share of the candidates
 NUM_REASONS, MAX_REASON_CHARS = 3, 100  # in a warning; a failed candidate's reason is its error
 MAX_ERROR_CHARS = 300
+MOST_CHANCE = 0.05  # that no candidate was to be drawn into an image without objects
 
 
 def count_drawn(samples: Sequence[Sample]) -> tuple[int, int]:
@@ -94,6 +95,20 @@ def _all_ignored(samples: Sequence[Sample]) -> list[str]:
     )
     fates = {one.fate for sample in samples for one in sample.refined}
     return [warning] if fates == {"ignored"} else []
+
+
+def none_clean(samples: Sequence[Sample], clean: Collection[str], share: float) -> list[str]:
+    """One line if none of ``samples`` was drawn into an image of ``clean`` (ids), though a ``share`` should have been.
+
+    Few candidates may all belong to the others by chance.
+    """
+    warning = (
+        f"no candidate was drawn into an image without objects, as a share of {share:g} should be (generator.clean): "
+        "the pictures of data.clean are too small for the objects, or have no place with matching surroundings. Give "
+        "pictures of the same scene and size as the training images, or set generator.clean: 0"
+    )
+    by_chance = (1 - share) ** len(samples) > MOST_CHANCE
+    return [] if by_chance or any(sample.canvas in clean for sample in samples) else [warning]
 
 
 def count_clean(

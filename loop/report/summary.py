@@ -141,9 +141,13 @@ def clean_told(clean: Mapping[str, int] | None) -> str:
     if not clean:
         return "none"
     return (
-        f"{clean['kept']} of {clean['candidates']} candidates kept; shown {clean['shown']:,} times to the loop, "
-        f"{clean['control_shown']:,} times to the control"
+        f"{_counted(clean['candidates'], 'candidate')} drawn into them, {clean['kept']:,} kept; shown "
+        f"{_counted(clean['shown'], 'time')} to the loop, {_counted(clean['control_shown'], 'time')} to the control"
     )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def arm_seconds(arms: Sequence[Arm]) -> dict[str, float]:

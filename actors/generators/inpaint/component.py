@@ -30,6 +30,11 @@ class InpaintConfig(InpaintSettings, GeneratorBase):
 
     @property
     @override
+    def clean_share(self) -> float:
+        return self.clean
+
+    @property
+    @override
     def hard_modes(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.modes)) if self.painter.varies else ()
 

@@ -15,7 +15,7 @@ from actors.checkpoint import Misfit
 from actors.images import encode_png
 from actors.records import WHOLE_IMAGE, Annotation, Detections, LabeledImage, Lineage, Refined, Sample, Verdict
 from loop.evaluation.coco import RECALLS, Evaluation
-from loop.evaluation.counts import count_drawn, count_dropped, failures, warnings
+from loop.evaluation.counts import count_drawn, count_dropped, failures, none_clean, warnings
 from loop.report.budget import Spent
 from loop.report.contact_sheet import DRAWN, DROPPED, KEPT, MINED, RESTORED, SEEN, _refined_lines, contact_sheet
 from loop.report.control import WHY_FRESH
@@ -23,7 +23,7 @@ from loop.report.curves import ap_curve, pr_curve
 from loop.report.marks import Mark, marked
 from loop.report.page import Figure, html_summary
 from loop.report.shown import choose, extremes
-from loop.report.summary import RoundSummary, agreement_told, conclusion, fates_told, rounds_table, summary
+from loop.report.summary import RoundSummary, agreement_told, clean_told, conclusion, fates_told, rounds_table, summary
 
 
 def annotation(*boxes) -> Annotation:
@@ -277,6 +277,28 @@ def test_that_no_refined_box_counts_is_told(fates, warned):
     one = Refined(box=0, corners=(0, 0, 9, 9), prompt_iou=0.5, seen_before=0, seen_after=0, confidence=1, fate="kept")
     samples = [replace(drawing(0, 1, 1), refined=tuple(replace(one, fate=fate) for fate in fates))]
     assert [line.startswith("no refined box counts.") for line in warnings(samples)] == [True] * warned
+
+
+@pytest.mark.parametrize(
+    ("num", "share", "canvas", "warned"),
+    [(4, 1.0, "a", True), (4, 1.0, "clean/1", False), (4, 0.5, "a", False), (8, 0.5, "a", True), (99, 0.0, "a", False)],
+)
+def test_that_no_candidate_came_into_a_clean_image_is_told(num, share, canvas, warned):
+    """Among four candidates that choose by a coin, none may have chosen such an image."""
+    samples = [replace(drawing(number, 1, 1), canvas="a" if number else canvas) for number in range(num)]
+    said = none_clean(samples, {"clean/1"}, share)
+    assert [f"a share of {share:g} should be (generator.clean)" in line for line in said] == [True] * warned
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (1, "1 candidate drawn into them, 1 kept; shown 1 time to"),
+        (1000, "1,000 candidates drawn into them, 1,000 kept; shown 1,000 times to"),
+    ],
+)
+def test_the_use_of_clean_images_is_told_in_words(number, told):
+    assert clean_told(dict.fromkeys(("candidates", "kept", "shown", "control_shown"), number)).startswith(told)
 
 
 def test_that_nothing_was_mined_is_told():

@@ -193,9 +193,11 @@ class Preview:
     """A real picture and the component's pictures for it in the current state of its fit."""
 
     real: Pixels  # [H, W, 3]
-    annotation: Annotation  # of all these pictures; boxes that are not requested are flagged ignore
-    difficulties: tuple[Difficulty, ...]  # [n], as given to the fit
-    drawn: Mapping[str, Pixels]  # [H, W, 3] each, by requested difficulty
+    annotation: Annotation  # of these pictures; boxes that are not requested are flagged ignore
+    difficulties: tuple[Difficulty, ...]  # [n], as given to the fit; empty if the fit does not use them
+    drawn: Mapping[str, Pixels]  # [H, W, 3] each, by requested difficulty or by what they show
+    others: Mapping[str, Annotation] = field(default_factory=dict)  # of pictures in ``drawn`` with other boxes
+    heading: str = "real"  # of ``real``
 
 
 class Fit(Protocol):

@@ -1,4 +1,4 @@
-"""The sample sheet of a fit: real pictures, each beside the generator's current variants of it."""
+"""The sample sheet of a fit: real pictures, each beside the generator's current pictures for it."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw
 
 from actors.fitting import Preview
 from actors.images import Pixels
+from actors.records import Annotation
 from loop.report.contact_sheet import CONTEXT, DRAWN, GREY, INK, MINED, SEEN
 from loop.report.marks import WHITE, Colour, Mark, font, marked
 
@@ -16,14 +17,14 @@ CELL, GAP, MARGIN, HEADER = 240, 10, 22, 84  # px
 
 
 def fit_sheet(previews: Sequence[Preview], title: str) -> bytes:
-    """A PNG with a row per preview. Boxes have the colour of their difficulty; ignored ones are pale.
+    """A PNG with a row per preview. Boxes have the colour of their difficulty, if any; ignored ones are pale.
 
     Raises ValueError if there is no preview.
     """
     if not previews:
         raise ValueError("a sample sheet needs a preview")
     rows = [_row(preview) for preview in previews]
-    columns = ["real", *previews[0].drawn]
+    columns = [previews[0].heading, *previews[0].drawn]
     size = (2 * MARGIN + len(columns) * (CELL + GAP) - GAP, HEADER + sum(row.height + GAP for row in rows) + MARGIN)
     sheet = Image.new("RGB", size, WHITE)
     _header(sheet, title, columns)
@@ -52,18 +53,19 @@ def _header(sheet: Image.Image, title: str, columns: Sequence[str]) -> None:
 
 
 def _row(preview: Preview) -> Image.Image:
-    colours = [COLOURS[difficulty] for difficulty in preview.difficulties]
-    cells = [_cell(preview, preview.real, colours)]
+    known = preview.annotation
+    colours = [COLOURS[difficulty] for difficulty in preview.difficulties] or [DRAWN] * len(known)
+    cells = [_cell(preview.real, known, colours)]
     for word, pixels in preview.drawn.items():
-        cells.append(_cell(preview, pixels, [COLOURS.get(word, DRAWN)] * len(colours)))
+        shown = preview.others.get(word, known)
+        cells.append(_cell(pixels, shown, [COLOURS.get(word, DRAWN)] * len(shown)))
     row = Image.new("RGB", (len(cells) * (CELL + GAP) - GAP, max(cell.height for cell in cells)), WHITE)
     for column, cell in enumerate(cells):
         row.paste(cell, (column * (CELL + GAP) + (CELL - cell.width) // 2, 0))
     return row
 
 
-def _cell(preview: Preview, pixels: Pixels, colours: Sequence[Colour]) -> Image.Image:
-    known = preview.annotation
+def _cell(pixels: Pixels, known: Annotation, colours: Sequence[Colour]) -> Image.Image:
     marks = [
         Mark(box=box, colour=CONTEXT if ignored else colour, bold=False)
         for box, ignored, colour in zip(known.boxes, known.ignore, colours, strict=True)

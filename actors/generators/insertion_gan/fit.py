@@ -26,7 +26,7 @@ from actors.generators.insertion_gan.networks import composed, local_crops
 from actors.generators.insertion_gan.painting import paint
 from actors.generators.insertion_gan.pool import Pool
 from actors.generators.insertion_gan.scene import Scene
-from actors.records import Difficulty
+from actors.records import Annotation
 from actors.seeds import derive_seed
 
 _EMA_DECAY = 0.99
@@ -227,16 +227,22 @@ class InsertionGANFit:
     def _preview(self, number: int) -> Preview:
         full, empty = self.examples.pair(number)
         x, y = (Windows.of(self.settings, [scene], self.worker.device) for scene in (empty, full))
-        size_px = self.settings.size_px
         with torch.no_grad():
             inserted, removed = self._averaged("insert", x), self._averaged("remove", y)
         drawn = {"inserted": inserted, "a real object": y.images, "that removed": removed}
+        own = self._in_window(full)
         return Preview(
             real=to_pixels(x.images)[0],
-            annotation=one_box(empty.frame.to_window(empty.box, size_px), np.int64(empty.label)),
-            difficulties=(Difficulty.HARD,),
+            annotation=self._in_window(empty),
+            difficulties=(),
             drawn={name: to_pixels(images)[0] for name, images in drawn.items()},
+            others={"a real object": own, "that removed": own},
+            heading="place",
         )
+
+    def _in_window(self, scene: Scene) -> Annotation:
+        """The object's box, in its window."""
+        return one_box(scene.frame.to_window(scene.box, self.settings.size_px), np.int64(scene.label))
 
     def _averaged(self, name: Literal["insert", "remove"], windows: Windows) -> Tensor:
         shape = (1, self.settings.noise_channels, *windows.images.shape[2:])

@@ -1,5 +1,6 @@
 """The sample sheet of a fit: a row for each picture, a column for each variant, boxes in the colour of what is told."""
 
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -49,6 +50,18 @@ def test_boxes_have_the_colour_of_what_was_measured_and_of_what_is_asked():
 def test_a_generator_without_variants_has_one_column_in_neither_colour():
     ((_, origin),) = cells(preview("origin"))
     assert [side(origin, box) for box in range(3)] == [DRAWN, DRAWN, CONTEXT]
+
+
+def test_pictures_of_other_objects_have_their_own_boxes_and_no_difficulty():
+    place, box = preview("inserted", "removed"), np.array([[90, 10, 110, 30]], np.float32)
+    other = Annotation(boxes=box, labels=np.zeros(1, np.int64), ignore=np.zeros(1, bool))
+    plain = replace(place, difficulties=(), others={"removed": other}, heading="place")
+    ((empty, inserted, removed),) = cells(plain)
+    assert [side(empty, box) for box in range(3)] == [DRAWN, DRAWN, CONTEXT]
+    assert [side(inserted, box) for box in range(3)] == [DRAWN, DRAWN, CONTEXT]
+    assert [side(removed, box) for box in range(3)] == [(90, 90, 90), (90, 90, 90), DRAWN]
+    sheet = np.asarray(Image.open(BytesIO(fit_sheet([plain], "insertion_gan"))).convert("RGB"))
+    assert not any((sheet[:HEADER] == colour).all(axis=-1).any() for colour in (SEEN, MINED))
 
 
 def test_a_sheet_of_nothing_is_refused():

@@ -189,6 +189,17 @@ def test_previews_are_the_same_whatever_came_before_and_change_nothing(data):
         assert (first.drawn["inserted"] != first.real).any()
 
 
+def test_the_box_of_a_preview_frames_the_real_object(data):
+    for number, one in enumerate(PLAIN.open_fit(data, Worker(device="cpu")).preview()):
+        assert (one.heading, one.difficulties) == ("place", ())
+        assert one.others["that removed"] is one.others["a real object"]
+        left, top, right, bottom = one.others["a real object"].boxes[0].round().astype(int)
+        channels = one.drawn["a real object"][top + 2 : bottom - 2, left + 2 : right - 2].mean(axis=(0, 1))
+        assert channels.argmax() == (2, 0)[number % 2]  # blue, red
+        assert channels.max() > 200
+        assert one.annotation.labels.tolist() == one.others["a real object"].labels.tolist()
+
+
 def test_a_warm_start_has_the_saved_networks(data, fitted):
     fit = CONFIG.open_fit(data, Worker(device="cpu"))
     fresh = weights(fit)

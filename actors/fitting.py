@@ -56,6 +56,13 @@ class Learner(Component):
         """A new fit of the component in one worker. Raises ValueError if there is nothing to fit on."""
         raise NotImplementedError(f"{self.kind} does not learn")
 
+    def files_digest(self, clean: Sequence[LabeledImage]) -> str | None:  # noqa: ARG002 - for learners
+        """SHA-256 of the contents of further files that the fit reads; None if it reads none.
+
+        ``clean`` are as in ``FitData``. Raises FileNotFoundError if a file is missing.
+        """
+        return None
+
     def fit_options(self) -> dict[str, Any]:
         """The part of the config that a fit depends on, as plain values."""
         return _pruned(self.model_dump(mode="json", exclude=_not_in_fit(self), exclude_defaults=True))

@@ -64,11 +64,13 @@ def fit_fingerprint(learner: Learner, data: FitData, start: Fitted | None) -> st
     """The hash of everything that affects a fit of ``learner`` on ``data`` from ``start``, 16 hex digits.
 
     Of images it covers names, paths, sizes and labels; pixels are identified by their paths. Of a detector it covers
-    config and weights.
+    config and weights, of ``Learner.files_digest`` the contents.
     """
     parts = [learner.fit_options(), replace(data, detector=None)]
     parts += [start.fingerprint] if start else []
     parts += [data.detector.digest()] if data.detector else []
+    files = learner.files_digest(data.clean)
+    parts += [{"files": files}] if files else []
     return digest(to_plain(parts))
 
 

@@ -37,6 +37,12 @@ class InsertionGANConfig(InsertionGANSettings, GeneratorBase):
         return InsertionGAN(self, real, clean, classes, fitted)
 
     @override
+    def files_digest(self, clean: Sequence[LabeledImage]) -> str | None:
+        from actors.generators.insertion_gan.places import masks_digest
+
+        return masks_digest(self.place_masks, clean) if self.place_masks else None
+
+    @override
     def fit_size(self) -> FitSize:
         return FitSize(steps=self.fit.steps, batch_size=self.fit.batch_size)
 

@@ -1,5 +1,6 @@
 """Places for objects: clear of others, where the surroundings match, or where the user's masks allow them."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -92,17 +93,26 @@ class Places:
         """The mask ``[H, W]`` of an image; true where an object may be inserted."""
         import cv2
 
-        mask = _read_mask(str(self.settings.place_masks), image.id.removeprefix(_CLEAN))
+        mask = read(str(_mask_file(str(self.settings.place_masks), image)))
         shrunk = cv2.resize(mask[..., 0], (image.width, image.height), interpolation=cv2.INTER_NEAREST)
         return np.asarray(shrunk > 127, np.bool_)
 
 
-def _read_mask(folder: str, name: str) -> Pixels:
-    """The mask with the ``name`` of an image, or that name as a PNG. Raises FileNotFoundError if there is none."""
-    place = UPath(folder) / name
+def masks_digest(folder: str, clean: Sequence[LabeledImage]) -> str:
+    """SHA-256 of the files of the masks of ``clean``. Raises FileNotFoundError if one is missing."""
+    digest = hashlib.sha256()
+    for image in clean:
+        content = _mask_file(folder, image).read_bytes()
+        digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()
+
+
+def _mask_file(folder: str, image: LabeledImage) -> UPath:
+    """The mask with the name of an image, or that name as a PNG. Raises FileNotFoundError if there is none."""
+    place = UPath(folder) / image.id.removeprefix(_CLEAN)
     for file in (place, place.with_suffix(".png")):
         if file.exists():
-            return read(str(file))
+            return file
     raise FileNotFoundError(
         f"generator.place_masks: {place} is missing; give each image without objects a mask of its name (or a PNG)"
     )

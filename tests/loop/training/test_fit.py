@@ -15,6 +15,7 @@ from actors.checkpoint import Checkpoint
 from actors.detectors.ultralytics.component import UltralyticsConfig
 from actors.fitting import DetectorCheckpoint, FitData, Fitted
 from actors.generators.inpaint.component import InpaintConfig
+from actors.generators.insertion_gan.component import InsertionGANConfig
 from actors.generators.layout.component import LayoutConfig
 from actors.images import encode_png
 from actors.records import Annotation, Difficulty, LabeledImage
@@ -179,6 +180,24 @@ def test_a_fit_that_goes_on_is_known_by_what_it_starts_from_and_not_by_where_tha
     prints = {job().fingerprint(), again.fingerprint(), replace(again, start=other).fingerprint()}
     assert len(prints) == 3
     assert again.located(lambda uri: f"/here/{Path(uri).name}").start.checkpoint == "/here/first.safetensors"
+
+
+def test_masks_of_places_count_by_their_contents(job, tmp_path):
+    masks = tmp_path / "masks"
+    (masks / "sub").mkdir(parents=True)
+    clean = tuple(replace(job().data.images[0], id=f"clean/{name}") for name in ("a.png", "sub/b.jpg"))
+    learner = InsertionGANConfig(places="masks", place_masks=str(masks))
+    one = replace(job(), learner=learner, data=replace(job().data, clean=clean))
+    with pytest.raises(FileNotFoundError, match=r"a\.png is missing"):
+        one.fingerprint()
+    prints = []
+    for contents in (b"white", b"black"), (b"black", b"white"), (b"white", b"white"), (b"white", b"black"):
+        for name, content in zip(("a.png", "sub/b.png"), contents, strict=True):
+            (masks / name).write_bytes(content)
+        (masks / f"unused_{len(prints)}.png").write_bytes(b"")
+        prints.append(one.fingerprint())
+    assert prints[0] == prints[3]
+    assert len(set(prints)) == 3
 
 
 class Adversary(InpaintConfig):

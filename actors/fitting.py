@@ -56,6 +56,9 @@ class Learner(Component):
         """A new fit of the component in one worker. Raises ValueError if there is nothing to fit on."""
         raise NotImplementedError(f"{self.kind} does not learn")
 
+    def check_detector(self, detector: "LossSource") -> None:
+        """Raise ValueError if the fit cannot use detectors of this config."""
+
     def files_digest(self, clean: Sequence[LabeledImage]) -> str | None:  # noqa: ARG002 - for learners
         """SHA-256 of the contents of further files that the fit reads; None if it reads none.
 
@@ -84,8 +87,18 @@ class LossSource(Protocol):
     """The part of a detector's config that fits and filters use; see ``actors.detectors.base.DetectorBase``."""
 
     @property
+    def model(self) -> str:
+        """Name of the architecture."""
+        ...
+
+    @property
     def image_size_px(self) -> int:
         """Longer side that images are resized to."""
+        ...
+
+    @property
+    def once_differentiable(self) -> tuple[str, ...]:
+        """How the names of parameters begin by which the loss has no second derivative."""
         ...
 
     rate_setting: ClassVar[str]

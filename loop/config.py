@@ -234,6 +234,7 @@ class LoopConfig(Config):
                 f"rejected_boxes: restore needs real pixels, and generator {self.generator.kind} keeps none; "
                 "use ignore or drop_image"
             )
+        self.generator.check_detector(self.detector)
         return self
 
     @property

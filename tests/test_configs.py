@@ -144,6 +144,17 @@ def test_an_error_names_the_key_the_value_and_the_choices(override, parts):
     assert not [part for part in parts if part not in message], message
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["generator.fit.unroll_parameters=all", "detector.model=fasterrcnn"], r"has no second derivative .* backbone"),
+    ],
+)
+def test_sections_that_do_not_agree_are_refused(overrides, message):
+    with pytest.raises(ConfigError, match=message):
+        load([CONFIGS / "detectorgan.yaml"], ["data.root=somewhere", *overrides])
+
+
 def test_every_folder_that_the_code_makes_below_the_root_is_a_name_that_no_run_may_have():
     code = "".join(file.read_text() for file in ROOT.glob("loop/**/*.py"))
     places = (r'(?:config|base)\.root\) / "([\w.]+)"', r'shared_place\("(\w+)"', r'folder / "(mlartifacts)"')

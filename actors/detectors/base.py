@@ -125,6 +125,11 @@ class DetectorBase(Component):
         """Whether there are weights for training.start: weights."""
         return self.weights_source is not None
 
+    @property
+    def once_differentiable(self) -> tuple[str, ...]:
+        """How the names of parameters begin by which ``open_loss`` has no second derivative."""
+        return ()
+
     def check_architecture(self) -> None:
         """Raise ValueError or FileNotFoundError if ``model`` names none, as far as the family can tell at once."""
 

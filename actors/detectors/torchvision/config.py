@@ -86,6 +86,11 @@ class TorchvisionSettings(DetectorBase):
         return self.weights or self.backbone_weights
 
     @property
+    @override
+    def once_differentiable(self) -> tuple[str, ...]:
+        return ("backbone.",) if self.model == "fasterrcnn" else ()  # it lies before RoIAlign
+
+    @property
     def num_frozen(self) -> int:
         """``frozen_stages``, or its default."""
         if self.frozen_stages is not None:

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from typing_extensions import override
 
-from actors.fitting import Fit, FitData, FitSize, Worker
+from actors.fitting import Fit, FitData, FitSize, LossSource, Worker
 from actors.generators.base import Generator, GeneratorBase
 from actors.generators.insertion_gan.config import InsertionGANSettings
 from actors.records import LabeledImage
@@ -35,6 +35,17 @@ class InsertionGANConfig(InsertionGANSettings, GeneratorBase):
         from actors.generators.insertion_gan.generator import InsertionGAN
 
         return InsertionGAN(self, real, clean, classes, fitted)
+
+    @override
+    def check_detector(self, detector: LossSource) -> None:
+        chosen, refused = self.fit.unroll_prefixes or [], detector.once_differentiable
+        clash = [one for one in refused if any(one.startswith(name) or name.startswith(one) for name in chosen)]
+        if clash and self.fit.unroll_weight > 0:
+            raise ValueError(
+                f"generator.fit.unroll_parameters: the loss of {detector.model} has no second derivative by its "
+                f"parameters {clash[0]}*, and the unrolled step needs it; set unroll_parameters: head, or "
+                "unroll_weight: 0, or choose another detector"
+            )
 
     @override
     def files_digest(self, clean: Sequence[LabeledImage]) -> str | None:

@@ -60,6 +60,13 @@ class InsertionFitConfig(Config):
     """Side of the square views around an object that the detector is given, at the scale at which it sees pictures
     (``detector.image_size_px``); not more than the whole picture."""
 
+    @property
+    def unroll_prefixes(self) -> list[str] | None:
+        """Prefixes of the names of ``unroll_parameters``; None for those of the head."""
+        if isinstance(self.unroll_parameters, tuple):
+            return list(self.unroll_parameters)
+        return None if self.unroll_parameters == "head" else [""]
+
     @model_validator(mode="after")
     def _views_have_windows(self) -> Self:
         if self.detector_batch_size > self.batch_size:

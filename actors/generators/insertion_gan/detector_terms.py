@@ -30,14 +30,11 @@ class DetectorInLoop:
     """A copy of the current detector that is trained on real and drawn views while the generators are fitted."""
 
     def __init__(self, fit: InsertionFitConfig, checkpoint: DetectorCheckpoint, worker: Worker) -> None:
-        chosen = {"head": None, "all": [""]}
-        parameters = fit.unroll_parameters
-        prefixes = chosen[parameters] if isinstance(parameters, str) else list(parameters)
         header = read_header(checkpoint.uri)
         if header is None:
             raise ValueError(f"{checkpoint.uri}: not a checkpoint of detloop; give a file that it wrote")
         self.fit, self.worker, self.image_size_px = fit, worker, header.image_size_px
-        self.detector = checkpoint.open_loss(prefixes, worker.device)
+        self.detector = checkpoint.open_loss(fit.unroll_prefixes, worker.device)
         rate = fit.detector_lr or checkpoint.learning_rate or _LEARNING_RATE
         self.eta = rate * fit.unroll_lr_factor
         self.optimizer = torch.optim.Adam(list(self.detector.parameters.values()), lr=rate)

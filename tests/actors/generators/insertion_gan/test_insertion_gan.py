@@ -9,6 +9,7 @@ from conftest import LAYERS
 from held_constants import write_lively_yolo
 from pydantic import ValidationError
 
+from actors.detectors.torchvision.component import TorchvisionConfig
 from actors.fitting import DetectorCheckpoint, FitData, Worker
 from actors.generators.insertion_gan import losses
 from actors.generators.insertion_gan.batches import Windows, drawn_views, real_views
@@ -421,6 +422,19 @@ def test_a_place_in_context_has_the_surroundings_of_a_real_instance(tmp_path):
 def test_a_config_that_cannot_work_is_refused(keys, message):
     with pytest.raises(ValidationError, match=message):
         InsertionGANConfig(**keys)
+
+
+@pytest.mark.parametrize("parameters", ["all", ("roi_heads.", "backbone.fpn"), ("",)])
+def test_parameters_without_a_second_derivative_are_not_unrolled(parameters):
+    def config(**changes) -> InsertionGANConfig:
+        return InsertionGANConfig(fit={"unroll_parameters": parameters, **changes})
+
+    with pytest.raises(ValueError, match=r"unroll_parameters: the loss .* has no second derivative .* backbone\.\*"):
+        config().check_detector(TorchvisionConfig(model="fasterrcnn"))
+    config().check_detector(TorchvisionConfig(model="retinanet"))
+    config(unroll_weight=0.0).check_detector(TorchvisionConfig(model="fasterrcnn"))
+    for allowed in ("head", ("roi_heads.", "rpn.")):
+        config(unroll_parameters=allowed).check_detector(TorchvisionConfig(model="fasterrcnn"))
 
 
 # Generator

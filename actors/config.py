@@ -11,11 +11,12 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """Weights that a component needs and detloop does not include."""
+    """Weights or other files that a component needs and detloop does not include."""
 
     what: str
     place: str  # local path or URI, or the name of a release
     is_release: bool  # ``place`` is a name: downloaded on first use unless it is cached
+    is_folder: bool = False
 
 
 class Config(BaseModel):

@@ -56,8 +56,14 @@ class Learner(Component):
         """A new fit of the component in one worker. Raises ValueError if there is nothing to fit on."""
         raise NotImplementedError(f"{self.kind} does not learn")
 
-    def check_detector(self, detector: "LossSource") -> None:
-        """Raise ValueError if the fit cannot use detectors of this config."""
+    def check_images(self, images: Sequence[LabeledImage], clean: Sequence[LabeledImage]) -> None:
+        """Raise ValueError or OSError if the component cannot work with these training images, and ``clean`` ones.
+
+        It is called once, before anything is trained.
+        """
+
+    def check_sections(self, detector: "LossSource", *, has_clean: bool) -> None:
+        """Raise ValueError if the component cannot work with this section ``detector``, or without ``data.clean``."""
 
     def files_digest(self, clean: Sequence[LabeledImage]) -> str | None:  # noqa: ARG002 - for learners
         """SHA-256 of the contents of further files that the fit reads; None if it reads none.

@@ -15,7 +15,7 @@ from loop import duration
 from loop.config import LoopConfig
 from loop.cross_fit import check_folds, folds_of_filters
 from loop.data.advice import advise
-from loop.data.importing import import_data
+from loop.data.importing import Dataset, import_data
 from loop.state import RunFolder
 from loop.training.base import trainer_of
 
@@ -180,8 +180,14 @@ def _needs(config: LoopConfig) -> dict[str, str]:
     return _listed("needs", [f"{need} ({whereabouts})" for need, whereabouts in needs.items()])
 
 
+def check_images(config: LoopConfig, data: Dataset) -> None:
+    """Raise ValueError or OSError if a component that learns cannot work with the real images of ``data``."""
+    for learner in (config.generator, config.refiner) if config.rounds else ():
+        learner.check_images(data.splits["train"], data.clean if learner.uses_clean else ())
+
+
 def missing(config: LoopConfig) -> list[str]:
-    """Weights that a run of ``config`` needs on this machine and that are missing."""
+    """Files that a run of ``config`` needs on this machine and that are missing."""
     return [f"{need.what}: {need.place}" for need in _component_needs(config) if _whereabouts(need) == _MISSING]
 
 
@@ -223,7 +229,8 @@ def _whereabouts(need: Need) -> str:
         return "downloaded on first use, unless cached"
     if not is_local(UPath(need.place)):
         return "remote, not checked"
-    return _FOUND if UPath(need.place).exists() else _MISSING
+    place = UPath(need.place)
+    return _FOUND if (place.is_dir() if need.is_folder else place.exists()) else _MISSING
 
 
 def _count(config: LoopConfig) -> Counts:
@@ -235,6 +242,7 @@ def _count(config: LoopConfig) -> Counts:
         rendered = {"train": num_train, "val": world.val, **({"clean": world.clean} if world.clean else {})}
         return Counts(images=rendered, pixels=WIDTH_PX * HEIGHT_PX, note=" (rendered)")
     data = import_data(config.data, UPath(config.data.root or ""), config.seed)
+    check_images(config, data)
     images = {split: counts.images for split, counts in data.report.splits.items()}
     train = data.splits["train"]
     limit_px = config.detector.picture_px

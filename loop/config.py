@@ -234,7 +234,7 @@ class LoopConfig(Config):
                 f"rejected_boxes: restore needs real pixels, and generator {self.generator.kind} keeps none; "
                 "use ignore or drop_image"
             )
-        self.generator.check_detector(self.detector)
+        self.generator.check_sections(self.detector, has_clean=self.data.clean_folder is not None)
         return self
 
     @property

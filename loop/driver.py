@@ -10,7 +10,7 @@ from actors.filters.base import State as FilterState
 from actors.filters.chain import fit_filters
 from actors.storage import exclusive, write_record
 from loop.arms import Trainings
-from loop.check import missing, needless_refiner
+from loop.check import check_images, missing, needless_refiner
 from loop.config import LoopConfig
 from loop.context import Loop
 from loop.cross_fit import check_folds, check_parameters
@@ -57,6 +57,7 @@ def run(config: LoopConfig, reporter: Reporter) -> UPath:
 def _drive(config: LoopConfig, reporter: Reporter) -> UPath:
     folder = RunFolder.claim(config)
     data = import_real(config)
+    check_images(config, data)
     folder.claim_data(data.identity())
     check_folds(config, len(data.splits["train"]))
     check_parameters(config, len(data.classes))

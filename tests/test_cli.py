@@ -173,6 +173,17 @@ def test_missing_weights_stop_a_run_before_its_control_is_trained(detloop, monke
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_too_few_images_for_a_fit_stop_a_run_before_its_control_is_trained(detloop, easy_data, tmp_path, command):
+    data = ("data.format=coco", f"data.root={easy_data}", "data.subset=1", f"root={tmp_path / 'runs'}")
+    changes = [f"--set={one}" for one in (*data, "generator={kind: insertion_gan}")]
+    status, _, said = detloop(command, QUICKSTART, *changes)
+    assert status == 2
+    assert "the unrolled step takes two images with boxes at least, and there is one" in said
+    assert not list((tmp_path / "runs").glob("controls/*"))
+    assert detloop("check", QUICKSTART, *changes, "--set=rounds=0")[0] == 0
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [

@@ -148,6 +148,7 @@ def test_an_error_names_the_key_the_value_and_the_choices(override, parts):
     ("overrides", "message"),
     [
         (["generator.fit.unroll_parameters=all", "detector.model=fasterrcnn"], r"has no second derivative .* backbone"),
+        (["generator.places=masks", "generator.place_masks=m"], r"masks of images without objects, and there are none"),
     ],
 )
 def test_sections_that_do_not_agree_are_refused(overrides, message):

@@ -37,7 +37,12 @@ class InsertionGANConfig(InsertionGANSettings, GeneratorBase):
         return InsertionGAN(self, real, clean, classes, fitted)
 
     @override
-    def check_detector(self, detector: LossSource) -> None:
+    def check_sections(self, detector: LossSource, *, has_clean: bool) -> None:
+        if self.place_masks and not has_clean:
+            raise ValueError(
+                "generator.places: masks are masks of images without objects, and there are none; give their folder as "
+                "data.clean (format: world: their number as data.world.clean), or choose other places"
+            )
         chosen, refused = self.fit.unroll_prefixes or [], detector.once_differentiable
         clash = [one for one in refused if any(one.startswith(name) or name.startswith(one) for name in chosen)]
         if clash and self.fit.unroll_weight > 0:
@@ -46,6 +51,15 @@ class InsertionGANConfig(InsertionGANSettings, GeneratorBase):
                 f"parameters {clash[0]}*, and the unrolled step needs it; set unroll_parameters: head, or "
                 "unroll_weight: 0, or choose another detector"
             )
+
+    @override
+    def check_images(self, images: Sequence[LabeledImage], clean: Sequence[LabeledImage]) -> None:
+        from actors.generators.insertion_gan.examples import check_labelled
+        from actors.generators.insertion_gan.places import check_masks
+
+        check_labelled(self, images)
+        if self.place_masks:
+            check_masks(self, clean)
 
     @override
     def files_digest(self, clean: Sequence[LabeledImage]) -> str | None:

@@ -46,8 +46,8 @@ class InsertionFitConfig(Config):
     ``syn_weight`` and ``unroll_weight`` 0 the fit is a plain GAN, and does not depend on the detector."""
     unroll_parameters: Literal["head", "all"] | tuple[str, ...] = "head"
     """Parameters of the detector that are trained during the fit, in the unrolled step as well: those of its head, all,
-    or those whose names begin with one of these prefixes. More of them cost memory and time. Faster R-CNN allows the
-    head only: RoIAlign has no second derivative."""
+    or those whose names begin with one of these prefixes. More of them cost memory and time. Those of Faster R-CNN's
+    backbone are refused: RoIAlign has no second derivative."""
     unroll_lr_factor: float = Field(1.0, gt=0.0)
     """eta of the unrolled step, as a multiple of the detector's own learning rate."""
     detector_lr: float | None = Field(None, gt=0.0)
@@ -118,7 +118,7 @@ class InsertionGANSettings(UNetConfig):
         """The folder of masks."""
         if self.place_masks is None:
             return ()
-        return (Need(what="masks of places", place=self.place_masks, is_release=False),)
+        return (Need(what="folder of masks of places", place=self.place_masks, is_release=False, is_folder=True),)
 
     @property
     def has_detector_terms(self) -> bool:

@@ -1,5 +1,6 @@
 """Examples of the fit of DetectorGAN: scenes with an object, scenes with room for one, and real views."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -18,6 +19,19 @@ _NUM_CANVASES = 8  # images searched for a place
 Spot = tuple[str, geometry.Boxes, int]  # the id of an image, a box [4] there, and the class of an object to insert
 
 
+def check_labelled(settings: InsertionGANSettings, images: Sequence[LabeledImage]) -> list[LabeledImage]:
+    """The images with boxes that count. Raises ValueError if they are too few for a fit."""
+    labelled = [image for image in images if (~image.annotation.ignore).any()]
+    if not labelled:
+        raise ValueError("insertion_gan: no box to fit on; label at least one that is not ignored")
+    if settings.has_detector_terms and len(labelled) < 2:
+        raise ValueError(
+            "insertion_gan: the unrolled step takes two images with boxes at least, and there is one; label another "
+            "one, or set generator.fit.syn_weight and unroll_weight to 0"
+        )
+    return labelled
+
+
 class Examples:
     """Endless scenes; the one at a place in a step depends on the seed, the step and the place alone.
 
@@ -29,9 +43,7 @@ class Examples:
         self.settings, self.seed = settings, data.seed
         self.canvases = data.clean or data.images
         self.by_class = instances_by_class(data.images, len(data.classes))
-        if not self.by_class:
-            raise ValueError("insertion_gan: no box to fit on; label at least one that is not ignored")
-        self.labelled = [image for image in data.images if (~image.annotation.ignore).any()]
+        self.labelled = check_labelled(settings, data.images)
         self.images = {image.id: image for image in (*self.canvases, *data.images)}
         self.places = Places(settings, self.images)
         self.spot = lru_cache(maxsize=_NUM_PLACES)(self._spot)

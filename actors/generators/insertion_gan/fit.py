@@ -204,11 +204,6 @@ class InsertionGANFit:
             return None
         if data.detector is None:
             raise ValueError("insertion_gan: syn_weight or unroll_weight is above 0, but no detector is given")
-        if len(self.examples.labelled) < 2:
-            raise ValueError(
-                "insertion_gan: the unrolled step takes two images with boxes at least; label another one, or set "
-                "generator.fit.syn_weight and unroll_weight to 0"
-            )
         return DetectorInLoop(self.fit, data.detector, self.worker)
 
     def _optimizer(self, networks: nn.Module) -> torch.optim.Adam:

@@ -81,21 +81,31 @@ class Places:
 
     def _centres(self, image_id: str) -> geometry.Boxes:
         """The positions ``[n, 2]`` at which the mask of an image allows the centre of an object."""
-        rows, columns = np.nonzero(self._mask(self.images[image_id]))
-        if not len(rows):
-            raise ValueError(
-                f"generator.place_masks: the mask of {image_id!r} allows no place; paint some of it white, or remove "
-                "the image"
-            )
+        rows, columns = np.nonzero(_mask(str(self.settings.place_masks), self.images[image_id]))
         return np.stack([columns, rows], axis=1).astype(np.float32) + 0.5
 
-    def _mask(self, image: LabeledImage) -> Mask:
-        """The mask ``[H, W]`` of an image; true where an object may be inserted."""
-        import cv2
 
-        mask = read(str(_mask_file(str(self.settings.place_masks), image)))
-        shrunk = cv2.resize(mask[..., 0], (image.width, image.height), interpolation=cv2.INTER_NEAREST)
-        return np.asarray(shrunk > 127, np.bool_)
+def check_masks(settings: InsertionGANSettings, clean: Sequence[LabeledImage]) -> None:
+    """Raise ValueError or OSError unless the mask of each of the images ``clean`` allows a place."""
+    folder = str(settings.place_masks)
+    if not UPath(folder).is_dir():
+        raise NotADirectoryError(f"generator.place_masks: {folder} is no folder; give the folder of the masks")
+    for image in clean:
+        _mask(folder, image)
+
+
+def _mask(folder: str, image: LabeledImage) -> Mask:
+    """The mask ``[H, W]`` of an image; true where an object may be inserted. Raises ValueError if that is nowhere."""
+    import cv2
+
+    mask = read(str(_mask_file(folder, image)))
+    shrunk = cv2.resize(mask[..., 0], (image.width, image.height), interpolation=cv2.INTER_NEAREST)
+    if not (shrunk > 127).any():
+        raise ValueError(
+            f"generator.place_masks: the mask of {image.id!r} allows no place; paint some of it white, or remove the "
+            "image"
+        )
+    return np.asarray(shrunk > 127, np.bool_)
 
 
 def masks_digest(folder: str, clean: Sequence[LabeledImage]) -> str:

@@ -221,6 +221,9 @@ def test_what_cannot_be_fitted_is_refused(data):
     one = replace(data, images=data.images[:1], difficulties=data.difficulties[:1])
     with pytest.raises(ValueError, match="two images with boxes"):
         CONFIG.open_fit(one, Worker(device="cpu"))
+    with pytest.raises(ValueError, match="two images with boxes"):
+        CONFIG.check_images((*one.images, *empty), data.clean)
+    PLAIN.check_images(one.images, ())
 
 
 # Scenes
@@ -387,11 +390,27 @@ def test_objects_are_placed_where_the_masks_allow_it(data, tmp_path):
         x, y = (box[:2] + box[2:]) / 2
         assert 49.5 <= x <= 70.5
         assert 19.5 <= y <= 40.5
-    with pytest.raises(FileNotFoundError, match=r"11\.png is missing; give each image without objects a mask"):
-        places.find(data.clean[1], np.zeros((0, 4), np.float32), ("0.png", 0), rng)
-    (tmp_path / "12.png").write_bytes(encode_png(np.zeros((64, 96, 3), np.uint8)))
-    with pytest.raises(ValueError, match="allows no place"):
-        places.find(data.clean[2], np.zeros((0, 4), np.float32), ("0.png", 0), rng)
+
+
+def test_masks_that_allow_no_place_are_refused_before_a_fit(data, tmp_path):
+    config = InsertionGANConfig(**{**SMALL, "places": "masks"}, place_masks=str(tmp_path), fit=FIT)
+    places = Places(config, {image.id: image for image in (*data.images, *data.clean)})
+    white, black = (encode_png(np.full((64, 96, 3), value, np.uint8)) for value in (255, 0))
+    for name, content in (("10.png", white), ("12.png", black)):
+        (tmp_path / name).write_bytes(content)
+    config.check_images(data.images, data.clean[:1])
+    for image, error, message in (
+        (data.clean[1], FileNotFoundError, r"11\.png is missing; give each image without objects a mask"),
+        (data.clean[2], ValueError, r"the mask of 'clean/12\.png' allows no place"),
+    ):
+        with pytest.raises(error, match=message):
+            places.find(image, np.zeros((0, 4), np.float32), ("0.png", 0), np.random.default_rng(0))
+        with pytest.raises(error, match=message):
+            config.check_images(data.images, (data.clean[0], image))
+    file = config.model_copy(update={"place_masks": str(tmp_path / "10.png")})
+    assert [need.is_folder for need in file.needs()] == [True]
+    with pytest.raises(NotADirectoryError, match="is no folder; give the folder of the masks"):
+        file.check_images(data.images, data.clean)
 
 
 def test_a_place_in_context_has_the_surroundings_of_a_real_instance(tmp_path):
@@ -430,11 +449,11 @@ def test_parameters_without_a_second_derivative_are_not_unrolled(parameters):
         return InsertionGANConfig(fit={"unroll_parameters": parameters, **changes})
 
     with pytest.raises(ValueError, match=r"unroll_parameters: the loss .* has no second derivative .* backbone\.\*"):
-        config().check_detector(TorchvisionConfig(model="fasterrcnn"))
-    config().check_detector(TorchvisionConfig(model="retinanet"))
-    config(unroll_weight=0.0).check_detector(TorchvisionConfig(model="fasterrcnn"))
+        config().check_sections(TorchvisionConfig(model="fasterrcnn"), has_clean=False)
+    config().check_sections(TorchvisionConfig(model="retinanet"), has_clean=False)
+    config(unroll_weight=0.0).check_sections(TorchvisionConfig(model="fasterrcnn"), has_clean=False)
     for allowed in ("head", ("roi_heads.", "rpn.")):
-        config(unroll_parameters=allowed).check_detector(TorchvisionConfig(model="fasterrcnn"))
+        config(unroll_parameters=allowed).check_sections(TorchvisionConfig(model="fasterrcnn"), has_clean=False)
 
 
 # Generator

@@ -16,6 +16,11 @@ from actors.seeds import derive_seed
 
 _NUM_PLACES = 512  # places for objects that a fit knows; a place is searched for once
 _NUM_CANVASES = 8  # images searched for a place
+_OTHER_PLACES = {  # what else helps where no place is found
+    "context": ", or set generator.places: uniform, which asks for no surroundings",
+    "uniform": "",
+    "masks": ", or paint more of the masks white",
+}
 Spot = tuple[str, geometry.Boxes, int]  # the id of an image, a box [4] there, and the class of an object to insert
 
 
@@ -41,7 +46,7 @@ class Examples:
 
     def __init__(self, settings: InsertionGANSettings, data: FitData) -> None:
         self.settings, self.seed = settings, data.seed
-        self.canvases = data.clean or data.images
+        self.canvases, self.has_clean = data.clean or data.images, bool(data.clean)
         self.by_class = instances_by_class(data.images, len(data.classes))
         self.labelled = check_labelled(settings, data.images)
         self.images = {image.id: image for image in (*self.canvases, *data.images)}
@@ -91,9 +96,21 @@ class Examples:
             spot = self._search(self._instance(rng), rng)
             if spot:
                 return spot
-        raise ValueError(
-            "insertion_gan: no place for an object was found in the images; give images without objects (data.clean), "
-            "or generator.places: uniform"
+        raise ValueError(f"insertion_gan: no place for an object was found in {self._searched()}")
+
+    def _searched(self) -> str:
+        """The images that were searched in vain, with the sizes that matter, and what to do."""
+        other = _OTHER_PLACES[self.settings.places]
+        if not self.has_clean:
+            return f"the training images; give images without objects (data.clean){other}"
+        boxes = [self.images[image_id].annotation.boxes[index] for group in self.by_class for image_id, index in group]
+        sizes = [(image.width, image.height) for image in self.canvases]
+        objects, images = np.sort([box[2:] - box[:2] for box in boxes]), np.sort(sizes)
+        least, most = objects[objects.prod(axis=1).argmin()], images[images.prod(axis=1).argmax()]
+        are_small = ", which are smaller than the objects" if (least > most).any() else ""
+        return (
+            f"the images without objects (data.clean){are_small}: images of {most[1]}x{most[0]} px at most, objects of "
+            f"{least[1]:.0f}x{least[0]:.0f} px at least; give larger images{other}"
         )
 
     def _search(self, instance: tuple[str, int], rng: np.random.Generator) -> Spot | None:

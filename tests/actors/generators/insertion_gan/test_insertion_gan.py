@@ -251,6 +251,37 @@ def test_without_clean_images_objects_are_inserted_beside_those_of_the_training_
         assert (shared <= 0).any(axis=1).all()
 
 
+@pytest.mark.parametrize(
+    ("places", "width", "message"),
+    [
+        (
+            "uniform",
+            12,
+            r"smaller than the objects: images of 20x12 px at most, objects of 16x14 px at least; .*s$",
+        ),
+        (
+            "context",
+            14,
+            r"clean\): images of 20x14 px at most, objects of 16x14 px at least; .*places: uniform",
+        ),
+    ],
+)
+def test_clean_images_that_are_too_small_are_told_with_sizes(data, tmp_path, places, width, message):
+    """The objects are 16 x 14 and 16 x 18 px."""
+    (tmp_path / "small.png").write_bytes(encode_png(np.full((20, width, 3), 110, np.uint8)))
+    small = replace(data.clean[0], uri=str(tmp_path / "small.png"), width=width, height=20)
+    config = InsertionGANConfig(**{**SMALL, "places": places}, fit=FIT)
+    with pytest.raises(ValueError, match=message):
+        Examples(config, replace(data, clean=(small,))).without_object(0, 0)
+
+
+def test_training_images_without_room_ask_for_clean_ones(data):
+    boxes = np.array([[0, 0, 96, 64], [0, 0, 90, 60]], np.float32)
+    full = tuple(replace(one, annotation=replace(one.annotation, boxes=boxes)) for one in data.images)
+    with pytest.raises(ValueError, match=r"found in the training images; give images without objects \(data\.clean\)$"):
+        Examples(CONFIG, replace(data, images=full, clean=())).without_object(0, 0)
+
+
 def test_real_views_of_the_inner_and_the_outer_batch_are_of_different_images(data):
     examples = Examples(CONFIG, data)
     for step in range(5):

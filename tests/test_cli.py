@@ -173,6 +173,13 @@ def test_missing_weights_stop_a_run_before_its_control_is_trained(detloop, monke
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_file_in_the_place_of_a_folder_is_missing(detloop, tmp_path):
+    for place, state in ((tmp_path, "found"), (QUICKSTART, "MISSING")):
+        generator = f"generator={{kind: insertion_gan, places: masks, place_masks: {place}}}"
+        status, said, _ = detloop("check", QUICKSTART, "--set", "data.world.clean=2", "--set", generator)
+        assert (status, f"folder of masks of places: {place} ({state})" in said) == (0, True)
+
+
 @pytest.mark.parametrize("command", ["check", "run"])
 def test_too_few_images_for_a_fit_stop_a_run_before_its_control_is_trained(detloop, easy_data, tmp_path, command):
     data = ("data.format=coco", f"data.root={easy_data}", "data.subset=1", f"root={tmp_path / 'runs'}")

@@ -107,10 +107,11 @@ class Examples:
         sizes = [(image.width, image.height) for image in self.canvases]
         objects, images = np.sort([box[2:] - box[:2] for box in boxes]), np.sort(sizes)
         least, most = objects[objects.prod(axis=1).argmin()], images[images.prod(axis=1).argmax()]
-        are_small = ", which are smaller than the objects" if (least > most).any() else ""
+        are_small = bool((least > most).any())
         return (
-            f"the images without objects (data.clean){are_small}: images of {most[1]}x{most[0]} px at most, objects of "
-            f"{least[1]:.0f}x{least[0]:.0f} px at least; give larger images{other}"
+            f"the images without objects (data.clean){', which are smaller than the objects' * are_small}: images of "
+            f"{most[1]}x{most[0]} px at most, objects of {least[1]:.0f}x{least[0]:.0f} px at least; give larger images"
+            f"{'' if are_small else other}"
         )
 
     def _search(self, instance: tuple[str, int], rng: np.random.Generator) -> Spot | None:

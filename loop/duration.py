@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 from upath import UPath
 
 from actors.storage import read_record
 from loop.config import LoopConfig
-from loop.state import Pooled, RunFolder
+from loop.state import Pooled
 from loop.training.job import TrainResult
 
 MANY_S = 3 * 3600
@@ -27,8 +28,13 @@ def told(config: LoopConfig, num_trainings: int, num_candidates: int) -> str:
 def _earlier(config: LoopConfig) -> Iterator[UPath]:
     """The folders of rounds below the root, of runs with the same detector."""
     for run in UPath(config.root).glob("*/config.json"):
-        if RunFolder(run.parent).config().detector == config.detector:
+        if _has_same(run, config, "detector"):
             yield from run.parent.glob("rounds/*")
+
+
+def _has_same(run: UPath, config: LoopConfig, section: str) -> bool:
+    """Whether a stored config has the same section; one that today's code refuses is compared as well."""
+    return bool(read_record(run, dict[str, Any]).get(section) == config.science()[section])
 
 
 def _training(config: LoopConfig, num_images: int, earlier: list[UPath]) -> str:
@@ -58,7 +64,7 @@ def _drawing(config: LoopConfig, num_candidates: int, earlier: list[UPath]) -> s
     costs = [
         read_record(place / "pool.json", Pooled).cost
         for place in earlier
-        if (place / "pool.json").exists() and RunFolder(place.parent.parent).config().generator == config.generator
+        if (place / "pool.json").exists() and _has_same(place.parent.parent / "config.json", config, "generator")
     ]
     if rates := [cost.num_items / cost.wall_s for cost in costs if cost.num_items]:
         rate = max(rates)

@@ -10,7 +10,7 @@ from actors.records import Sample
 from actors.seeds import derive_seed
 
 RANDOM: Final = "random"
-NOT_SELECTED: Final = "select: not_among_the_best"
+NOT_SELECTED: Final = "generation: not_selected"
 """Reason for dropping a picture that the filters kept."""
 
 

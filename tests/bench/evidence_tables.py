@@ -107,6 +107,20 @@ def table(heading: Sequence[str], num_words: int, lines: Iterable[Sequence[str]]
     return "\n".join(f"| {' | '.join(line)} |" for line in (heading, rule, *lines))
 
 
+def compared(rows: Rows, arms: Iterable[str], described: Mapping[str, str], references: Sequence[str]) -> str:
+    """The table of arms with their AP, and the differences to each of ``references``."""
+    columns = ["arm", "description", "seeds", "AP", "AP50", *(f"vs `{reference}`" for reference in references)]
+    lines = [
+        [
+            *(f"`{arm}`", described[arm], str(len(by_seed(rows, arm)))),
+            *(mean(rows, arm), mean(rows, arm, "ap50")),
+            *(cell(rows, arm, reference) for reference in references),
+        ]
+        for arm in arms
+    ]
+    return table(columns, 2, lines)
+
+
 def in_order(arms: Iterable[str], described: Iterable[str], others: Iterable[str]) -> list[str]:
     """The arms in the order of their descriptions, followed by those without one."""
     known = list(described)

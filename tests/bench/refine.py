@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evidence import Evidence, Question
-from evidence_tables import SEEDS, Rows, by_seed, cell, command, folder_of, heading, mean, sections, sentence, table
+from evidence_tables import SEEDS, Rows, command, compared, folder_of, heading, sections, sentence
 
 MARKS = "refine"
 QUESTIONS = {"bccd": Question(data="bccd", base="fasterrcnn.yaml", ablation="refine_bccd.yaml")}
@@ -32,17 +32,9 @@ def section(results: dict[str, Any]) -> str:
 
 
 def _data_set(data: str, run: Mapping[str, Any], rows: Rows, arms: Sequence[str]) -> list[str]:
-    columns = ["arm", "description", "seeds", "AP", "AP50", "vs `real`", "vs `identity`"]
-    lines = [
-        [
-            *(f"`{arm}`", ARMS[arm], str(len(by_seed(rows, arm)))),
-            *(mean(rows, arm), mean(rows, arm, "ap50"), cell(rows, arm, "real"), cell(rows, arm, "identity")),
-        ]
-        for arm in arms
-    ]
     return [
         heading(data, run["config"]),
-        table(columns, 2, lines),
+        compared(rows, arms, ARMS, ("real", "identity")),
         "\n".join(line for pair in PAIRS if (line := sentence(rows, *pair))),
         command(MARKS, data + folder_of(data), SEEDS[data], extra="backbones"),
     ]

@@ -5,12 +5,23 @@ refiners need the maps. Generators, filters and refiners are handed one, and so 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from actors.records import Annotation
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+Parameters = Literal["head", "all"] | tuple[str, ...]
+"""A choice of a detector's parameters: those of its head, all, or those whose names begin with one of these."""
+
+
+def prefixes_of(parameters: Parameters) -> list[str] | None:
+    """``parameters`` as ``DetectorBase.open_loss`` takes them: prefixes of names, None for the head."""
+    if isinstance(parameters, tuple):
+        return list(parameters)
+    return None if parameters == "head" else [""]
+
 
 Forward = Callable[..., Any]
 """The forward pass of a network with the parameters that were given."""

@@ -117,6 +117,10 @@ class LabeledImage:
                 raise ValueError(f"LabeledImage: {len(values)} {name} for {len(self.annotation)} boxes")
 
 
+CLEAN_PREFIX = "clean/"
+"""Ids of images without objects begin with it: none equals that of a labelled image in a folder of the same names."""
+
+
 class Difficulty(StrEnum):
     """The perception-aware attribute of DetDiffusion (arXiv 2403.13304, Eq. 2)."""
 

@@ -11,13 +11,14 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from statistics import fmean
+from math import isfinite
 from typing import TypeVar
 
 import numpy as np
 
 from actors.records import Difficulty, Instance, Sample
 from actors.seeds import derive_seed
+from loop.selection import score
 
 FILTER = "utility"
 """Kind of the filter whose scores are the rewards."""
@@ -88,8 +89,8 @@ def stratum(instance: Instance) -> Stratum:
 
 def utility(sample: Sample) -> float:
     """The score of ``sample`` by the filter ``utility``, whether kept or dropped; 0 if it was dropped before."""
-    scores = [verdict.score for verdict in sample.verdicts if verdict.filter == FILTER]
-    return fmean(scores) if scores else 0.0
+    found = score(sample, FILTER)
+    return found if isfinite(found) else 0.0
 
 
 def believe(rewards: Mapping[Arm, Sequence[Reward]]) -> dict[Arm, Belief]:

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import override
 
-from actors.detector_loss import DetectorLoss
+from actors.detector_loss import DetectorLoss, Parameters, prefixes_of
 from actors.filters.base import DetectorAccess, FilterBase, HeldBack, State
 from actors.images import Pixels, read
 from actors.letterbox import GREY, Letterbox, picture_size, to_tensor
@@ -41,7 +41,7 @@ class UtilityConfig(FilterBase):
     """Candidates with a smaller utility are dropped. 0 means that a step on the candidate changes nothing, 1 that it
     lowers the real loss as much as a step on the held-back images themselves. Null drops none; the utility is then
     used by generation.select alone."""
-    parameters: Literal["head", "all"] | tuple[str, ...] = "head"
+    parameters: Parameters = "head"
     """Parameters of the step: those of the detector's head, all, or those whose names begin with one of these. The head
     needs a fraction of the time and memory."""
 
@@ -49,12 +49,6 @@ class UtilityConfig(FilterBase):
     @override
     def num_folds(self) -> int:
         return self.folds
-
-    @property
-    def prefixes(self) -> tuple[str, ...] | None:
-        """``parameters`` as ``DetectorBase.open_loss`` takes them."""
-        known: dict[str | tuple[str, ...], tuple[str, ...] | None] = {"head": None, "all": ("",)}
-        return known[self.parameters] if isinstance(self.parameters, str) else self.parameters
 
     @property
     @override
@@ -84,7 +78,7 @@ class Utility:
     @cached_property
     def folds(self) -> list["RealLoss"]:
         """The folds' detectors, opened when they are first used."""
-        return [RealLoss(one, self.config.prefixes) for one in self._held_back]
+        return [RealLoss(one, self.config.parameters) for one in self._held_back]
 
     def judge(self, batch: Sequence[Inspected]) -> list[tuple[Verdict, ...]]:
         """One verdict on each whole image; none on an image without drawn boxes."""
@@ -111,9 +105,9 @@ class Utility:
 class RealLoss:
     """The loss of one fold's detector on the real images that it was not trained on, and its gradient."""
 
-    def __init__(self, held_back: HeldBack, prefixes: Sequence[str] | None) -> None:
-        """Raises ValueError if ``prefixes`` choose no parameter."""
-        self.loss: DetectorLoss = held_back.detector.open_loss(prefixes)
+    def __init__(self, held_back: HeldBack, parameters: Parameters = "head") -> None:
+        """Raises ValueError if ``parameters`` choose none."""
+        self.loss: DetectorLoss = held_back.detector.open_loss(prefixes_of(parameters))
         self.size_px = held_back.detector.config.image_size_px
         self.images = {image.id: image for image in held_back.images}
         self._of_real = lru_cache(_NUM_KEPT)(self._gradient_of)
@@ -125,7 +119,7 @@ class RealLoss:
         return float(real @ own) / power if power else 0.0
 
     def real_gradient(self, origins: frozenset[str] = frozenset()) -> "Tensor":
-        """G ``[d]``: the mean gradient over the fold's images without ``origins``; zero if none is left."""
+        """The mean gradient g ``[d]`` over the fold's images without ``origins``; zero if none is left."""
         left_out = sorted(origins & self.images.keys())
         total = self._total.clone()
         for image_id in left_out:
@@ -134,7 +128,7 @@ class RealLoss:
         return total / num if num else total.zero_()
 
     def gradient(self, pixels: Pixels, annotation: Annotation) -> "Tensor":
-        """H ``[d]``: the gradient of the loss on one picture by the chosen parameters, flattened."""
+        """The gradient h ``[d]`` of the loss on one picture by the chosen parameters, flattened."""
         import torch
 
         with reproducible(gradients=True):

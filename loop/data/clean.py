@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from upath import UPath
 
-from actors.records import Annotation, LabeledImage
+from actors.records import CLEAN_PREFIX, Annotation, LabeledImage
 from actors.storage import is_local
 from loop.data.config import DataConfig
 from loop.data.copies import comparable, repeats, same_files, same_pictures
@@ -20,9 +20,6 @@ from loop.data.leaks import near_copies, num_compared
 from loop.data.ledger import Ledger
 from loop.data.locating import locate
 from loop.data.splits import Images
-
-PREFIX = "clean/"
-"""Ids of clean images begin with it, so that none equals the id of a labelled image in a folder of the same names."""
 
 _NUM_EXAMPLES = 5  # of pictures that cannot be used, in an error
 _LEAST_SIDE_PX = 32  # of a picture into which objects may fit
@@ -103,10 +100,10 @@ def _found(folder: UPath, config: DataConfig, ledger: Ledger) -> Images:
     raw = [RawImage(source=place, places=(place,), boxes=()) for place in places]
     located = locate(folder, {"clean": raw}, config, broken)["clean"]
     for one in broken.findings:
-        ledger.drop(PREFIX + one.file, "image", one.reason, one.detail)
+        ledger.drop(CLEAN_PREFIX + one.file, "image", one.reason, one.detail)
     return tuple(
         LabeledImage(
-            id=PREFIX + one.place,
+            id=CLEAN_PREFIX + one.place,
             uri=str(folder / one.place),
             width=one.size[0],
             height=one.size[1],
@@ -184,7 +181,7 @@ def _label_files(images: Images, folder: UPath, root: UPath) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for base in (folder, root if folder.is_relative_to(root) else folder.parent):
-        places = {image.id: below(base, folder / image.id.removeprefix(PREFIX)) for image in images}
+        places = {image.id: below(base, folder / image.id.removeprefix(CLEAN_PREFIX)) for image in images}
         files = LabelFiles(base, tuple(places.values()))
         named = {image_id: base / file for image_id, place in places.items() if (file := files.of(place))}
         found |= {image_id: _below_root(file, root) for image_id, file in named.items() if file.read_bytes().strip()}
@@ -233,5 +230,5 @@ def _check_ids(images: Images, labelled: Mapping[str, Images]) -> None:
     if taken := sorted(image.id for image in images if image.id in known):
         raise ValueError(
             f"data.clean: the data set has a labelled image {taken[0]} of its own ({len(taken)} in all); rename its "
-            f"folder {PREFIX}"
+            f"folder {CLEAN_PREFIX}"
         )

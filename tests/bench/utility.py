@@ -26,7 +26,7 @@ from torch import Tensor
 from upath import UPath
 
 from actors.filters.base import HeldBack
-from actors.filters.utility import RealLoss, UtilityConfig
+from actors.filters.utility import RealLoss
 from actors.images import read
 from actors.records import Sample
 from loop.arms import Trainings
@@ -105,7 +105,7 @@ def per_cpu_s(work: Callable[[Sample], object], samples: Sequence[Sample]) -> fl
 
 def cost(config: LoopConfig, held: HeldBack, samples: Sequence[Sample]) -> dict[str, float]:
     """Candidates per CPU second by kind of work."""
-    folds = {kind: RealLoss(held, UtilityConfig(parameters=kind).prefixes) for kind in ("head", "all")}
+    folds = {kind: RealLoss(held, kind) for kind in ("head", "all")}
     detector = config.detector.load(held.detector.uri, "cpu")
     speeds = {"detection": per_cpu_s(lambda one: detector.detect([read(one.as_drawn)]), samples)}
     for kind, fold in folds.items():
@@ -128,7 +128,7 @@ def main() -> None:
         "detector": config.detector.model,
         "image_size_px": config.detector.image_size_px,
         "candidates": NUM_CANDIDATES,
-        "steps": check(RealLoss(held, None), samples[:NUM_CANDIDATES]),
+        "steps": check(RealLoss(held), samples[:NUM_CANDIDATES]),
         "between_canvases": between_canvases(samples),
         "candidates_per_cpu_s": cost(config, held, samples[:NUM_CANDIDATES]),
     }

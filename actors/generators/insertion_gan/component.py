@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from typing_extensions import override
 
+from actors.detector_loss import prefixes_of
 from actors.fitting import Fit, FitData, FitSize, LossSource, Worker
 from actors.generators.base import Generator, GeneratorBase
 from actors.generators.insertion_gan.config import InsertionGANSettings
@@ -43,7 +44,7 @@ class InsertionGANConfig(InsertionGANSettings, GeneratorBase):
                 "generator.places: masks are masks of images without objects, and there are none; give their folder as "
                 "data.clean (format: world: their number as data.world.clean), or choose other places"
             )
-        chosen, refused = self.fit.unroll_prefixes or [], detector.once_differentiable
+        chosen, refused = prefixes_of(self.fit.unroll_parameters) or [], detector.once_differentiable
         clash = [one for one in refused if any(one.startswith(name) or name.startswith(one) for name in chosen)]
         if clash and self.fit.unroll_weight > 0:
             raise ValueError(

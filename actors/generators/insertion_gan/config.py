@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from actors.config import Config, Need
+from actors.detector_loss import Parameters
 from actors.generators.diffusion.unet import Channels, UNetConfig
 
 
@@ -44,7 +45,7 @@ class InsertionFitConfig(Config):
     """lambda_unroll, weight of L_unroll, likewise scaled: the detector's loss on real images after a step of size eta
     on real and drawn ones (the paper's was not found; unscaled, it was found to be 40 times all others). With
     ``syn_weight`` and ``unroll_weight`` 0 the fit is a plain GAN, and does not depend on the detector."""
-    unroll_parameters: Literal["head", "all"] | tuple[str, ...] = "head"
+    unroll_parameters: Parameters = "head"
     """Parameters of the detector that are trained during the fit, in the unrolled step as well: those of its head, all,
     or those whose names begin with one of these prefixes. More of them cost memory and time. Those of Faster R-CNN's
     backbone are refused: RoIAlign has no second derivative."""
@@ -59,13 +60,6 @@ class InsertionFitConfig(Config):
     view_px: int = Field(160, ge=32, multiple_of=32)
     """Side of the square views around an object that the detector is given, at the scale at which it sees pictures
     (``detector.image_size_px``); not more than the whole picture."""
-
-    @property
-    def unroll_prefixes(self) -> list[str] | None:
-        """Prefixes of the names of ``unroll_parameters``; None for those of the head."""
-        if isinstance(self.unroll_parameters, tuple):
-            return list(self.unroll_parameters)
-        return None if self.unroll_parameters == "head" else [""]
 
     @model_validator(mode="after")
     def _views_have_windows(self) -> Self:

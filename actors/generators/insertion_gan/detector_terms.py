@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from actors.checkpoint import read_header
+from actors.detector_loss import prefixes_of
 from actors.fitting import DetectorCheckpoint, Worker
 from actors.generators.insertion_gan.batches import Windows, drawn_views, real_views
 from actors.generators.insertion_gan.config import InsertionFitConfig
@@ -34,7 +35,7 @@ class DetectorInLoop:
         if header is None:
             raise ValueError(f"{checkpoint.uri}: not a checkpoint of detloop; give a file that it wrote")
         self.fit, self.worker, self.image_size_px = fit, worker, header.image_size_px
-        self.detector = checkpoint.open_loss(fit.unroll_prefixes, worker.device)
+        self.detector = checkpoint.open_loss(prefixes_of(fit.unroll_parameters), worker.device)
         rate = fit.detector_lr or checkpoint.learning_rate or _LEARNING_RATE
         self.eta = rate * fit.unroll_lr_factor
         self.optimizer = torch.optim.Adam(list(self.detector.parameters.values()), lr=rate)

@@ -14,10 +14,9 @@ from actors.generators.cutouts.cutout import Cutout, cut, turned
 from actors.generators.cutouts.window import Mask
 from actors.generators.insertion_gan.config import InsertionGANSettings
 from actors.images import Pixels, read
-from actors.records import LabeledImage
+from actors.records import CLEAN_PREFIX, LabeledImage
 
 _NUM_TRIES = 50  # random positions tried in an image
-_CLEAN = "clean/"  # at the beginning of the ids of images without objects; their masks lie without it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -119,7 +118,7 @@ def masks_digest(folder: str, clean: Sequence[LabeledImage]) -> str:
 
 def _mask_file(folder: str, image: LabeledImage) -> UPath:
     """The mask with the name of an image, or that name as a PNG. Raises FileNotFoundError if there is none."""
-    place = UPath(folder) / image.id.removeprefix(_CLEAN)
+    place = UPath(folder) / image.id.removeprefix(CLEAN_PREFIX)
     for file in (place, place.with_suffix(".png")):
         if file.exists():
             return file

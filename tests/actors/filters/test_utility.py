@@ -126,7 +126,7 @@ def stepped(fold, slope, size):
 
 
 def test_utility_is_what_a_small_step_on_the_candidate_does_to_the_real_loss(fold):
-    measured = RealLoss(fold, None)
+    measured = RealLoss(fold)
     power = float(measured.real_gradient() @ measured.real_gradient())
     predicted, observed = [], []
     for pixels, annotation in candidates(NUM_CANDIDATES[fold.detector.config.kind]):
@@ -141,13 +141,13 @@ def test_utility_is_what_a_small_step_on_the_candidate_does_to_the_real_loss(fol
 
 
 def test_a_real_image_of_the_fold_has_utility_one_on_average(fold, images):
-    measured = RealLoss(fold, None)
+    measured = RealLoss(fold)
     found = [measured.utility(read(image.uri), image.annotation) for image in images]
     assert np.mean(found) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_the_origins_of_a_candidate_do_not_count(fold, images):
-    measured = RealLoss(fold, None)
+    measured = RealLoss(fold)
     whole, rest = measured.real_gradient(), measured.real_gradient(frozenset({images[0].id, "elsewhere"}))
     own = measured.gradient(read(images[0].uri), images[0].annotation)
     torch.testing.assert_close(rest, (6 * whole - own) / 5)
@@ -186,12 +186,10 @@ def test_a_picture_without_drawn_boxes_is_not_judged(fold):
 
 
 def test_the_parameters_of_the_step_can_be_chosen(fold):
-    head, everything = (
-        RealLoss(fold, UtilityConfig(parameters=chosen).prefixes).loss.parameters for chosen in ("head", "all")
-    )
+    head, everything = (RealLoss(fold, chosen).loss.parameters for chosen in ("head", "all"))
     assert 0 < len(head) < len(everything)
     some = next(iter(everything)).rpartition(".")[0]
-    assert set(RealLoss(fold, UtilityConfig(parameters=(some,)).prefixes).loss.parameters) < set(everything)
+    assert set(RealLoss(fold, (some,)).loss.parameters) < set(everything)
     with pytest.raises(ValueError, match="no parameter's name begins with"):
         RealLoss(fold, ("nowhere",))
 

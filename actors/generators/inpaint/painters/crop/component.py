@@ -18,11 +18,6 @@ class CropConfig(CropSettings, PainterBase):
 
     @property
     @override
-    def varies(self) -> bool:
-        return self.strength < 1
-
-    @property
-    @override
     def varies_instances(self) -> bool:
         return self.varies
 

@@ -37,3 +37,8 @@ class CropSettings(UNetConfig):
     """Classifier-free guidance (arXiv 2207.12598); 1 turns it off and takes half the time."""
     batch_size: int = Field(32, ge=1)
     """Windows painted at a time."""
+
+    @property
+    def varies(self) -> bool:
+        """Whether painting starts from the window's pixels in the hole, rather than from noise alone."""
+        return self.strength < 1

@@ -113,7 +113,7 @@ class CropPainter:
         import torch
 
         self.config, self.size_px, self.attributes = config, config.size_px, attributes
-        self.varies = config.strength < 1
+        self.varies = config.varies
         built_with: Any = network.config
         self.num_conditions = built_with.num_class_embeds - 1
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

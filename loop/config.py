@@ -113,6 +113,9 @@ class MixingConfig(Config):
     reported."""
     mode: Literal["batch", "share"] = "batch"
     """batch: a batch is synthetic as a whole with probability p. share: a share p of every batch is synthetic."""
+    until: float = Field(1.0, gt=0.0, le=1.0)
+    """Share of the steps after which only real images are shown: with 0.7, the last 30 % of a training is on real
+    images."""
     clean: float = Field(0.1, ge=0.0, lt=1.0)
     """Share of images without objects (``data.clean``) among the real images, in loop and control alike."""
 

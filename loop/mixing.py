@@ -45,7 +45,8 @@ class Mixture:
     every batch is synthetic, rounded so that the total is off by at most half an image after any number of steps.
     Real images and pool each have an order of their own, reshuffled for every pass. With an empty pool all images
     are real, and ``realised_p`` is 0. Where the pool is too small for ``mixing.p``, p is lowered until no synthetic
-    image is shown more than ``mixing.max_repeats`` times as often as the control shows a real one.
+    image is shown more than ``mixing.max_repeats`` times as often as the control shows a real one. After a share
+    ``mixing.until`` of the steps, all images are real.
 
     If there are images without objects, a share ``mixing.clean`` of the real images are such ones, spread evenly over
     the training at random places. Which real images they are depends on their number so far, not on p.
@@ -90,27 +91,31 @@ class Mixture:
     def _count(self) -> NDArray[np.int64]:
         if self.mixing.mode == "batch":
             draws = np.random.default_rng(derive_seed(self.seed, "kind")).random(self.num_steps)
+            draws[self._num_mixed :] = 1.0
             num_batches = min(int((draws < self.p).sum()), self._most_draws // self.batch_size)
             ranks = draws.argsort(kind="stable").argsort(kind="stable")
             return np.where(ranks < num_batches, np.int64(self.batch_size), np.int64(0))
-        wanted = self.p * self.batch_size * np.arange(self.num_steps + 1)
+        wanted = self.p * self.batch_size * np.minimum(np.arange(self.num_steps + 1), self._num_mixed)
         so_far: NDArray[np.int64] = np.minimum(np.floor(wanted + 0.5).astype(np.int64), self._most_draws)
         return so_far[1:] - so_far[:-1]
 
     @property
     def p(self) -> float:
         """The share of synthetic images that is aimed at: ``mixing.p``, or what the pool allows."""
-        return min(self.mixing.p, self._most_share)
+        return min(self.mixing.p, self._most_draws / (self._num_mixed * self.batch_size))
 
     @property
-    def _most_share(self) -> float:
-        repeats = self.mixing.max_repeats
-        often = (1.0 - self.clean_share) / self.num_real  # the control shows a real image, per draw
-        return 1.0 if repeats is None else min(repeats * self.num_synthetic * often, 1.0)
+    def _num_mixed(self) -> int:
+        """The number of steps with synthetic images; the others follow them."""
+        return max(round(self.mixing.until * self.num_steps), 1)
 
     @property
     def _most_draws(self) -> int:
-        return int(self._most_share * self.num_steps * self.batch_size + 1e-6)
+        most, repeats = self._num_mixed * self.batch_size, self.mixing.max_repeats
+        if repeats is None:
+            return most
+        of_control = self.num_steps * self.batch_size * (1.0 - self.clean_share) / self.num_real  # times an image
+        return min(int(repeats * self.num_synthetic * of_control + 1e-6), most)
 
     @property
     def num_synthetic_draws(self) -> int:
@@ -137,7 +142,7 @@ class Mixture:
         if not self.num_synthetic:
             return []
         num_draws = self.num_steps * self.batch_size
-        each = self.mixing.p * num_draws / self.num_synthetic
+        each = self.mixing.p * self._num_mixed * self.batch_size / self.num_synthetic
         of_control = num_draws * (1.0 - self.clean_share) / self.num_real
         often = f"each {each:.0f} times, and the control shows each real image {of_control:.0f} times"
         remedy = "raise generation.copies, or relax the filters"

@@ -8,9 +8,11 @@ from loop.config import MixingConfig
 from loop.mixing import Draw, Mixture
 
 
-def mixture(p: float = 0.2, mode: str = "batch", max_repeats: float | None = None, **changes: Any) -> Mixture:
+def mixture(
+    p: float = 0.2, mode: str = "batch", max_repeats: float | None = None, until: float = 1.0, **changes: Any
+) -> Mixture:
     settings = {"num_real": 10, "num_synthetic": 7, "num_steps": 50, "batch_size": 8, "seed": 3} | changes
-    return Mixture(mixing=MixingConfig(p=p, mode=mode, max_repeats=max_repeats), **settings)
+    return Mixture(mixing=MixingConfig(p=p, mode=mode, max_repeats=max_repeats, until=until), **settings)
 
 
 def flat(plan: Mixture) -> list[Draw]:
@@ -196,3 +198,18 @@ def test_a_lowered_p_is_told_with_both_numbers_of_times():
     )
     assert "the control shows each real image 40 times" in said
     assert mixture(p=0.2, num_synthetic=2, max_repeats=1.0).warnings() == []
+
+
+@pytest.mark.parametrize("mode", ["batch", "share"])
+def test_after_until_all_images_are_real_and_before_it_p_holds(mode):
+    plan = mixture(p=0.4, mode=mode, num_steps=1000, until=0.7)
+    assert plan.counts[:700].sum() == pytest.approx(0.4 * 700 * 8, rel=0.15)
+    assert not plan.counts[700:].any()
+    assert plan.realised_p == pytest.approx(0.28, rel=0.15)
+
+
+def test_a_training_that_ends_on_real_images_may_show_as_many_synthetic_ones():
+    whole, first_half = (mixture(p=1.0, mode="share", num_synthetic=4, max_repeats=1.0, until=u) for u in (1.0, 0.5))
+    assert first_half.num_synthetic_draws == whole.num_synthetic_draws == 0.4 * 50 * 8
+    assert first_half.p == pytest.approx(2 * whole.p)
+    assert mixture(p=0.5, mode="share", num_synthetic=3, max_repeats=1.0, until=0.6).warnings() == []

@@ -131,12 +131,10 @@ def init(  # noqa: PLR0913 - each is an option of the command
     train: Annotated[str | None, typer.Option(help="Name of the training split.", show_default=False)] = None,
     val: Annotated[str | None, typer.Option(help="Name of the validation split.", show_default=False)] = None,
     classes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME,NAME",
-            help="Class names in the order of their ids, for YOLO labels without names.",
-            show_default=False,
-        ),
+        str | None, typer.Option(metavar="NAME,NAME", help="Class names by id, for YOLO labels without names.")
+    ] = None,
+    clean: Annotated[
+        str | None, typer.Option(help="Pictures without any object, or none. Default: the folder clean, if it exists.")
     ] = None,
     follow_links: Annotated[
         bool, typer.Option("--follow-links", help="Read files behind links out of the folder.")
@@ -159,7 +157,7 @@ def init(  # noqa: PLR0913 - each is an option of the command
         raise FileExistsError(f"{out} exists already; name another file with --out")
     names = classes and [name.strip() for name in classes.split(",")]
     keys = {"format": layout, "train": train, "val": val, "classes": names, "follow_links": follow_links}
-    found = describe(UPath(folder), keys={key: value for key, value in keys.items() if value})
+    found = describe(UPath(folder), keys={key: value for key, value in keys.items() if value}, clean=clean)
     typer.echo(str(found))
     starter = FAMILIES[detector].starter(weights)
     out.write_text(render(found, str(out), starter), encoding="utf-8")

@@ -32,6 +32,8 @@ _LEAST_SUBSET = 20
 _COMMENT_COLUMN = 30
 
 _VAL_FRAC = "  val_frac: 0.2 ## there is no validation split: this fraction of the training images is held out\n"
+_TOLD = {"clean": " ## pictures without any object: generators draw into them, both arms train on them"}
+_CLEAN = f"  # clean: FOLDER{_TOLD['clean']}\n"
 _SUBSET = "  # subset: {size} ## the low-data setting: a quarter of the training images, sampled with the seed\n"
 
 _TEMPLATE = """\
@@ -48,8 +50,7 @@ data:
   root: {root}
 {keys}  # Images found: {counts}. Boxes or images left out: {num_dropped}, changed: {num_noted};
   # `detloop data validate` lists them.
-  # clean: FOLDER ## pictures without any object: generators draw into them, both arms train on them
-{val_frac}{subset}
+{clean}{val_frac}{subset}
 detector:
 {detector}
   # Images are {own_size_px} px on the longer side. The median of the boxes' shorter sides is {median:.0f} px.
@@ -122,6 +123,7 @@ def render(found: Found, file: str = "config.yaml", starter: Starter | None = No
         keys=_keys(found),
         num_dropped=len(report.dropped),
         num_noted=len(report.noted),
+        clean="" if "clean" in found.keys else _CLEAN,
         val_frac=_VAL_FRAC if found.dataset.val_is_drawn else "",
         subset=_SUBSET.format(size=train.images // 4) if train.images >= 4 * _LEAST_SUBSET else "",
         detector=starter.section,
@@ -167,7 +169,7 @@ def _limit(found: Found, size_px: int) -> str:
 def _keys(found: Found) -> str:
     """The lines of the keys of data that were given; JSON is YAML."""
     given = {key: json.dumps(value, ensure_ascii=False) for key, value in found.keys.items() if key != "format"}
-    return "".join(f"  {key}: {value}\n" for key, value in given.items())
+    return "".join(f"  {key}: {value}{_TOLD.get(key, '')}\n" for key, value in given.items())
 
 
 def run_name(root: str) -> str:

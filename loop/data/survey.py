@@ -11,6 +11,9 @@ from actors.records import LabeledImage
 from loop.data.config import DataConfig
 from loop.data.importing import Dataset, import_data
 
+CLEAN = "clean"
+"""Folder of a data set that is taken for its pictures without objects."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
@@ -23,6 +26,7 @@ class Found:
     min_side_px: float  # shortest box side
     small_side_px: float  # 10th percentile of the shorter sides in the class where it is smallest
     median_side_px: float  # median of the boxes' shorter sides
+    unused_clean: str = ""  # why the folder ``clean`` of the data set is not used; empty if it is, or there is none
 
     @property
     def format(self) -> str:
@@ -35,27 +39,51 @@ class Found:
             f"Images: {self.image_size_px} px on the longer side (median). Boxes, shorter side: "
             f"{self.min_side_px:.0f} px at least, {self.median_side_px:.0f} px in the median; "
             f"a tenth of the smallest class below {self.small_side_px:.0f} px"
+            + (f"\nThe folder clean is not used as data.clean. {self.unused_clean}" if self.unused_clean else "")
         )
 
 
-def describe(folder: UPath, seed: int = 0, keys: Mapping[str, object] | None = None) -> Found:
+def describe(folder: UPath, seed: int = 0, keys: Mapping[str, object] | None = None, clean: str | None = None) -> Found:
     """Import the folder and measure it. ``keys`` are further keys of the section data; others have their defaults.
+
+    ``clean`` is the folder of pictures without objects, or ``none``. By default it is the folder ``clean`` of the data
+    set, if there is one that can be used.
 
     Raises the errors of ``import_data``: for a folder without data, a FileNotFoundError that lists the known formats.
     """
     root = folder.resolve() if ".." in folder.parts else folder
-    dataset = import_data(DataConfig.model_validate({**(keys or {}), "root": str(root)}), root, seed)
+    given, note = dict(keys or {}), ""
+    if clean is None and (root / CLEAN).is_dir():
+        note = _unusable(root, given | {"clean": CLEAN}, seed)
+        clean = None if note else CLEAN
+    if clean not in {None, "none"}:
+        given["clean"] = clean
+    dataset = _imported(root, given, seed)
     images = [image for split in dataset.splits.values() for image in split]
     sides, labels = _shorter_sides(images)
     return Found(
         root=dataset.report.root,
-        keys=keys or {},
+        keys=given,
         dataset=dataset,
         image_size_px=int(np.median([max(image.width, image.height) for image in images])),
         min_side_px=float(sides.min()),
         small_side_px=min(float(np.percentile(sides[labels == label], 10)) for label in np.unique(labels)),
         median_side_px=float(np.median(sides)),
+        unused_clean=note,
     )
+
+
+def _imported(root: UPath, keys: Mapping[str, object], seed: int) -> Dataset:
+    return import_data(DataConfig.model_validate({**keys, "root": str(root)}), root, seed)
+
+
+def _unusable(root: UPath, keys: Mapping[str, object], seed: int) -> str:
+    """Why the folder cannot be imported with these keys; empty if it can."""
+    try:
+        _imported(root, keys, seed)
+    except (ValueError, FileNotFoundError) as error:
+        return str(error)
+    return ""
 
 
 def _shorter_sides(images: Sequence[LabeledImage]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -243,3 +244,37 @@ def test_the_root_is_written_without_detours(tmp_path):
     root = folder_of_data(tmp_path / "d", 4, [40])
     (tmp_path / "mine.yaml").write_text(starter_config(root / ".." / "d"))
     assert load([tmp_path / "mine.yaml"]).data.root == str(tmp_path / "d")
+
+
+def pictures(folder, num=2):
+    """A folder of pictures without labels."""
+    folder.mkdir(parents=True)
+    for number in range(num):
+        noise = np.random.default_rng(number).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"{number}.png")
+    return folder
+
+
+def of_clean(place, root, clean=None):
+    """The folder of pictures without objects in the config for ``root``, as it is read back."""
+    (place / "mine.yaml").write_text(render(describe(root, clean=clean)))
+    return load([place / "mine.yaml"]).data.clean
+
+
+def test_the_folder_clean_of_a_data_set_is_taken_for_its_pictures_without_objects(tmp_path):
+    root = folder_of_data(tmp_path / "d", 4, [40])
+    assert of_clean(tmp_path, root) is None
+    pictures(tmp_path / "d" / "clean")
+    assert of_clean(tmp_path, root) == "clean"
+    assert of_clean(tmp_path, root, "none") is None
+    elsewhere = str(pictures(tmp_path / "elsewhere"))
+    assert of_clean(tmp_path, root, elsewhere) == elsewhere
+
+
+def test_a_folder_clean_that_cannot_be_used_is_told_and_left_out(tmp_path):
+    root = folder_of_data(tmp_path / "d", 4, [40])
+    (tmp_path / "d" / "clean").mkdir()
+    assert "The folder clean is not used as data.clean. " in str(describe(root))
+    assert of_clean(tmp_path, root) is None
+    with pytest.raises(FileNotFoundError, match="holds no picture"):
+        describe(root, clean="clean")

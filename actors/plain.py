@@ -4,7 +4,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import Field, fields, is_dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -71,6 +72,7 @@ def _omitted(field: "Field[Any]", record: "DataclassInstance") -> bool:
 
 
 def _restore(kind: object, plain: Plain) -> Plain:
+    kind = _present(kind, plain)
     if is_dataclass(kind):
         return _restore_record(cast("type[DataclassInstance]", kind), plain)
     origin, args = get_origin(kind), get_args(kind)
@@ -85,6 +87,14 @@ def _restore(kind: object, plain: Plain) -> Plain:
     if isinstance(kind, type) and issubclass(kind, Enum):
         return kind(plain)
     return plain
+
+
+def _present(kind: object, plain: Plain) -> object:
+    """The kind of a value that may be None, if it is not; else ``kind``."""
+    if plain is None or get_origin(kind) not in (Union, UnionType):
+        return kind
+    alternatives = [one for one in get_args(kind) if one is not NoneType]
+    return alternatives[0] if len(alternatives) == 1 else kind
 
 
 def _restore_record(kind: "type[DataclassInstance]", plain: dict[str, Any]) -> object:

@@ -10,7 +10,8 @@ from upath import UPath
 from actors.records import WHOLE_IMAGE, Instance, Sample
 from actors.storage import read_record
 from loop.config import LoopConfig
-from loop.report.summary import RoundSummary, rounds_table
+from loop.report.summary import RoundSummary
+from loop.report.table import rounds_table
 from loop.state import RunFolder
 
 if TYPE_CHECKING:

@@ -50,11 +50,13 @@ def describe(config: LoopConfig) -> str:
     num_folds = mining.cross_fit if config.rounds else 0
     num_of_filters = folds_of_filters(config) if config.rounds else 0
     check_folds(config, counts.images["train"])
-    num_others = num_folds or int(mining.detector is not None and config.rounds > 0)
-    if num_of_filters != num_folds or mining.detector:
-        num_others += num_of_filters
+    num_of_guard = config.guard.folds if config.rounds else 0
+    num_others = int(mining.detector is not None and config.rounds > 0 and not num_folds)
+    num_others += sum({num_of_filters, num_of_guard, 0 if mining.detector else num_folds})  # equal folds are shared
+    num_others += num_folds if mining.detector else 0
+    has_folds = num_folds or num_of_filters or num_of_guard
     num_arms = config.rounds + (config.rounds + 1 if training.start == "previous" else 1)
-    num_trainings = config.evaluation.seeds * num_arms + num_others
+    num_trainings = config.evaluation.seeds * num_arms + num_others + config.rounds * num_of_guard
     most = min(mining.budget, counts.boxes or mining.budget)
     disk_mb = config.rounds * num_candidates * counts.pixels * BYTES_A_PIXEL / 1e6
     folder = RunFolder(UPath(config.root) / config.name)
@@ -71,10 +73,11 @@ def describe(config: LoopConfig) -> str:
         **_mining_detector(config),
         **_cross_fit(config, counts, num_folds),
         **_utility(config, num_of_filters),
+        **_guard(config, num_of_guard),
         **_fit(config, counts, "fit", config.generator),
         **_fit(config, counts, "fit refiner", config.refiner),
-        "trainings": f"{num_trainings} of {training.steps} steps, "
-        f"{'controls and folds' if num_folds or num_of_filters else 'controls'} included (finished ones are reused)",
+        "trainings": f"{num_trainings} of {training.steps} steps, controls{' and folds' if has_folds else ''} included "
+        "(finished ones are reused)",
         **_listed("note", [*counts.advice, *(_advice(config, counts) if config.rounds else ())]),
         "disk": f"up to {disk_mb:.0f} MB of candidates",
         "time": duration.told(config, num_trainings, num_candidates),
@@ -158,6 +161,22 @@ def _utility(config: LoopConfig, num_folds: int) -> dict[str, str]:
     return {
         "utility": f"{num_folds} detectors judge candidates by the loss on images that they have not seen: {trained}"
     }
+
+
+def _guard(config: LoopConfig, num_folds: int) -> dict[str, str]:
+    if not num_folds:
+        return {}
+    others = {folds_of_filters(config), 0 if config.mining.detector else config.mining.cross_fit}
+    steps = num_folds * config.training.steps
+    like_control = "those of the other folds" if num_folds in others else f"{steps} more steps, once"
+    return {
+        "guard": f"{num_folds} detectors like the control ({like_control}) and {num_folds} like the loop's ({steps} "
+        f"more steps a round) choose the round's detector on images that they have not seen: {_choices(config)}"
+    }
+
+
+def _choices(config: LoopConfig) -> str:
+    return ", ".join(["control", *(f"blend {share:g}" for share in config.guard.blends)]) + " or loop"
 
 
 def _fit(config: LoopConfig, counts: Counts, key: str, learner: Learner) -> dict[str, str]:

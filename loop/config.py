@@ -21,6 +21,7 @@ from actors.generators.inpaint.component import InpaintConfig
 from actors.refiners import RefinerConfig
 from actors.refiners.identity import IdentityConfig
 from loop.data.config import DataConfig
+from loop.guard.config import GuardConfig
 from loop.hosting.config import HostingConfig
 from loop.run_names import RunName
 from loop.tracking.config import TrackingConfig
@@ -194,6 +195,7 @@ class LoopConfig(Config):
     """Moves the drawn boxes that the filters keep to their objects."""
     mixing: MixingConfig = MixingConfig()
     training: TrainingConfig = TrainingConfig()
+    guard: GuardConfig = GuardConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     hosting: HostingConfig = HostingConfig()
     tracking: TrackingConfig = TrackingConfig()
@@ -213,6 +215,11 @@ class LoopConfig(Config):
             raise ValueError(
                 "training.start: weights needs detector.weights (or torchvision's backbone_weights), and those of "
                 "mining.detector if mining.detector is set"
+            )
+        if self.guard.folds and self.training.start == "previous":
+            raise ValueError(
+                "guard.folds: the folds' detectors of a round do not continue from those of the round before; set "
+                "training.start to scratch or weights, or guard.folds to 0"
             )
         if self.generation.select not in (known := ("random", *(one.kind for one in self.filters))):
             raise ValueError(

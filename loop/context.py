@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from loop.arms import Arm, Trainings
 from loop.config import LoopConfig
 from loop.data.importing import Dataset
+from loop.guard.apply import Guarded
 from loop.progress import Reporter
 from loop.state import Mined, Pooled, RunFolder, State
 
@@ -27,6 +28,14 @@ class RoundResult:
     state: State
     mined: Mined
     pooled: Pooled
-    arms: tuple[Arm, ...]  # the loop's detectors, one for each training seed; the controls, if none was trained
+    # The round's detectors, one for each training seed: the loop's own ones, or those that the guard chose; the
+    # controls, if none was trained.
+    arms: tuple[Arm, ...]
     controls: tuple[Arm, ...]  # likewise
     not_trained: str = ""  # why no detector was trained; empty if they were
+    guard: Guarded | None = None  # its choice, if there is a guard and detectors were trained
+
+    @property
+    def own(self) -> tuple[Arm, ...]:
+        """The detectors that the round trained, whether or not a guard chose them."""
+        return self.guard.own if self.guard else self.arms

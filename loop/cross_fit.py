@@ -18,11 +18,11 @@ from upath import UPath
 
 from actors.checkpoint import Checkpoint
 from actors.filters.base import HeldBack
-from actors.records import Detections, LabeledImage
+from actors.records import Detections, LabeledImage, Sample
 from actors.seeds import derive_seed
 from actors.storage import exclusive, read_record
-from loop.arms import Arm, Trainings
-from loop.config import LoopConfig
+from loop.arms import REAL_ONLY, Arm, Trainings
+from loop.config import LoopConfig, MixingConfig
 from loop.hosting.launch import POLL_S, OnProgress, num_at_once
 from loop.state import Cost, once
 from loop.training.job import TrainResult
@@ -52,13 +52,15 @@ def folds(images: Sequence[LabeledImage], num_folds: int, seed: int) -> tuple[Im
 def check_num_folds(num_folds: int, num_images: int) -> None:
     """Raise ValueError if there are fewer images than folds."""
     if num_folds > num_images:
-        raise ValueError(f"{num_folds} folds of {num_images} training images; take fewer (mining.cross_fit, utility)")
+        raise ValueError(
+            f"{num_folds} folds of {num_images} training images; take fewer (mining.cross_fit, utility, guard.folds)"
+        )
 
 
 def check_folds(config: LoopConfig, num_images: int) -> None:
-    """Raise ValueError if a run of ``config`` has fewer training images than folds, of mining or of its filters."""
+    """Raise ValueError if a run of ``config`` has fewer training images than folds, of mining, filters or guard."""
     if config.rounds:
-        for number in (config.mining.cross_fit, folds_of_filters(config)):
+        for number in (config.mining.cross_fit, folds_of_filters(config), config.guard.folds):
             check_num_folds(number, num_images)
 
 
@@ -95,7 +97,7 @@ def trained_folds(trainings: Trainings, num_folds: int) -> "tuple[Fold, ...]":
     """The folds, each with a detector that was trained without it. Finished ones are not trained again."""
     parts = folds(trainings.data.splits["train"], num_folds, trainings.config.seed)
     each = tuple(Fold.of(trainings, held_out) for held_out in parts)
-    _train(trainings, [fold for fold in each if not fold.is_trained])
+    train_folds(trainings, [fold for fold in each if not fold.is_trained])
     return each
 
 
@@ -112,10 +114,12 @@ def folds_of_filters(config: LoopConfig) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fold:
-    """A training like the control's, without the images of one fold."""
+    """A training like the control's, or the loop's with a pool, without the images of one fold."""
 
     trainings: Trainings  # on data with the other folds as training images and this one as validation images
     place: UPath
+    mixing: MixingConfig = REAL_ONLY
+    pool: tuple[Sample, ...] = ()
 
     @classmethod
     def of(cls, trainings: Trainings, held_out: Images) -> "Fold":
@@ -125,11 +129,25 @@ class Fold:
         apart = replace(trainings, data=replace(trainings.data, splits={"train": rest, "val": held_out}))
         return cls(trainings=apart, place=UPath(trainings.config.root) / "folds" / apart.fingerprint(0))
 
+    def with_pool(self, place: UPath, mixing: MixingConfig, pool: tuple[Sample, ...]) -> "Fold":
+        """The same training on the other folds and ``pool``, with its detector in the folder ``place``."""
+        return replace(self, place=place, mixing=mixing, pool=pool)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Its images, without which the detector is trained."""
+        return tuple(image.id for image in self.trainings.data.splits["val"])
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Its detector."""
+        return Checkpoint(str(self.place / "detector.safetensors"))
+
     @property
     def held_back(self) -> HeldBack:
         """Its detector and the images that this was not trained on."""
-        trainings, checkpoint = self.trainings, Checkpoint(str(self.place / "detector.safetensors"))
-        return HeldBack(detector=trainings.detector(checkpoint), images=tuple(trainings.data.splits["val"]))
+        images = tuple(self.trainings.data.splits["val"])
+        return HeldBack(detector=self.trainings.detector(self.checkpoint), images=images)
 
     @property
     def training_s(self) -> float:
@@ -143,23 +161,24 @@ class Fold:
 
     def train(self, on_progress: OnProgress) -> None:
         """Train its detector, unless another run has done so."""
-        job, hosting = self.trainings.mix(self.place, 0), self.trainings.config.hosting
+        job = self.trainings.mix(self.place, 0, mixing=self.mixing, pool=self.pool)
+        hosting = self.trainings.config.hosting
         with exclusive(self.place):
             once(self.place / "train.json", TrainResult, lambda: train(job, hosting, on_progress))
 
     def arm(self, label: str) -> Arm:
         """Its detector and the detections in the fold."""
         with exclusive(self.place):
-            return self.trainings.arm(self.place, 0, label=label)
+            return self.trainings.arm(self.place, 0, label=label, mixing=self.mixing, pool=self.pool)
 
 
-def _train(trainings: Trainings, missing: Sequence[Fold]) -> None:
+def train_folds(trainings: Trainings, missing: Sequence[Fold], label: str = "train folds") -> None:
     """Train folds in parallel as far as the cluster has room. Detection comes later: its actors would take room."""
     if not missing:
         return
     hosting, steps = trainings.config.hosting, trainings.config.training.steps
     at_once = min(num_at_once(hosting.train, hosting), len(missing))
-    with trainings.reporter.stage("train folds", len(missing)) as progress:
+    with trainings.reporter.stage(label, len(missing)) as progress:
 
         def train_one(fold: Fold) -> None:
             fold.train(lambda now: progress.reach(progress.done, f"step {now.step} of {steps}"))

@@ -4,17 +4,13 @@ Each step writes a record into the round's folder. A step whose record exists is
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
-
-from upath import UPath
 
 from actors.attributes import attributes, difficulties
-from actors.checkpoint import Checkpoint
 from actors.fitting import Fitted
 from actors.records import Lineage, Sample
 from actors.rows import Row
 from actors.seeds import derive_seed
-from actors.storage import exclusive, write_bytes, write_record
+from actors.storage import exclusive
 from loop import mining, selection, stages
 from loop.adapters import Sources
 from loop.arms import Arm, seed_place, unmined
@@ -23,9 +19,10 @@ from loop.config import MixingConfig
 from loop.context import Loop, RoundResult
 from loop.cross_fit import detect_unseen, held_back
 from loop.evaluation import counts
+from loop.guard.apply import Guarded, copied, guarded
 from loop.keep import Fate, keep_failed, set_aside
 from loop.progress import StageProgress
-from loop.state import Cost, Mined, Pooled, State, once
+from loop.state import Mined, Pooled, State, once
 
 
 def run_round(loop: Loop, state: State) -> RoundResult:
@@ -44,16 +41,14 @@ def run_round(loop: Loop, state: State) -> RoundResult:
     pooled = once(place / "pool.json", Pooled, lambda: run_stream(loop, state, kept))  # runs the stream
     pool = (*state.pool, *loop.folder.samples(number, Fate.KEPT))
     lack = too_small(pool, config.mixing)
-    arms = (
-        keep_controls(loop, number, lack)
-        if lack
-        else loop.trainings.arms(place, number, mixing=config.mixing, pool=pool, starts=state.detectors)
-    )
+    arms, guard = (keep_controls(loop, number, lack), None) if lack else train(loop, state, pool)
     controls = loop.trainings.controls(number)
     detectors = tuple(arm.checkpoint for arm in arms)
     after = state.next(detectors=detectors, generator=generator, refiner=refiner, pool=pool)
     loop.folder.record_detectors(number, after.detectors, [arm.checkpoint for arm in controls])
-    return RoundResult(state=after, mined=mined, pooled=pooled, arms=arms, controls=controls, not_trained=lack)
+    return RoundResult(
+        state=after, mined=mined, pooled=pooled, arms=arms, controls=controls, not_trained=lack, guard=guard
+    )
 
 
 def too_small(pool: Sequence[Sample], mixing: MixingConfig) -> str:
@@ -70,17 +65,19 @@ def keep_controls(loop: Loop, number: int, reason: str) -> tuple[Arm, ...]:
     """
     loop.reporter.warn(f"round {number} trains no detector and keeps the control: {reason}")
     controls = enumerate(loop.trainings.controls(number))
-    return tuple(_copied(control, seed_place(loop.folder.round(number), seed)) for seed, control in controls)
+    return tuple(copied(control, seed_place(loop.folder.round(number), seed)) for seed, control in controls)
 
 
-def _copied(control: Arm, place: UPath) -> Arm:
-    """The control in the folder ``place``, as if trained there in no time."""
-    copy = Checkpoint(str(place / "detector.safetensors"))
-    write_bytes(UPath(copy), UPath(control.checkpoint).read_bytes())
-    trained = replace(control.trained, checkpoint=copy, launch_s=0.0, training_s=0.0)
-    write_record(place / "train.json", trained)
-    free = Cost(seconds={"inspect": 0.0}, wall_s=0.0, engine_s=0.0, num_items=0)
-    return replace(control, checkpoint=copy, trained=trained, evaluated=free)
+def train(loop: Loop, state: State, pool: tuple[Sample, ...]) -> tuple[tuple[Arm, ...], Guarded | None]:
+    """The detectors of the round after ``state``: the loop's own ones, or those that the guard chooses, if any."""
+    config, trainings, number = loop.config, loop.trainings, state.round + 1
+    place = loop.folder.round(number)
+    own_place = place / "unguarded" if config.guard.folds else place
+    own = trainings.arms(own_place, number, mixing=config.mixing, pool=pool, starts=state.detectors)
+    if not config.guard.folds:
+        return own, None
+    guard = guarded(trainings, place, pool, own, trainings.controls(number))
+    return guard.arms, guard
 
 
 def mine(loop: Loop, state: State) -> Mined:

@@ -138,7 +138,7 @@ def load_ablation(files: Sequence[str | Path], overrides: Sequence[str] = (), se
 
 
 def _arm(base: Mapping[str, Any], changes: Overrides, source: str) -> LoopConfig:
-    tree = dict(base)
+    tree = overlay(dict(base), nest("guard.folds", 0))  # arms are compared as they are, unless they ask for a guard
     for key, value in changes.items():
         tree = overlay(tree, nest(key, value))
     return validate(LoopConfig, tree, source)

@@ -1,7 +1,7 @@
 """Metrics of a finished round: both arms on the real validation images, and the candidates."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from actors.attributes import attributes
 from actors.records import Detections, Difficulty, LabeledImage, Sample
 from actors.seeds import derive_seed
+from loop.arms import Arm
 from loop.config import MiningConfig
 from loop.context import Loop, RoundResult
 from loop.evaluation.bootstrap import Gain, gain
 from loop.evaluation.coco import Repeated, evaluate
 from loop.evaluation.compare import compare_drawn
+from loop.guard.choice import CONTROL, LOOP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,22 +26,38 @@ class Measured:
     control: Repeated  # likewise
     gain: Gain  # in AP, loop minus control
     drawn: Mapping[str, float]  # of the candidates: YOLO scores and fidelity, by name
+    own: Repeated  # of the loop's own detectors, where a guard may have chosen others; else ``loop``
+    own_gain: Gain  # likewise
 
 
 def measure(loop: Loop, result: RoundResult, samples: Sequence[Sample]) -> Measured:
-    """Evaluate both arms on the validation images, and compare ``samples``, all of the round, with the real images."""
+    """Evaluate both arms on the validation images, and compare ``samples``, all of the round, with the real images.
+
+    If the guard kept the control, the gain is zero, and so is its interval: both arms are the same detectors.
+    """
     truth, classes, number = loop.data.splits["val"], loop.data.classes, result.state.round
-    hard = _hard_for_any([arm.seen for arm in (*result.arms, *result.controls)], truth, loop.config.mining)
-    trained, control = (
-        Repeated(each=tuple(evaluate(truth, arm.seen, classes, hard) for arm in arms))
-        for arms in (result.arms, result.controls)
-    )
+    seen = [arm.seen for arm in (*result.arms, *result.own, *result.controls)]
+    hard = _hard_for_any(seen, truth, loop.config.mining)
     draws, seed = loop.config.evaluation.bootstrap_draws, derive_seed(loop.config.seed, "bootstrap", number)
+
+    def repeated(arms: Sequence[Arm]) -> Repeated:
+        return Repeated(each=tuple(evaluate(truth, arm.seen, classes, hard) for arm in arms))
+
+    own, control = repeated(result.own), repeated(result.controls)
+    trained, own_gain = own, gain(own.each, control.each, draws, seed)
+    difference = own_gain
+    if result.guard and result.guard.decision.share != LOOP:
+        trained = repeated(result.arms)
+        difference = gain(trained.each, control.each, draws, seed)
+        if result.guard.decision.share == CONTROL:
+            difference = replace(difference, value=0.0, low=0.0, high=0.0)
     return Measured(
         loop=trained,
         control=control,
-        gain=gain(trained.each, control.each, draws, seed),
+        gain=difference,
         drawn=compare_drawn(loop, number, samples),
+        own=own,
+        own_gain=own_gain,
     )
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from loop.report.budget import budget_rows
-from loop.report.summary import RoundSummary, agreement_told, cells, clean_told, conclusion, fates_told
+from loop.report.summary import RoundSummary, agreement_told, clean_told, conclusion, fates_told
+from loop.report.table import cells, guard_rows, guard_told
 
 BUDGET_HEADINGS = ("", "candidates so far", "mean utility", "given in this round")
+GUARD_HEADINGS = ("", "AP", "difference to the control [95 %]", "standard error", "")
 HEADINGS = ("round", "AP", "control AP", "gain [95 %]", "mined", "kept/candidates", "seconds", "of it engine")
 
 
@@ -52,6 +54,8 @@ def html_summary(
         reasons=_reasons(rounds),
         budget_headings=BUDGET_HEADINGS,
         budgets={one.round: budget_rows(one.budget) for one in rounds if one.budget},
+        guard_headings=GUARD_HEADINGS,
+        guards={one.round: (guard_told(one.round, one.guard), guard_rows(one.guard)) for one in rounds if one.guard},
         figures=figures,
     )
 

@@ -15,6 +15,7 @@ from loop.hosting.platform import unlike
 from loop.report.manifest import manifest
 from loop.report.pictures import draw, fit_sheets
 from loop.report.summary import RoundSummary, agreement_told, clean_told, fates_told, points, round_metrics, summarise
+from loop.report.table import guard_told
 from loop.state import once
 from loop.tracking.tracker import Tracker
 
@@ -39,6 +40,8 @@ def report_round(loop: Loop, result: RoundResult, tracker: Tracker) -> None:
         loop.reporter.say(f"round {number}: {told}")
     if row.clean:
         loop.reporter.say(f"round {number}: images without objects: {clean_told(row.clean)}")
+    if row.guard:
+        loop.reporter.say(guard_told(number, row.guard))
     if result.not_trained:
         loop.reporter.say(f"round {number}: not trained, control {points(row.control_ap)} (points)\n")
         return

@@ -15,7 +15,8 @@ from loop.report.control import control_weights, describe_weights
 from loop.report.manifest import manifest
 from loop.report.page import html_summary
 from loop.report.pictures import figures
-from loop.report.summary import RoundSummary, arm_seconds, points, rounds_table, summary
+from loop.report.summary import RoundSummary, arm_seconds, points, summary
+from loop.report.table import rounds_table
 from loop.tracking.store import where_to_compare
 from loop.tracking.tracker import Tracker
 from loop.training.job import TrainResult
@@ -58,6 +59,10 @@ def _summarise(loop: Loop, rounds: Sequence[RoundSummary]) -> dict[str, Any]:
         facts["mining_detector_seconds"] = arm_seconds([loop.trainings.for_mining().control(0)])
     if (num_folds := folds_of_filters(config)) and config.rounds:
         facts["utility_seconds"] = [{"train": fold.training_s} for fold in trained_folds(loop.trainings, num_folds)]
+    if config.guard.folds and config.rounds:
+        facts["guard_seconds"] = [
+            {"train": one.training_s} for one in trained_folds(loop.trainings, config.guard.folds)
+        ]
     facts["trained_on"] = [to_plain(one) for one in _platforms(loop)]
     facts["metrics"] = _last_metrics(loop, controls)
     return facts

@@ -5,8 +5,6 @@ AP and gains are fractions in [0, 1] wherever they are stored, and points (x100)
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import StringIO
-from textwrap import wrap
 from typing import Any
 
 from actors.plain import to_plain
@@ -17,15 +15,17 @@ from loop.arms import Arm
 from loop.context import RoundResult
 from loop.evaluation.counts import count_clean, count_drawn, count_dropped, count_refined
 from loop.evaluation.measure import Measured
+from loop.guard.choice import CONTROL, name_of
 from loop.report.budget import Spent, budget_metrics, spent
+from loop.report.guard import GuardSummary, guard_summary
 
 NO_ROUNDS = "no rounds: the control alone"
+KEPT = "the guard kept the control, so there is neither gain nor loss."
 VERDICTS = {
     1: "a gain: the interval lies above zero.",
     0: "undecided: the interval includes zero.",
     -1: "a loss: the interval lies below zero.",
 }
-TABLE_WIDTH = 104  # characters, so that logs do not wrap the table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +55,7 @@ class RoundSummary:
     not_trained: str = ""  # why no detector was trained, so that ``ap`` is the control's; empty if one was
     refined: dict[str, float] | None = field(default=None, metadata={"omit_default": True})  # see ``count_refined``
     clean: dict[str, int] | None = field(default=None, metadata={"omit_default": True})  # see ``count_clean``
+    guard: GuardSummary | None = field(default=None, metadata={"omit_default": True})  # if there is one
     budget: tuple[Spent, ...] = field(default=(), metadata={"omit_default": True})  # if it was spread by utility
 
     @property
@@ -62,6 +63,11 @@ class RoundSummary:
         """1: a gain, -1: a loss, 0: undecided, by the side of zero on which the interval lies."""
         low, high = self.gain_ci95
         return int(low > 0) - int(high < 0)
+
+    @property
+    def keeps_control(self) -> bool:
+        """Whether the guard chose the control."""
+        return self.guard is not None and self.guard.chosen == name_of(CONTROL)
 
     def metrics(self) -> dict[str, float]:
         """The results by their names in MLflow."""
@@ -82,6 +88,7 @@ class RoundSummary:
             **{f"dropped_boxes/{reason.replace(': ', '/')}": count for reason, count in self.dropped_boxes.items()},
             "restored_boxes": self.restored_boxes,
             **budget_metrics(self.budget),
+            **(self.guard.metrics() if self.guard else {}),
             **{f"refined/{key}": value for key, value in (self.refined or {}).items()},
             **{f"clean/{key}": value for key, value in (self.clean or {}).items()},
             **{f"seconds/{stage}": seconds for stage, seconds in self.seconds.items()},
@@ -103,7 +110,10 @@ def summarise(
     """
     requested, drawn = count_drawn(samples)
     dropped, dropped_boxes = count_dropped(samples)
-    mined, pooled, arms = result.mined.cost, result.pooled.cost, result.arms
+    mined, pooled = result.mined.cost, result.pooled.cost
+    arms = (*result.own, *result.arms) if result.guard else result.arms  # what the guard chose was trained in no time
+    guarding = [result.guard.decision.cost] if result.guard else []
+    costs = [mined, pooled, *(arm.evaluated for arm in arms), *guarding]
     launch_s = sum(arm.trained.launch_s for arm in arms)
     return RoundSummary(
         round=result.state.round,
@@ -111,7 +121,7 @@ def summarise(
         control_ap=measured.control.metrics["AP"],
         gain=measured.gain.value,
         gain_ci95=(measured.gain.low, measured.gain.high),
-        seeds=len(arms),
+        seeds=len(result.arms),
         training_sd=measured.gain.training_sd,
         ap_by_seed=tuple(one.metrics["AP"] for one in measured.loop.each),
         control_ap_by_seed=tuple(one.metrics["AP"] for one in measured.control.each),
@@ -121,18 +131,21 @@ def summarise(
         dropped=dropped,
         dropped_boxes=dropped_boxes,
         restored_boxes=sum(int(sample.restored.sum()) for sample in samples),
-        seconds={"mine": mined.seconds["inspect"], **pooled.seconds, **arm_seconds(arms)},
-        wall_s=mined.wall_s
-        + pooled.wall_s
-        + launch_s
-        + sum(arm.trained.training_s + arm.evaluated.wall_s for arm in arms),
-        engine_s=mined.engine_s + pooled.engine_s + launch_s + sum(arm.evaluated.engine_s for arm in arms),
+        seconds={
+            "mine": mined.seconds["inspect"],
+            **pooled.seconds,
+            **arm_seconds(arms),
+            **{stage: seconds for cost in guarding for stage, seconds in cost.seconds.items()},
+        },
+        wall_s=sum(cost.wall_s for cost in costs) + launch_s + sum(arm.trained.training_s for arm in arms),
+        engine_s=sum(cost.engine_s for cost in costs) + launch_s,
         asked=requested,
         drawn=drawn,
         not_trained=result.not_trained,
         refined=count_refined(samples, refiner.min_confidence),
         budget=spent(result.mined, samples),
-        clean=count_clean(samples, clean, result.arms[0].trained, result.controls[0].trained),
+        clean=count_clean(samples, clean, result.own[0].trained, result.controls[0].trained),
+        guard=guard_summary(result, measured),
     )
 
 
@@ -165,8 +178,8 @@ def round_metrics(result: RoundResult, measured: Measured, row: RoundSummary) ->
     for share in shares:
         figures |= {f"mined/{share.name}/easy": share.num_easy, f"mined/{share.name}/hard": share.num_hard}
     figures |= row.metrics()
-    figures["realised_p"] = result.arms[0].trained.realised_p
-    figures["images_per_s/train"] = result.arms[0].trained.images_per_s
+    figures["realised_p"] = result.own[0].trained.realised_p
+    figures["images_per_s/train"] = result.own[0].trained.images_per_s
     figures["easy_share"] = sum(share.num_easy for share in shares) / max(len(result.mined.found), 1)
     if mined.num_items:  # zero with cross-fitting, where the folds' detections exist already
         figures["images_per_s/mine"] = mined.num_items / max(mined.seconds["inspect"], 1e-9)
@@ -199,9 +212,9 @@ def points(fraction: float, *, sign: bool = False) -> str:
     return "0.0" if text in {"+0.0", "-0.0"} else text.replace("-", "\N{MINUS SIGN}")
 
 
-def interval(one: RoundSummary) -> str:
-    """The gain's 95 % interval in points."""
-    low, high = one.gain_ci95
+def interval(ci95: tuple[float, float]) -> str:
+    """An interval in points."""
+    low, high = ci95
     return f"[{points(low, sign=True)}, {points(high, sign=True)}]"
 
 
@@ -235,8 +248,9 @@ def conclusion(rounds: Sequence[RoundSummary]) -> str:
     sentences = []
     if trained := [one for one in rounds if not one.not_trained]:
         last = trained[-1]
-        gain = f"{points(last.gain, sign=True)} points AP against the control, 95 % interval {interval(last)}"
-        sentences.append(f"After round {last.round}: {gain}; {VERDICTS[last.verdict]} {_covered(last)}")
+        gain = f"{points(last.gain, sign=True)} points AP against the control, 95 % interval {interval(last.gain_ci95)}"
+        told = f"{gain}; {VERDICTS[last.verdict]} {_covered(last)}"
+        sentences.append(f"After round {last.round}: {KEPT if last.keeps_control else told}")
     return " ".join([*sentences, *_untrained(rounds)])
 
 
@@ -259,40 +273,4 @@ def _covered(one: RoundSummary) -> str:
     return (
         f"{one.seeds} training seeds: the interval covers the validation images and the luck of training ({spread}, "
         "from these trainings and other data)."
-    )
-
-
-def rounds_table(rounds: Sequence[RoundSummary]) -> str:
-    """The table for the terminal, a row per round, with the conclusion below it. AP in points (x100)."""
-    if not rounds:
-        return NO_ROUNDS
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("round", "AP", "control AP", "gain [95 %]", "mined", "kept/candidates", "seconds", "of it engine"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for one in rounds:
-        table.add_row(*cells(one))
-    console = Console(file=StringIO(), width=TABLE_WIDTH, no_color=True, highlight=False, legacy_windows=False)
-    with console.capture() as capture:
-        console.print(table)
-    note = "AP in points (x100) on the real validation images; control: real images alone, same steps."
-    lines = [line.rstrip() for line in capture.get().splitlines()]
-    verdict = wrap(conclusion(rounds), TABLE_WIDTH, break_long_words=False, break_on_hyphens=False)
-    return "\n".join([*filter(None, lines), "", note, *verdict])
-
-
-def cells(one: RoundSummary) -> tuple[str, ...]:
-    """The cells of a round's row in the table."""
-    return (
-        str(one.round),
-        points(one.ap),
-        points(one.control_ap),
-        "not trained" if one.not_trained else f"{points(one.gain, sign=True)} {interval(one)}",
-        str(one.mined),
-        f"{one.kept}/{one.candidates}",
-        duration(one.wall_s),
-        duration(one.engine_s),
     )

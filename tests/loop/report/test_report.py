@@ -23,7 +23,8 @@ from loop.report.curves import ap_curve, pr_curve
 from loop.report.marks import Mark, marked
 from loop.report.page import Figure, html_summary
 from loop.report.shown import choose, extremes
-from loop.report.summary import RoundSummary, agreement_told, clean_told, conclusion, fates_told, rounds_table, summary
+from loop.report.summary import RoundSummary, agreement_told, clean_told, conclusion, fates_told, summary
+from loop.report.table import rounds_table
 
 
 def annotation(*boxes) -> Annotation:

@@ -161,7 +161,8 @@ def plain_loss(network: LayoutNetwork, pictures: Tensor, tokens: Tensor) -> Tens
     """Squared error of the prediction, at random timesteps."""
     if network.vae is not None:
         with torch.no_grad():
-            pictures = network.vae.encode(pictures).latent_dist.sample() * network.vae.config.scaling_factor
+            vae = network.vae.network
+            pictures = vae.encode(pictures).latent_dist.sample() * vae.config.scaling_factor
     noise = torch.randn_like(pictures)
     timesteps = torch.randint(network.forward.config.num_train_timesteps, (len(pictures),), device=pictures.device)
     noisy = network.forward.add_noise(pictures, noise, timesteps)
@@ -185,7 +186,7 @@ def sampling_calls(config: LayoutConfig, data: FitData, folder: Path) -> dict[st
     def plain(dtype: torch.dtype) -> Callable[[], list[Pixels]]:
         network = LayoutNetwork(config, CLASSES, {})
         network.denoiser.load_state_dict(weights)
-        for part in (network.denoiser, network.vae):
+        for part in (network.denoiser, network.vae and network.vae.network):
             if part is not None:
                 part.to(dtype=dtype, memory_format=torch.contiguous_format)
         return partial(plain_sampling, network, requested, dtype)
@@ -217,7 +218,8 @@ def plain_sampling(network: LayoutNetwork, requested: Sequence[Order], dtype: to
             without + config.guidance * (conditioned - without), timestep, latents, return_dict=False
         )[0]
     if network.vae is not None:
-        latents = network.vae.decode(latents / network.vae.config.scaling_factor, return_dict=False)[0]
+        vae = network.vae.network
+        latents = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
     pictures = ((latents / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float().cpu().numpy() * 255).round()
     return list(pictures.astype(np.uint8))
 

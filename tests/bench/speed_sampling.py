@@ -23,7 +23,8 @@ from tiny_pipelines import CLASSES, SIZE_PX, open_gates, tiny_networks, tiny_tex
 from actors.generators.diffusion.learner import noise_scheduler, sampling_timesteps
 from actors.generators.inpaint.painters.base import Window
 from actors.generators.inpaint.painters.crop.component import CropConfig
-from actors.generators.inpaint.painters.crop.painter import CropPainter, build_network, condition_index, known_input
+from actors.generators.inpaint.painters.crop.painter import CropPainter, build_network, condition_index, device
+from actors.generators.inpaint.painters.crop.space import Space, known_input
 from actors.generators.inpaint.painters.diffusers_inpaint import DiffusersConfig, DiffusersPainter
 from actors.generators.inpaint.painters.gligen import GligenConfig, GligenPainter
 from actors.images import Pixels, scaled
@@ -67,11 +68,11 @@ def dtypes() -> dict[str, torch.dtype]:
 def crop_calls() -> Calls:
     """The crop painter's default network with random weights, batched and one window at a time."""
     config, windows = CropConfig(), [crop_window(seed) for seed in range(NUM_WINDOWS["crop"])]
-    networks = []
+    networks, space = [], Space(config, device())
     for _ in range(2):  # the painter changes the memory layout of its network
         torch.manual_seed(0)
-        networks.append(build_network(config, num_classes=6))
-    painter = CropPainter(config, networks[0])
+        networks.append(build_network(config, num_classes=6, shape=space.shape))
+    painter = CropPainter(config, networks[0], space)
     plain = Plain(config, networks[1].eval().to(painter.device))
     return {"ours": lambda: painter.paint(windows)} | {
         f"plain_{name}": partial(plain.paint, windows, dtype) for name, dtype in dtypes().items()

@@ -51,6 +51,10 @@ class InpaintConfig(InpaintSettings, GeneratorBase):
         return Inpaint(self, real, self.painter.build(classes, fitted), clean)
 
     @override
+    def files_digest(self, clean: Sequence[LabeledImage]) -> str | None:
+        return self.painter.files_digest()
+
+    @override
     def fit_size(self) -> FitSize | None:
         return self.painter.fit_size()
 

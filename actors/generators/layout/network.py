@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from actors.checkpoint import Header, write_checkpoint
 from actors.fitting import read_fitted
+from actors.generators.diffusion.autoencoder import Autoencoder
 from actors.generators.diffusion.learner import (
     NUM_TRAIN_TIMESTEPS,
     guided,
@@ -85,15 +86,15 @@ class LayoutNetwork:
         """The network before a fit: with pretrained weights, or random ones from torch's generator."""
         self.config, self.classes, self.attributes = config, classes, attributes
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.vae: Any = None
+        self.vae: Autoencoder | None = None
         match config.network:
             case SmallConfig() as small:
                 self.tokenizer: Any = word_tokenizer(config.prompt, classes)
                 self.denoiser = _small(small, self.tokenizer, config)
                 self.forward: Any = noise_scheduler()
             case StableDiffusionConfig() as pretrained:
-                self.tokenizer, self.denoiser, self.vae, self.forward = _pretrained(pretrained, config)
-                self.vae.requires_grad_(requires_grad=False).to(self.device).to(memory_format=torch.channels_last)
+                self.tokenizer, self.denoiser, vae, self.forward = _pretrained(pretrained, config)
+                self.vae = Autoencoder(vae, self.device)
         self.denoiser.eval()  # no dropout, not in a fit either: all randomness comes from seeds
         self.denoiser.to(self.device).to(memory_format=torch.channels_last)
 
@@ -101,10 +102,7 @@ class LayoutNetwork:
     def latent_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one picture's latents."""
         size = self.config.network.size_px
-        if self.vae is None:
-            return 3, size, size
-        side = size // 2 ** (len(self.vae.config.block_out_channels) - 1)
-        return int(self.vae.config.latent_channels), side, side
+        return self.vae.shape(size) if self.vae else (3, size, size)
 
     def tokens(self, texts: Sequence[str]) -> Tensor:
         """Tokens ``[b, T]`` of prompts, padded."""
@@ -115,23 +113,13 @@ class LayoutNetwork:
         ids: Tensor = encoded.input_ids
         return ids.to(self.device)
 
-    @torch.no_grad()
     def encode(self, pictures: Tensor) -> Tensor:
         """Latents of pictures ``[b, 3, S, S]`` in [-1, 1]: the mean of the VAE's posterior, or the pictures."""
-        pictures = pictures.to(self.device)
-        if self.vae is None:
-            return pictures
-        with autocast(self.device):
-            latents: Tensor = self.vae.encode(pictures).latent_dist.mode()
-        return latents.float() * float(self.vae.config.scaling_factor)
+        return self.vae.encode(pictures) if self.vae else pictures.to(self.device)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures ``[b, 3, S, S]`` from latents, the inverse of ``encode``."""
-        if self.vae is None:
-            return latents
-        with autocast(self.device):
-            pictures: Tensor = self.vae.decode(latents / self.vae.config.scaling_factor).sample
-        return pictures
+        return self.vae.decode(latents) if self.vae else latents
 
     @torch.inference_mode()
     def draw(self, orders: Sequence[Order]) -> list[Pixels]:

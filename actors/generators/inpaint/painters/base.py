@@ -77,6 +77,10 @@ class PainterBase(Component):
         Raises ValueError or FileNotFoundError if weights are missing or do not fit.
         """
 
+    def files_digest(self) -> str | None:
+        """SHA-256 of the contents of local files that the fit reads; None if it reads none."""
+        return None
+
     def fit_size(self) -> FitSize | None:
         """The size of the fit; None for a painter that does not learn."""
         return None

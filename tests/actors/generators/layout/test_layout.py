@@ -508,13 +508,13 @@ def latent(model, **changes):
 def test_a_stable_diffusion_folder_is_fitted_saved_loaded_and_drawn_with(folders, data, tmp_path):
     settings = latent(folders / "plain")
     fit = settings.open_fit(data, CPU)
-    vae, before = deepcopy(fit.network.vae.state_dict()), weights(fit)
+    vae, before = deepcopy(fit.network.vae.network.state_dict()), weights(fit)
     assert fit.network.latent_shape == (4, 8, 8)
     assert fit.network.encode(torch.zeros(1, 3, 32, 32)).shape == (1, 4, 8, 8)
     assert [group["lr"] for group in fit.learner.optimizer.param_groups][1] == 0.75 * settings.fit.learning_rate
     losses = [fit.step(step) for step in range(2)]
     assert np.isfinite(losses).all()
-    assert equal(vae, fit.network.vae.state_dict())
+    assert equal(vae, fit.network.vae.network.state_dict())
     after = weights(fit)
     parts = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert parts == {"unet", "text_encoder"}
@@ -522,7 +522,7 @@ def test_a_stable_diffusion_folder_is_fitted_saved_loaded_and_drawn_with(folders
     _, tensors = read_checkpoint(str(tmp_path / "generator.safetensors"))
     assert set(tensors) == set(before)  # no VAE, no head
     generator = settings.build(data.images, CLASSES, str(tmp_path / "generator.safetensors"))
-    assert equal(generator.network.vae.state_dict(), vae)
+    assert equal(generator.network.vae.network.state_dict(), vae)
     drawing, average = generator.network.denoiser.state_dict(), fit.learner.average.state_dict()
     assert equal(drawing, {name: tensor.to(drawing[name].dtype) for name, tensor in average.items()})
     together = generator.generate(LINEAGES[:3])

@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from typing_extensions import override
 
+from actors.config import Need
 from actors.fitting import Fit, FitData, FitSize, Worker
 from actors.generators.inpaint.painters.base import CropRule, Painter, PainterBase
 from actors.generators.inpaint.painters.crop.config import CropSettings
@@ -26,6 +27,21 @@ class CropConfig(CropSettings, PainterBase):
         from actors.generators.inpaint.painters.crop.painter import load_painter
 
         return load_painter(self, classes, fitted)
+
+    @override
+    def needs(self) -> tuple[Need, ...]:
+        if not self.vae:
+            return ()
+        from actors.generators.diffusion.weights import is_hub_id
+
+        is_release = is_hub_id(self.vae)
+        return (Need(what="autoencoder of the painter", place=self.vae, is_release=is_release, is_folder=True),)
+
+    @override
+    def files_digest(self) -> str | None:
+        from actors.generators.diffusion.weights import weights_digest
+
+        return weights_digest(self.vae) if self.vae else None
 
     @override
     def fit_size(self) -> FitSize:

@@ -1,10 +1,12 @@
 """Config keys of the crop painter; see ``component`` for the component itself."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from actors.generators.diffusion.unet import Channels, SidePx, UNetConfig
+
+PX_PER_LATENT = 8  # side of the square of pixels that a latent stands for, as in Stable Diffusion's autoencoders
 
 
 class CropSettings(UNetConfig):
@@ -12,6 +14,12 @@ class CropSettings(UNetConfig):
 
     not_in_fit: ClassVar = frozenset({"sampling_steps", "guidance", "batch_size"})
 
+    vae: str | None = None
+    """Paint in the latents of this autoencoder (arXiv 2112.10752), for windows of 256 px and more: a local folder or
+    hub id of an AutoencoderTiny or AutoencoderKL in diffusers' format with 8 x 8 px per latent, e.g.
+    madebyollin/taesd. Weights in safetensors only. null: paint in pixels."""
+    vae_revision: str | None = None
+    """Branch, tag or commit of ``vae`` on the hub; a commit makes a run repeatable."""
     size_px: SidePx = 48
     """Side of the windows; larger objects are shrunk to fit, smaller ones painted at their own size."""
     channels: Channels = (16, 32, 64, 96)
@@ -37,6 +45,19 @@ class CropSettings(UNetConfig):
     """Classifier-free guidance (arXiv 2207.12598); 1 turns it off and takes half the time."""
     batch_size: int = Field(32, ge=1)
     """Windows painted at a time."""
+
+    @model_validator(mode="after")
+    def _latents_fit_the_levels(self) -> Self:
+        if self.vae_revision and not self.vae:
+            raise ValueError(f"vae_revision {self.vae_revision!r} is of no vae: set vae to a hub id, or remove it")
+        multiple = PX_PER_LATENT * 2 ** (len(self.channels) - 1)
+        if self.vae and self.size_px % multiple:
+            raise ValueError(
+                f"size_px {self.size_px}: with vae it must be a multiple of {multiple}, e.g. {max(256, multiple)}: a "
+                f"latent stands for {PX_PER_LATENT} x {PX_PER_LATENT} px, and {len(self.channels)} levels of channels "
+                f"halve the latents {len(self.channels) - 1} times"
+            )
+        return self
 
     @property
     def varies(self) -> bool:

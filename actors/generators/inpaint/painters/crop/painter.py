@@ -1,7 +1,7 @@
 """Crop painter: diffusion (DDPM, arXiv 2006.11239; v, 2202.00512; guidance, 2207.12598) by difficulty (2403.13304).
 
-A small inpainting network in pixel space, fitted on crops of the run's real images. It downloads nothing and needs no
-foundation model of the domain, which rarely exists for boards, smears and X-rays.
+A small inpainting network in pixel or latent space, fitted on crops of the run's real images. In pixels it downloads
+nothing and needs no foundation model of the domain, which rarely exists for boards, smears and X-rays.
 """
 
 from collections.abc import Sequence
@@ -11,26 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from actors import boxes as geometry
 from actors.checkpoint import Header, write_checkpoint
 from actors.fitting import read_fitted
-from actors.generators.cutouts.window import Mask
 from actors.generators.inpaint.painters.base import Window
 from actors.generators.inpaint.painters.crop.config import CropSettings
-from actors.images import Pixels, scaled
+from actors.generators.inpaint.painters.crop.space import Space
+from actors.images import Pixels
 from actors.precision import autocast, reproducible
 from actors.records import Attributes, Difficulty
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    import torch
     from torch import Tensor, nn
 
 DIFFICULTIES = tuple(Difficulty)
 FAMILY = "crop"
 
 
-def build_network(config: CropSettings, num_classes: int) -> "nn.Module":
-    """The denoiser: ``(noisy, known, condition, timestep)`` to v; see ``known_input`` for ``known``.
+def build_network(config: CropSettings, num_classes: int, shape: tuple[int, int, int]) -> "nn.Module":
+    """The denoiser: ``(noisy, known, condition, timestep)`` to v of ``shape`` (C, h, w); see ``Space`` for ``known``.
 
     ``condition`` ``[b]`` is ``condition_index``; the last index stands for no condition.
     """
@@ -38,9 +37,9 @@ def build_network(config: CropSettings, num_classes: int) -> "nn.Module":
 
     levels = len(config.channels)
     network: Any = UNet2DModel(
-        sample_size=config.size_px,
-        in_channels=8,
-        out_channels=3,
+        sample_size=shape[1],
+        in_channels=2 * shape[0] + 2,
+        out_channels=shape[0],
         block_out_channels=config.channels,
         down_block_types=("DownBlock2D",) * levels,
         up_block_types=("UpBlock2D",) * levels,
@@ -56,15 +55,6 @@ def build_network(config: CropSettings, num_classes: int) -> "nn.Module":
 def condition_index(label: int, difficulty: Difficulty) -> int:
     """The position of a class and a difficulty in the network's embedding."""
     return label * len(DIFFICULTIES) + DIFFICULTIES.index(difficulty)
-
-
-def known_input(pixels: Pixels, mask: Mask, box: geometry.Boxes) -> "NDArray[np.float32]":
-    """The network's input besides noise, ``[5, S, S]``: the window with its hole at 0, the hole, and the box."""
-    inside = np.zeros(mask.shape, np.float32)
-    left, top, right, bottom = np.rint(box).astype(int)
-    inside[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = 1.0
-    around = scaled(pixels) * ~mask
-    return np.concatenate([around, mask[None].astype(np.float32), inside[None]])
 
 
 def save_network(
@@ -84,9 +74,10 @@ def save_network(
 def load_painter(config: CropSettings, classes: tuple[str, ...], uri: str | None) -> "CropPainter":
     """The painter with the weights at ``uri``; see ``read_network``."""
     header, weights = read_network(config, classes, uri)
-    network = build_network(config, len(classes))
+    space = Space(config, device())
+    network = build_network(config, len(classes), space.shape)
     network.load_state_dict(weights)
-    return CropPainter(config, network, attributes=header.attributes or {})
+    return CropPainter(config, network, space, header.attributes or {})
 
 
 def read_network(config: CropSettings, classes: tuple[str, ...], uri: str | None) -> "tuple[Header, dict[str, Tensor]]":
@@ -95,7 +86,15 @@ def read_network(config: CropSettings, classes: tuple[str, ...], uri: str | None
 
 
 def _architecture(config: CropSettings) -> str:
-    return f"unet-{'-'.join(map(str, config.channels))}"
+    network = f"unet-{'-'.join(map(str, config.channels))}"
+    return f"{network} on latents of {config.vae}@{config.vae_revision or 'main'}" if config.vae else network
+
+
+def device() -> "torch.device":
+    """The GPU if there is one, else the CPU."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 class CropPainter:
@@ -107,16 +106,16 @@ class CropPainter:
         self,
         config: CropSettings,
         network: "nn.Module",
-        device: str | None = None,
+        space: Space,
         attributes: Attributes = MappingProxyType({}),
     ) -> None:
         import torch
 
         self.config, self.size_px, self.attributes = config, config.size_px, attributes
+        self.space, self.device = space, space.device
         self.varies = config.varies
         built_with: Any = network.config
         self.num_conditions = built_with.num_class_embeds - 1
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.network = network.eval().requires_grad_(False).to(self.device)
         self.network.to(memory_format=torch.channels_last)
 
@@ -133,21 +132,21 @@ class CropPainter:
     def _paint_batch(self, windows: Sequence[Window]) -> list[Pixels]:
         import torch
 
-        from actors.generators.diffusion.learner import noise_of, noise_scheduler, sample, sampling_timesteps, to_pixels
+        from actors.generators.diffusion.learner import noise_of, noise_scheduler, sample, sampling_timesteps
 
-        known = np.stack([known_input(window.pixels, window.mask, window.box) for window in windows])
-        examples = np.stack([scaled(window.pixels) for window in windows])
-        noise = np.stack([noise_of(window.seed, (3, self.size_px, self.size_px)) for window in windows])
-        indices = [condition_index(window.label, window.difficulty) for window in windows]
+        space, indices = self.space, [condition_index(window.label, window.difficulty) for window in windows]
         with reproducible():
+            known = np.stack([space.known(window.pixels, window.mask, window.box) for window in windows])
+            examples = np.stack([space.encode(window.pixels) for window in windows])
+            noise = np.stack([noise_of(window.seed, space.shape) for window in windows])
             kept, example, grain = (torch.from_numpy(array).to(self.device) for array in (known, examples, noise))
             conditions = torch.tensor(indices, device=self.device)
             timesteps = sampling_timesteps(self.config.strength, self.config.sampling_steps)
             predict = partial(self._velocity, kept, conditions)
-            return to_pixels(sample(noise_scheduler(), predict, example, grain, timesteps))
+            return space.decode(sample(noise_scheduler(), predict, example, grain, timesteps))
 
     def _velocity(self, known: "Tensor", conditions: "Tensor", image: "Tensor", timestep: "Tensor") -> "Tensor":
-        """The predicted v ``[b, 3, S, S]`` under guidance; both branches are computed as one batch."""
+        """The predicted v ``[b, C, h, w]`` under guidance; both branches are computed as one batch."""
         import torch
 
         from actors.generators.diffusion.learner import guided

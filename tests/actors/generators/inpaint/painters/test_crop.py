@@ -13,10 +13,11 @@ from actors.checkpoint import read_checkpoint
 from actors.fitting import FitData, Worker
 from actors.generators.copy_paste import CopyPasteConfig
 from actors.generators.inpaint.component import InpaintConfig
-from actors.generators.inpaint.painters.base import Window
+from actors.generators.inpaint.painters.base import CropRule, Window
 from actors.generators.inpaint.painters.crop.component import CropConfig
-from actors.generators.inpaint.painters.crop.fit import Crop, Examples, _turned, crops
-from actors.generators.inpaint.painters.crop.painter import condition_index, known_input, load_painter
+from actors.generators.inpaint.painters.crop.examples import Crop, Examples, _turned, crops
+from actors.generators.inpaint.painters.crop.painter import condition_index, load_painter
+from actors.generators.inpaint.painters.crop.space import Space, known_input
 from actors.images import encode_png
 from actors.records import Annotation, Difficulty, LabeledImage
 
@@ -51,6 +52,11 @@ def fitted(data, tmp_path_factory):
         fit.step(step)
     fit.save(uri)
     return uri
+
+
+def examples_of(config, found, *, seed, turns=True):
+    rule = CropRule(context=1.5, margin=0.1, flip=turns, rotate=turns)
+    return Examples(config, found, Space(config, torch.device("cpu")), len(CLASSES), seed, rule)
 
 
 def window(seed, label=0, difficulty=Difficulty.HARD):
@@ -105,7 +111,7 @@ def test_a_turned_box_still_frames_its_pixels(quarter_turns, mirrored):
 
 def test_examples_depend_on_seed_step_and_place_alone(data):
     found = crops(PAINTER, data.images, data.difficulties, context=1.5, margin=0.1)
-    first, second = (Examples(PAINTER, found, 2, seed=1, flip=True, rotate=True) for _ in range(2))
+    first, second = (examples_of(PAINTER, found, seed=1) for _ in range(2))
     together = first.batch(5)
     apart = [one for rank in range(2) for one in second.batch(5, rank, 2)]
     for one, other in zip(together, [*apart[::4], *apart[1::4], *apart[2::4], *apart[3::4]], strict=True):
@@ -117,7 +123,7 @@ def test_examples_depend_on_seed_step_and_place_alone(data):
 def test_classes_take_turns_whatever_their_share(data):
     found = crops(PAINTER, data.images, data.difficulties, context=1.5, margin=0.1)
     rare = [found[0], *[found[1]] * 30]
-    examples = Examples(PAINTER.model_copy(update={"condition_dropout": 0.0}), rare, 2, 0, flip=False, rotate=False)
+    examples = examples_of(PAINTER.model_copy(update={"condition_dropout": 0.0}), rare, seed=0, turns=False)
     seen = [one.condition for step in range(40) for one in examples.batch(step)]
     share = np.mean(np.array(seen) == condition_index(0, Difficulty.EASY))
     assert abs(share - 0.5) < 3 * 0.5 / np.sqrt(len(seen))
@@ -238,7 +244,7 @@ def test_the_instance_turns_with_its_picture(masked):
     found = [crop for crop in crops(PAINTER, masked.images, masked.difficulties, 1.5, 0.1) if crop.instance is not None]
     assert len(found) == 2
     painted = [replace(one, pixels=one.instance[..., None].repeat(3, 2) * np.uint8(255)) for one in found]
-    examples = Examples(PAINTER, painted, 2, seed=1, flip=True, rotate=True)
+    examples = examples_of(PAINTER, painted, seed=1)
     for one in (one for step in range(5) for one in examples.batch(step)):
         assert one.mask.any()
         assert (one.image[0] > 0)[one.mask[0] > 0].mean() > 0.9

@@ -150,7 +150,7 @@ class Examples:
         return View(
             image=self.space.encode(shown.pixels),
             known=known,
-            mask=known[-1:] if shown.instance is None else self.space.shares(shown.instance),
+            mask=_covered(known[-1:] if shown.instance is None else self.space.shares(shown.instance)),
             condition=condition_index(crop.label, crop.difficulty),
         )
 
@@ -170,6 +170,11 @@ class Examples:
             difficulty=crop.difficulty,
             seed=int(rng.integers(2**62)),
         )
+
+
+def _covered(shares: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1 where half or more of a square is covered, or most of all, so that an object smaller than a square has one."""
+    return ((shares > 0) & (shares >= min(0.5, float(shares.max())))).astype(np.float32)
 
 
 def _shifted(crop: Crop, size_px: int, rng: np.random.Generator) -> Crop:

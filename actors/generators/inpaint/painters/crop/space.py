@@ -64,7 +64,8 @@ class Space:
         """A mask ``[S, S]`` as ``[1, h, w]``: the share of each square that it covers."""
         _, height, width = self.shape
         squares = mask.astype(np.float32).reshape(height, mask.shape[0] // height, width, mask.shape[1] // width)
-        return squares.mean(axis=(1, 3), dtype=np.float32)[None]
+        shares: Maps = squares.mean(axis=(1, 3), dtype=np.float32)[None]
+        return shares
 
     def decode(self, maps: "Tensor") -> list[Pixels]:
         """Windows ``[S, S, 3]`` of maps ``[b, C, h, w]``."""

@@ -1,0 +1,193 @@
+"""Compare the crop painter in pixels and in latents: ``python tests/bench/latent_painter.py --data DIR --vae PLACE``
+
+DIR holds raccoon/, bccd/ and deeppcb/. Both painters are fitted on the same images for as many CPU seconds, each in a
+process of its own, and paint the same windows of held-out images, starting from the objects there. A row has the steps
+of the fit, windows per CPU second, peak memory, the mean change in the hole (of 255), and its sharpness: the mean
+absolute Laplacian relative to the original's. Rows go to ``results/latent_painter.json``, sheets and checkpoints to
+``--out``.
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import cv2
+import numpy as np
+import torch
+
+from actors.fitting import FitData, Worker
+from actors.generators.inpaint.painters.base import CropRule, Window
+from actors.generators.inpaint.painters.crop.component import CropConfig
+from actors.generators.inpaint.painters.crop.examples import Examples, crops
+from actors.generators.inpaint.painters.crop.space import Space
+from actors.images import Pixels, encode_png
+from actors.records import Difficulty, LabeledImage
+from loop.config import LoopConfig
+from loop.config_files import validate
+from loop.driver import import_real
+
+RESULTS = Path(__file__).parent / "results" / "latent_painter.json"
+DATA: dict[str, dict[str, Any]] = {
+    "raccoon": {"format": "voc", "subset": 40},
+    "bccd": {"format": "voc", "subset": 20},
+    "deeppcb": {"format": "coco", "subset": 25},
+}
+RULE = CropRule(context=1.5, margin=0.1, flip=True, rotate=False)
+PIXELS = {"fit_batch_size": 8, "batch_size": 4}  # a step on 32 windows of 256 px would take 13 s
+LATENTS = {"channels": (32, 64, 96, 128), "batch_size": 8}
+FEW_STEPS, MANY_STEPS = 3, 12  # of sampling, for a strength below 0.2 and above
+NUM_WINDOWS = 8
+KEYS = ("data", "size_px", "painter", "strength", "seconds")
+
+
+def real_images(given: argparse.Namespace, name: str) -> tuple[FitData, FitData]:
+    """The training and the validation images of a data set, as a run imports them."""
+    tree = {
+        "name": name,
+        "data": {**DATA[name], "root": str(Path(given.data, name).absolute())},
+        "hosting": {"engine": "inline"},
+    }
+    found = import_real(validate(LoopConfig, tree, "the benchmark's config"))
+    train, val = (found.splits[split] for split in ("train", "val"))
+    return fit_data(found.classes, train), fit_data(found.classes, val)
+
+
+def fit_data(classes: tuple[str, ...], images: tuple[LabeledImage, ...]) -> FitData:
+    """The images as a fit takes them, all boxes hard."""
+    hard = tuple((Difficulty.HARD,) * len(image.annotation) for image in images)
+    return FitData(classes=classes, images=images, difficulties=hard, seed=0)
+
+
+def windows_of(painter: CropConfig, val: FitData) -> list[Window]:
+    """Windows around objects of held-out images, classes in turns."""
+    in_pixels = painter.model_copy(update={"vae": None})
+    found = crops(in_pixels, val.images, val.difficulties, RULE.context, RULE.margin)
+    space = Space(in_pixels, torch.device("cpu"))
+    examples = Examples(in_pixels, found, space, len(val.classes), val.seed, RULE)
+    return [examples.window(place) for place in range(NUM_WINDOWS)]
+
+
+def fitted(painter: CropConfig, data: FitData, seconds: float, uri: str) -> dict[str, float]:
+    """Fit for about ``seconds`` of CPU time; the steps that fit into it are estimated from a few."""
+    probe = painter.model_copy(update={"fit_steps": 16 if painter.vae else 3})
+    start, fit = time.process_time(), probe.open_fit(data, Worker(device="cpu"), RULE)
+    opening_s = time.process_time() - start
+    start = time.process_time()
+    for step in range(probe.fit_steps):
+        fit.step(step)
+    step_s = (time.process_time() - start) / probe.fit_steps
+    steps = max(round((seconds - opening_s) / step_s), 1)
+    fit = painter.model_copy(update={"fit_steps": steps}).open_fit(data, Worker(device="cpu"), RULE)
+    start = time.process_time()
+    for step in range(steps):
+        fit.step(step)
+    spent_s = time.process_time() - start
+    fit.save(uri)
+    return {
+        "fit_cpu_s": round(spent_s + opening_s),
+        "steps": steps,
+        "examples": steps * painter.fit_batch_size,
+        "steps_per_cpu_s": round(steps / spent_s, 3),
+        "fit_peak_mb": peak_mb(),
+    }
+
+
+def peak_mb() -> int:
+    """The largest memory of this process so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def sharpness(pixels: Pixels, mask: Any) -> float:
+    """Mean absolute Laplacian in the hole."""
+    return float(np.abs(cv2.Laplacian(pixels.astype(np.float32), cv2.CV_32F))[mask].mean())
+
+
+def measure(
+    painter: CropConfig, train: FitData, windows: list[Window], seconds: float, uri: str
+) -> tuple[dict[str, float], list[Pixels]]:
+    """Fit and paint; the figures, and the windows with painted holes."""
+    torch.set_num_threads(1)
+    figures = fitted(painter, train, seconds, uri)
+    built = painter.build(train.classes, uri)
+    start = time.process_time()
+    raw = built.paint(windows)
+    figures["windows_per_cpu_s"] = round(len(windows) / (time.process_time() - start), 3)
+    painted = [np.where(one.mask[..., None], pixels, one.pixels) for one, pixels in zip(windows, raw, strict=True)]
+    change, sharp = [], []
+    for one, pixels in zip(windows, painted, strict=True):
+        change.append(np.abs(pixels.astype(np.float32) - one.pixels)[one.mask].mean())
+        sharp.append(sharpness(pixels, one.mask) / sharpness(one.pixels, one.mask))
+    figures |= {"change": round(float(np.mean(change)), 1), "sharpness": round(float(np.mean(sharp)), 2)}
+    return figures, painted
+
+
+def sheet(columns: dict[str, Sequence[Pixels]], side_px: int) -> Pixels:
+    """Windows side by side, one row each, with the columns' names above."""
+    shown = [
+        np.concatenate([cv2.resize(one, (side_px, side_px), interpolation=cv2.INTER_AREA) for one in row], axis=1)
+        for row in zip(*columns.values(), strict=True)
+    ]
+    heading = np.full((24, shown[0].shape[1], 3), 255, np.uint8)
+    for number, name in enumerate(columns):
+        cv2.putText(
+            heading, name, (number * side_px + 4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA
+        )
+    return np.concatenate([heading, *shown], axis=0)
+
+
+def compare(given: argparse.Namespace, name: str, known: list[dict[str, Any]]) -> None:
+    """Measure both painters on one data set, and draw the sheet."""
+    train, val = real_images(given, name)
+    settings: dict[str, dict[str, Any]] = {"pixels": PIXELS, "latents": {**LATENTS, "vae": given.vae}}
+    columns: dict[str, Sequence[Pixels]] = {}
+    for painter, strength in product(given.painters, given.strengths):
+        sampling = {"strength": strength, "sampling_steps": FEW_STEPS if strength < 0.2 else MANY_STEPS}
+        config = CropConfig.model_validate({**settings[painter], **sampling, "size_px": given.size})
+        windows = windows_of(config, val)
+        if not columns:
+            holes = [np.where(one.mask[..., None], np.uint8(127), one.pixels) for one in windows]
+            columns = {"original": [one.pixels for one in windows], "hole": holes}
+        uri = str(Path(given.out) / f"{name}-{given.size}-{painter}-{strength:g}.safetensors")
+        with get_context("spawn").Pool(1) as pool:
+            figures, painted = pool.apply(measure, (config, train, windows, given.seconds, uri))
+        columns[f"{painter}, strength {strength:g}"] = painted
+        row = {"data": name, "size_px": given.size, "painter": painter, "strength": strength}
+        row |= {"seconds": given.seconds, **figures}
+        known[:] = [one for one in known if any(one[key] != row[key] for key in KEYS)] + [row]
+        RESULTS.write_text(json.dumps(known, indent=1) + "\n")
+        print(json.dumps(row), flush=True)
+        (Path(given.out) / f"{name}-{given.size}.png").write_bytes(encode_png(sheet(columns, given.side)))
+
+
+def main() -> None:
+    """Measure the chosen data sets."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", required=True, help="folder with raccoon/, bccd/ and deeppcb/")
+    parser.add_argument("--vae", required=True, help="the autoencoder: folder or hub id")
+    parser.add_argument("--out", required=True, help="folder for checkpoints and sheets")
+    parser.add_argument("--sets", nargs="+", default=["raccoon", "bccd"], choices=list(DATA))
+    parser.add_argument("--painters", nargs="+", default=["pixels", "latents"], choices=["pixels", "latents"])
+    parser.add_argument("--strengths", nargs="+", type=float, default=[0.05, 0.4])
+    parser.add_argument("--size", type=int, default=256, help="side of the windows, px")
+    parser.add_argument("--seconds", type=float, default=180, help="CPU seconds of a fit")
+    parser.add_argument("--side", type=int, default=160, help="side of a window on the sheet, px")
+    given = parser.parse_args()
+    Path(given.out).mkdir(parents=True, exist_ok=True)
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    for name in given.sets:
+        compare(given, name, known)
+
+
+if __name__ == "__main__":
+    main()

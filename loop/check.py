@@ -1,5 +1,6 @@
 """The plan of a run, without starting it: counts, disk, time, and the resolved config."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from actors.images import reduced_size
 from actors.storage import is_local
 from loop import duration
 from loop.config import LoopConfig
-from loop.cross_fit import check_folds, folds_of_filters
+from loop.cross_fit import check_folds, fold_steps, folds_of_filters
 from loop.data.advice import advise
 from loop.data.importing import Dataset, import_data
 from loop.state import RunFolder
@@ -51,12 +52,14 @@ def describe(config: LoopConfig) -> str:
     num_of_filters = folds_of_filters(config) if config.rounds else 0
     check_folds(config, counts.images["train"])
     num_of_guard = config.guard.folds if config.rounds else 0
-    num_others = int(mining.detector is not None and config.rounds > 0 and not num_folds)
-    num_others += sum({num_of_filters, num_of_guard, 0 if mining.detector else num_folds})  # equal folds are shared
-    num_others += num_folds if mining.detector else 0
-    has_folds = num_folds or num_of_filters or num_of_guard
     num_arms = config.rounds + (config.rounds + 1 if training.start == "previous" else 1)
-    num_trainings = config.evaluation.seeds * num_arms + num_others + config.rounds * num_of_guard
+    num_trainings = config.evaluation.seeds * num_arms
+    num_trainings += int(mining.detector is not None and config.rounds > 0 and not num_folds)
+    own_folds = num_folds if mining.detector else 0
+    shared_folds = {num_of_filters, num_of_guard, num_folds - own_folds}  # equal ones are trained once
+    folds = [number for number in (own_folds, *shared_folds, *[num_of_guard] * config.rounds) if number]
+    by_steps = Counter(steps for number in folds for steps in [fold_steps(training, number)] * number)
+    num_steps = num_trainings * training.steps + sum(steps * number for steps, number in by_steps.items())
     most = min(mining.budget, counts.boxes or mining.budget)
     disk_mb = config.rounds * num_candidates * counts.pixels * BYTES_A_PIXEL / 1e6
     folder = RunFolder(UPath(config.root) / config.name)
@@ -76,16 +79,20 @@ def describe(config: LoopConfig) -> str:
         **_guard(config, num_of_guard),
         **_fit(config, counts, "fit", config.generator),
         **_fit(config, counts, "fit refiner", config.refiner),
-        "trainings": f"{num_trainings} of {training.steps} steps, controls{' and folds' if has_folds else ''} included "
-        "(finished ones are reused)",
+        "trainings": f"{num_trainings} of {training.steps} steps, controls included{_folds(by_steps)} (finished ones "
+        "are reused)",
         **_listed("note", [*counts.advice, *(_advice(config, counts) if config.rounds else ())]),
         "disk": f"up to {disk_mb:.0f} MB of candidates",
-        "time": duration.told(config, num_trainings, num_candidates),
+        "time": duration.told(config, num_steps, num_candidates),
         **_needs(config),
     }
     _check_weights(config)
     text = "\n".join(f"{key:<12} {value}" for key, value in rows.items())
     return f"{text}\n\n{yaml.safe_dump(config.model_dump(mode='json'), sort_keys=False)}"
+
+
+def _folds(by_steps: Mapping[int, int]) -> str:
+    return "".join(f", and {number} of {steps} steps without a fold" for steps, number in by_steps.items())
 
 
 def _kept(config: LoopConfig) -> str:
@@ -149,15 +156,19 @@ def _cross_fit(config: LoopConfig, counts: Counts, num_folds: int) -> dict[str, 
     num_seen = counts.images["train"] * (num_folds - 1) / num_folds
     return {
         "cross-fit": f"{num_folds} detectors, each trained on {num_seen:.0f} images, decide which boxes of the others "
-        f"are easy: {num_folds * config.training.steps} more steps, once, in parallel as far as the cluster has room"
+        f"are easy: {_more_steps(config, num_folds)}, once, in parallel as far as the cluster has room"
     }
+
+
+def _more_steps(config: LoopConfig, num_folds: int) -> str:
+    return f"{num_folds * fold_steps(config.training, num_folds)} more steps"
 
 
 def _utility(config: LoopConfig, num_folds: int) -> dict[str, str]:
     if not num_folds:
         return {}
     shared = num_folds == config.mining.cross_fit and config.mining.detector is None
-    trained = "those of the cross-fit" if shared else f"{num_folds * config.training.steps} more steps, once"
+    trained = "those of the cross-fit" if shared else f"{_more_steps(config, num_folds)}, once"
     return {
         "utility": f"{num_folds} detectors judge candidates by the loss on images that they have not seen: {trained}"
     }
@@ -167,11 +178,11 @@ def _guard(config: LoopConfig, num_folds: int) -> dict[str, str]:
     if not num_folds:
         return {}
     others = {folds_of_filters(config), 0 if config.mining.detector else config.mining.cross_fit}
-    steps = num_folds * config.training.steps
-    like_control = "those of the other folds" if num_folds in others else f"{steps} more steps, once"
+    more_steps = _more_steps(config, num_folds)
+    like_control = "those of the other folds" if num_folds in others else f"{more_steps}, once"
     return {
-        "guard": f"{num_folds} detectors like the control ({like_control}) and {num_folds} like the loop's ({steps} "
-        f"more steps a round) choose the round's detector on images that they have not seen: {_choices(config)}"
+        "guard": f"{num_folds} detectors like the control ({like_control}) and {num_folds} like the loop's "
+        f"({more_steps} a round) choose the round's detector on images that they have not seen: {_choices(config)}"
     }
 
 

@@ -53,9 +53,10 @@ class MiningConfig(Config):
     budget: int = Field(40, ge=1)
     """Maximum number of instances selected in a round."""
     cross_fit: int = Field(0, ge=0)
-    """Number of folds, or 0 for none. For each fold, a detector is trained on the other folds and decides which boxes
-    of this fold are easy. Without folds the current detector decides, which finds most of what it was trained on. Folds
-    do not help if detector.weights were trained on the same images."""
+    """Number of folds, or 0 for none. For each fold, a detector is trained on the other folds, for as many passes over
+    its images as the control, and decides which boxes of this fold are easy. Without folds the current detector
+    decides, which finds most of what it was trained on. Folds do not help if detector.weights were trained on the same
+    images."""
     detector: DetectorConfig | None = None
     """Detector that decides which boxes are easy, trained as the control is; default: the current detector."""
 

@@ -9,6 +9,7 @@ The detectors are trained on real images only. They are the same in every round,
 root.
 """
 
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from actors.records import Detections, LabeledImage, Sample
 from actors.seeds import derive_seed
 from actors.storage import exclusive, read_record
 from loop.arms import REAL_ONLY, Arm, Trainings
-from loop.config import LoopConfig, MixingConfig
+from loop.config import LoopConfig, MixingConfig, TrainingConfig
 from loop.hosting.launch import POLL_S, OnProgress, num_at_once
 from loop.state import Cost, once
 from loop.training.job import TrainResult
@@ -112,9 +113,23 @@ def folds_of_filters(config: LoopConfig) -> int:
     return max((one.num_folds for one in config.filters), default=0)
 
 
+def shortened(training: TrainingConfig, share: float) -> TrainingConfig:
+    """A training on a share of the images, with as many passes over them, in whole epochs."""
+    num_epochs = math.ceil(share * training.steps / training.epoch_steps - 1e-9)
+    return training.model_copy(update={"steps": num_epochs * training.epoch_steps})
+
+
+def fold_steps(training: TrainingConfig, num_folds: int) -> int:
+    """Optimiser steps of the training without one of ``num_folds`` folds."""
+    return shortened(training, (num_folds - 1) / num_folds).steps
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fold:
-    """A training like the control's, or the loop's with a pool, without the images of one fold."""
+    """A training like the control's, or the loop's with a pool, without the images of one fold.
+
+    It has as many passes over its images as a training on all of them, and therefore fewer steps.
+    """
 
     trainings: Trainings  # on data with the other folds as training images and this one as validation images
     place: UPath
@@ -124,9 +139,12 @@ class Fold:
     @classmethod
     def of(cls, trainings: Trainings, held_out: Images) -> "Fold":
         """The training without the images ``held_out``."""
-        ids = {image.id for image in held_out}
-        rest = tuple(image for image in trainings.data.splits["train"] if image.id not in ids)
-        apart = replace(trainings, data=replace(trainings.data, splits={"train": rest, "val": held_out}))
+        ids, images = {image.id for image in held_out}, trainings.data.splits["train"]
+        rest = tuple(image for image in images if image.id not in ids)
+        training = shortened(trainings.config.training, len(rest) / len(images))
+        config = trainings.config.model_copy(update={"training": training})
+        data = replace(trainings.data, splits={"train": rest, "val": held_out})
+        apart = replace(trainings, config=config, data=data)
         return cls(trainings=apart, place=UPath(trainings.config.root) / "folds" / apart.fingerprint(0))
 
     def with_pool(self, place: UPath, mixing: MixingConfig, pool: tuple[Sample, ...]) -> "Fold":
@@ -137,6 +155,11 @@ class Fold:
     def ids(self) -> tuple[str, ...]:
         """Its images, without which the detector is trained."""
         return tuple(image.id for image in self.trainings.data.splits["val"])
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of its training."""
+        return self.trainings.config.training.steps
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -176,7 +199,7 @@ def train_folds(trainings: Trainings, missing: Sequence[Fold], label: str = "tra
     """Train folds in parallel as far as the cluster has room. Detection comes later: its actors would take room."""
     if not missing:
         return
-    hosting, steps = trainings.config.hosting, trainings.config.training.steps
+    hosting, steps = trainings.config.hosting, missing[0].steps
     at_once = min(num_at_once(hosting.train, hosting), len(missing))
     with trainings.reporter.stage(label, len(missing)) as progress:
 

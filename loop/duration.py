@@ -15,10 +15,10 @@ MANY_S = 3 * 3600
 """Seconds from which on a time is told in hours."""
 
 
-def told(config: LoopConfig, num_trainings: int, num_candidates: int) -> str:
-    """The time of ``num_trainings`` trainings, and of ``num_candidates`` candidates in each round, in words."""
+def told(config: LoopConfig, num_steps: int, num_candidates: int) -> str:
+    """The time of ``num_steps`` training steps, and of ``num_candidates`` candidates in each round, in words."""
     earlier = list(_earlier(config))
-    num_images = num_trainings * config.training.steps * config.training.batch_size
+    num_images = num_steps * config.training.batch_size
     lines = [_training(config, num_images, earlier)]
     if config.rounds and num_candidates:
         lines.append(_drawing(config, config.rounds * num_candidates, earlier))

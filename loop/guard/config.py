@@ -14,9 +14,9 @@ class GuardConfig(Config):
 
     folds: int = Field(0, ge=0)
     """Number of folds of the training images, or 0 for no guard. For each fold, a detector is trained like the control
-    and another one like the loop's, both without its images, and both are measured on these. Each costs as many steps
-    as a training. In an ablation, arms run without a guard unless they set this key. Folds do not help if
-    detector.weights were trained on the same images."""
+    and another one like the loop's, both without its images, and both are measured on these. With three folds, each
+    takes two thirds of a training's steps. In an ablation, arms run without a guard unless they set this key. Folds do
+    not help if detector.weights were trained on the same images."""
     blends: tuple[Weight, ...] = (0.5,)
     """Blends to choose among, besides control and loop: the loop's share in the average of the weights of both
     detectors."""

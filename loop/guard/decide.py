@@ -83,8 +83,8 @@ def _decide(trainings: Trainings, place: UPath, pool: Sequence[Sample]) -> Decis
         chosen=choose(tried).name,
         tried=tried,
         pools=tuple(len(fold.pool) for fold in loops),
-        steps=len(helped) * config.training.steps,
-        shared_steps=len(controls) * config.training.steps,
+        steps=sum(loops[number].steps for number in helped),
+        shared_steps=sum(fold.steps for fold in controls),
         cost=_cost(time.perf_counter() - start, [loops[number] for number in helped]),
     )
 

@@ -17,8 +17,8 @@ from actors.records import Annotation, Detections, LabeledImage, Lineage, Sample
 from loop import cross_fit, stages
 from loop.arms import Trainings
 from loop.check import describe
-from loop.config import LoopConfig, MiningConfig
-from loop.cross_fit import detect_unseen, fold_arms, folds, held_back
+from loop.config import LoopConfig, MiningConfig, TrainingConfig
+from loop.cross_fit import detect_unseen, fold_arms, fold_steps, folds, held_back
 from loop.driver import import_real, run
 from loop.evaluation import compare
 from loop.evaluation.compare import MIN_UNSEEN, of_fold, unseen_yolo_scores
@@ -267,11 +267,16 @@ def test_without_folds_nothing_is_trained_and_runs_keep_their_fingerprint(easy_c
     assert without.fingerprint("mining") != three.fingerprint("mining")
 
 
+@pytest.mark.parametrize(("num_folds", "steps"), [(2, 300), (3, 400), (7, 550)])
+def test_a_training_without_a_fold_has_as_many_passes_over_its_images_in_whole_epochs(num_folds, steps):
+    assert fold_steps(TrainingConfig(steps=600, epoch_steps=50), num_folds) == steps
+
+
 def test_check_counts_the_folds(easy_config, tmp_path):
     plan = describe(config(easy_config, tmp_path, 4))
     assert "cross-fit    4 detectors, each trained on 6 images" in plan
     assert "16 more steps, once" in plan
-    assert "trainings    6 of 4 steps, controls and folds included" in plan
+    assert "trainings    2 of 4 steps, controls included, and 4 of 4 steps without a fold" in plan
     for given in (config(easy_config, tmp_path, 0), config(easy_config, tmp_path, 4, rounds=0)):
         assert "\ncross-fit" not in describe(given)
     with pytest.raises(ValueError, match="9 folds of 8 training images"):

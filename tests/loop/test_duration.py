@@ -19,7 +19,7 @@ from loop.config import LoopConfig
 def test_long_runs_are_told_in_hours(tmp_path, steps, told):
     training = {"steps": steps, "epoch_steps": 10}
     tree = {"name": "x", "root": str(tmp_path), "rounds": 0, "data": {"format": "world"}, "training": training}
-    assert re.match(told, duration.told(LoopConfig.model_validate(tree), 1, 0))
+    assert re.match(told, duration.told(LoopConfig.model_validate(tree), steps, 0))
 
 
 def test_a_stored_run_that_is_refused_today_does_not_stop_a_plan(tmp_path):

@@ -111,7 +111,7 @@ def test_detectors_that_are_no_better_leave_the_control(of_run):
     (row,) = read(folder / "summary.json")["rounds"]
     assert (row["gain"], row["gain_ci95"], row["ap"]) == (0, [0, 0], row["control_ap"])
     guard = row["guard"]
-    assert (guard["chosen"], guard["steps"], guard["shared_steps"]) == ("control", 4, 4)
+    assert (guard["chosen"], guard["steps"], guard["shared_steps"]) == ("control", 2, 2)
     assert [one["name"] for one in guard["tried"]] == ["control", "blend 0.5", "loop"]
     assert len(guard["loop_gain_ci95"]) == len(guard["pools"]) == 2
     assert row["seconds"]["guard"] > 0
@@ -201,18 +201,18 @@ def test_a_guard_is_refused_where_it_cannot_work(easy_config, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("cross_fit", "rounds", "num_trainings", "told"),
+    ("cross_fit", "rounds", "folds", "told"),
     [
-        (0, 1, 2 + 3 + 3, "(150 more steps, once)"),
-        (3, 2, 3 + 3 + 6, "(those of the other folds)"),
-        (2, 1, 2 + 2 + 3 + 3, "(150 more steps, once)"),
+        (0, 1, "and 6 of 50 steps without a fold", "(150 more steps, once)"),
+        (3, 2, "and 9 of 50 steps without a fold", "(those of the other folds)"),
+        (2, 1, "and 2 of 25 steps without a fold, and 6 of 50 steps without a fold", "(150 more steps, once)"),
     ],
 )
-def test_a_plan_counts_the_trainings_of_the_guard(easy_config, tmp_path, cross_fit, rounds, num_trainings, told):
+def test_a_plan_counts_the_trainings_of_the_guard(easy_config, tmp_path, cross_fit, rounds, folds, told):
     mining = {**easy_config["mining"], "cross_fit": cross_fit}
     config = with_guard(easy_config, tmp_path, steps=50, guard={"folds": 3}, mining=mining, rounds=rounds)
     plan = " ".join(describe(config).split())
-    assert f"trainings {num_trainings} of 50 steps, controls and folds included" in plan
+    assert f"trainings {rounds + 1} of 50 steps, controls included, {folds} (finished" in plan
     assert f"guard 3 detectors like the control {told} and 3 like the loop's (150 more steps a round)" in plan
     assert "have not seen: control, blend 0.5 or loop" in plan
 

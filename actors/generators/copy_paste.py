@@ -51,8 +51,9 @@ class CopyPasteConfig(HardeningConfig, GeneratorBase):
     """Share of the candidates in which the instances are pasted at new places in their own image."""
     flip: bool = True
     """Instances may be mirrored."""
-    rotate: bool = True
-    """Instances may be rotated by 90, 180 and 270 degrees."""
+    rotate: bool = False
+    """Instances may be rotated by 90, 180 and 270 degrees, for objects without an upright pose. ``detloop init``
+    measures whether they have one."""
     tries: int = Field(4, ge=1)
     """Orientations tried for each instance; the one whose surroundings match best is pasted."""
     max_overlap: Share = 0.15

@@ -8,6 +8,8 @@ The comments of the written file state these rules:
 * Budget: a fifth of the training boxes, 400 to 2000. Small data sets are mined completely.
 * Copies and p: the fewer real images, the more synthetic ones. 20 and 0.5 up to 50 training images (as in
   quickstart.yaml and bccd.yaml), 2 and 0.3 up to 300, else 1 and Gen2Det's 0.2.
+* Turns and mirroring: quarter turns are on where turned crops certainly look like real ones (see ``pose``), mirroring
+  is off where mirrored crops certainly do not.
 * What the detector starts from, and steps: see ``init_training``.
 """
 
@@ -22,6 +24,7 @@ from upath import UPath
 from actors.detectors.base import SCRATCH, Starter
 from actors.detectors.ultralytics.component import UltralyticsConfig
 from loop.data.init_training import FROM_SCRATCH, schedule, training_section
+from loop.data.pose import Poses, Told, measure
 from loop.data.survey import Found, describe
 from loop.run_names import is_shared
 
@@ -66,10 +69,10 @@ generator:
   insert: 0.5 ## half of the mined boxes are repainted in place, half are painted at new places
   further: 1 ## each is also painted at one more place
   painter: {{kind: crop}} ## fitted on the training images first; downloads nothing
-  # These options depend on the images:
-  rotate: false ## objects stand upright; true for those seen from above: quarter turns
+  # A linear classifier was asked to tell crops of the objects from the same crops turned by quarter turns, or mirrored:
+  rotate: {rotate} ## {turned}
+  flip: {flip} ## {mirrored}
   # turn_deg: 45 ## for objects seen from above, at any angle
-  # flip: false ## for objects whose mirror image is wrong, such as text
   # cutout: box ## for marks on a surface, such as scratches (not with turn_deg)
 
 generation:
@@ -139,6 +142,7 @@ def render(found: Found, file: str = "config.yaml", starter: Starter | None = No
         num_boxes=train.boxes,
         copies=copies,
         p=p,
+        **_pose(measure(found.dataset.splits["train"])),
         num_cpus=min(os.cpu_count() or 1, 4),
     )
     return "\n".join(map(_aligned, text.splitlines())) + "\n"
@@ -155,6 +159,26 @@ def dose(num_images: int) -> tuple[int, float]:
     if num_images <= 50:
         return 20, 0.5
     return (2, 0.3) if num_images <= 300 else (1, 0.2)
+
+
+def _pose(poses: Poses) -> dict[str, str]:
+    """The fields of the template that say whether instances are turned and mirrored, and why."""
+    turned, mirrored = poses.turned, poses.mirrored
+    return {
+        "rotate": str(turned.alike).lower(),
+        "turned": _told(turned, "turned", otherwise="off"),
+        "flip": str(not mirrored.different).lower(),
+        "mirrored": _told(mirrored, "mirrored", otherwise="on"),
+    }
+
+
+def _told(told: Told, changed: str, otherwise: str) -> str:
+    """What was measured, and what follows from it."""
+    if told.different:
+        return f"{changed} objects look different ({told})"
+    if told.alike:
+        return f"{changed} objects look like real ones ({told})"
+    return f"undecided, so {otherwise} ({told})"
 
 
 def _limit(found: Found, size_px: int) -> str:

@@ -32,8 +32,9 @@ class InpaintSettings(HardeningConfig):
     a background; box: its whole box, for marks that are part of a surface."""
     flip: bool = True
     """Instances may be mirrored, in examples and in the fit of a painter that learns."""
-    rotate: bool = True
-    """Instances may be rotated by 90, 180 and 270 degrees, for objects seen from above."""
+    rotate: bool = False
+    """Instances may be rotated by 90, 180 and 270 degrees, for objects without an upright pose. ``detloop init``
+    measures whether they have one."""
     insert: Share = 0.0
     """Share of the instances painted at a new place of their image, as an additional box; 0 as in the paper. Above 0,
     instances that neighbours or the image's border cut off, or that cannot be removed without a visible seam, are

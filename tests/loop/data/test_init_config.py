@@ -112,7 +112,7 @@ def test_a_subset_is_offered_where_there_are_images_for_it(tmp_path, num_images,
     assert (hint and hint[1]) == subset
 
 
-@pytest.mark.parametrize("key", ["subset", "turn_deg", "flip", "cutout"])
+@pytest.mark.parametrize("key", ["subset", "turn_deg", "cutout"])
 def test_every_hint_can_be_taken(tmp_path, key):
     text = starter_config(folder_of_data(tmp_path / "d", 125, [40]))
     taken = text.replace(f"  # {key}:", f"  {key}:")
@@ -121,10 +121,22 @@ def test_every_hint_can_be_taken(tmp_path, key):
     assert load([tmp_path / "taken.yaml"]).fingerprint() != load([tmp_path / "mine.yaml"]).fingerprint()
 
 
-def test_objects_stand_upright_unless_the_user_says_otherwise(tmp_path):
-    (tmp_path / "mine.yaml").write_text(starter_config(folder_of_data(tmp_path / "d", 4, [40])))
+def test_objects_stand_upright_where_nothing_else_can_be_measured(tmp_path):
+    text = starter_config(folder_of_data(tmp_path / "d", 4, [40]))
+    (tmp_path / "mine.yaml").write_text(text)
     generator = load([tmp_path / "mine.yaml"]).generator
     assert (generator.rotate, generator.flip, generator.turn_deg) == (False, True, 0)
+    assert "# undecided, so off (not measured: 0 crops with contrast are too few)" in text
+
+
+def test_the_poses_of_the_objects_are_written_with_their_measure(tmp_path):
+    root = folder_of_data(tmp_path / "d", 40, [120])
+    for index, file in enumerate(sorted((tmp_path / "d/images").iterdir())):
+        pixels = np.random.default_rng(index).integers(60, 90, (400, 400, 3)).astype(np.uint8)
+        pixels[20:40, 15:115], pixels[40:120, 55:75] = 230, 230  # a T
+        Image.fromarray(pixels).save(file)
+    text = starter_config(root)
+    assert re.search(r"rotate: false +# turned objects look different \(\d+% of pairs told, \+/- \d+, 32 crops\)", text)
 
 
 def of_weights(place, weights):

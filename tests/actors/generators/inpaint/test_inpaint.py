@@ -258,7 +258,7 @@ def test_a_painter_starts_from_another_instance_of_the_class_in_the_box(scene):
     Image.fromarray(pixels).save(other.uri)
 
     def shown(painter):
-        generator = Inpaint(InpaintConfig(cutout="box"), [image, other], painter)
+        generator = Inpaint(InpaintConfig(cutout="box", rotate=True), [image, other], painter)
         generator.generate([lineage(image, 0, seed=seed) for seed in range(12)])
         for window in painter.windows:
             left, top, right, bottom = window.box.round().astype(int)

@@ -18,8 +18,9 @@ from actors import boxes as geometry
 from actors.config import Share
 from actors.generators.base import GeneratorBase, drawn_clean, one_box, requested_modes, source_of
 from actors.generators.cutouts import positions
-from actors.generators.cutouts.cutout import Box, Cutout, Mask, Shape, bounds, cut, turned
+from actors.generators.cutouts.cutout import Cutout, Shape, cut, turned
 from actors.generators.cutouts.hardening import HardeningConfig, Mode, ShareRange
+from actors.generators.cutouts.outline import Box, Mask, bounds
 from actors.images import Pixels, read
 from actors.records import Annotation, Candidate, LabeledImage, Lineage
 
@@ -103,8 +104,8 @@ class CopyPaste:
     training image, or the instances' own image for a share ``same_image``. If it has no room for all instances, or no
     places with matching surroundings, other images are tried and the best is used. Pixels outside of the pasted cutouts
     do not change. The annotation holds the target's boxes, then one box for each pasted instance, flagged ``drawn``. An
-    instance without a place is left out. A large one (more than half of its image's longer side) is made smaller where
-    it has no room else, and left out if no outline of it is found.
+    instance without a place is left out. A large one (more than a third of its image's longer side) is made smaller
+    where it has no room else, and left out if no outline of it is found.
     """
 
     def __init__(
@@ -126,6 +127,8 @@ class CopyPaste:
 
     def _generate_one(self, lineage: Lineage) -> Candidate:
         source_of(self.images, lineage)  # raises if it does not exist
+        if all(self.cut(lineage.image_id, index).shows_ground for index in lineage.box_indices):
+            return self._refused(lineage, "no_outline")
         rng = np.random.default_rng(lineage.seed)
         best: _Attempt | None = None
         for tried, target in enumerate(self._targets(lineage, rng), start=1):
@@ -135,11 +138,11 @@ class CopyPaste:
             if best.num_missing == 0 and (best.seam <= _GOOD_SEAM or tried >= _NUM_SEAM_TARGETS):
                 break
         if best is None or not best.candidate.drawn.any():
-            return self._refused(lineage)
+            return self._refused(lineage, "no_room")
         return best.candidate
 
-    def _refused(self, lineage: Lineage) -> Candidate:
-        """The unchanged source image, marked as refused."""
+    def _refused(self, lineage: Lineage, reason: str) -> Candidate:
+        """The unchanged source image, marked as refused for a reason."""
         source = self.images[lineage.image_id]
         pixels, num_boxes = self.read(source.uri).copy(), len(source.annotation)
         return Candidate(
@@ -149,7 +152,7 @@ class CopyPaste:
             painted=np.full(pixels.shape[:2], -1, np.int16),
             canvas=source.id,
             lineage=lineage,
-            refused="generator: no_room",
+            refused=f"generator: {reason}",
         )
 
     def _targets(self, lineage: Lineage, rng: np.random.Generator) -> list[LabeledImage]:

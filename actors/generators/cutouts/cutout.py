@@ -6,18 +6,16 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.generators.cutouts.outline import Box, Mask, bounds, ellipse_distance, outline, rectangle
 from actors.images import Pixels
 
-Mask = NDArray[np.bool_]  # [h, w]
-Box = NDArray[np.float32]  # [4] xyxy px
 Turnable = TypeVar("Turnable", Pixels, Mask)
 Shape = Literal["object", "box"]
 
 _SEGMENT_PX = 48  # objects are segmented at no more than this size: GrabCut's time grows with the area
 _LARGE_SEGMENT_PX = 128  # the same for large objects, whose outlines would be visibly coarse
-_LARGE_SHARE = 0.5  # of the image's longer side, for the box's longer side: above, an object is large
+_LARGE_SHARE = 1 / 3  # of the image's longer side, for the box's longer side: above, an object is large
 _LARGE_FADE_PX = 2.0  # widest edge over which a large object fades into the image
-_LEAST_SHARE = 0.7  # of the annotated box that a segmented object's box must fill; below, a part is missing
 
 BORDER_PX = 2  # a side within this distance of the image's border counts as cut off
 
@@ -85,9 +83,9 @@ def cut(pixels: Pixels, box: Box, shape: Shape) -> Cutout:
     inner = np.array([left - x, top - y, right - x, bottom - y])
     large = max(right - left, bottom - top) > _LARGE_SHARE * max(height, width)
     if shape == "box":
-        core: Mask | None = _rectangle(crop.shape[:2], inner)
+        core: Mask | None = rectangle(crop.shape[:2], inner)
     else:
-        core = segment(crop, inner, _LARGE_SEGMENT_PX if large else _SEGMENT_PX)
+        core = outline(crop, inner, _LARGE_SEGMENT_PX if large else _SEGMENT_PX)
     at_border = np.zeros((3, 3), np.bool_)
     at_border[[1, 0, 1, 2], [0, 1, 2, 1]] = (
         left <= BORDER_PX,
@@ -98,37 +96,13 @@ def cut(pixels: Pixels, box: Box, shape: Shape) -> Cutout:
     origin = np.array([x, y, x, y], np.float32)
     return Cutout(
         pixels=crop,
-        core=_ellipse_distance(crop.shape[:2], inner) < 1.0 if core is None else core,
+        core=ellipse_distance(crop.shape[:2], inner) < 1.0 if core is None else core,
         box=box - origin,
         margin_px=margin,
         at_border=at_border,
         large=large,
         outlined=core is not None,
     )
-
-
-def segment(crop: Pixels, inner: NDArray[np.int_], size_px: int) -> Mask | None:
-    """Mask ``[h, w]`` of the object in the box ``inner`` ``[4]`` of a crop, by GrabCut (Rother et al., SIGGRAPH 2004).
-
-    It runs on the crop reduced to ``size_px``. None if it finds only a part of the object, or has too few pixels to
-    start from.
-    """
-    import cv2
-
-    factor = min(1.0, size_px / max(crop.shape[:2]))
-    small = cv2.resize(crop, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-    distance = _ellipse_distance(small.shape[:2], inner * factor)
-    marks = np.full(small.shape[:2], cv2.GC_BGD, np.uint8)
-    marks[_rectangle(small.shape[:2], np.rint(inner * factor).astype(int))] = cv2.GC_PR_BGD
-    marks[distance < 1.0] = cv2.GC_PR_FGD
-    marks[distance < 0.4] = cv2.GC_FGD
-    if min((marks == cv2.GC_BGD).sum(), (marks == cv2.GC_FGD).sum()) < 8:  # fewer pixels than colour clusters
-        return None
-    cv2.setRNGSeed(0)  # GrabCut clusters colours from a random start
-    cv2.grabCut(small, marks, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)
-    found = _largest_part((marks & 1).astype(np.uint8))
-    core = cv2.resize(found, crop.shape[1::-1], interpolation=cv2.INTER_LINEAR) > 127
-    return np.asarray(core, np.bool_) if core.any() and _fills(bounds(core), inner) else None
 
 
 def turned(cutout: Cutout, *, flip: bool, quarter_turns: int) -> Cutout:
@@ -194,12 +168,6 @@ def faded(cutout: Cutout, opacity: float) -> Cutout:
     return replace(cutout, opacity=opacity)
 
 
-def bounds(mask: Mask) -> Box:
-    """The smallest box ``[4]`` around the true pixels of a mask; there must be at least one."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
-
-
 def _turned(array: Turnable, flip: bool, quarter_turns: int) -> Turnable:
     return np.ascontiguousarray(np.rot90(array[:, ::-1] if flip else array, quarter_turns)).astype(
         array.dtype, copy=False
@@ -211,32 +179,3 @@ def _whole_pixels(box: Box, width: int, height: int) -> tuple[int, int, int, int
     left, top = min(max(round(float(box[0])), 0), width - 1), min(max(round(float(box[1])), 0), height - 1)
     right, bottom = min(round(float(box[2])), width), min(round(float(box[3])), height)
     return left, top, max(right, left + 1), max(bottom, top + 1)
-
-
-def _fills(found: Box, inner: NDArray[np.int_]) -> bool:
-    return bool(np.prod(found[2:] - found[:2]) >= _LEAST_SHARE * np.prod(inner[2:] - inner[:2]))
-
-
-def _rectangle(shape: tuple[int, ...], inner: NDArray[np.int_]) -> Mask:
-    mask = np.zeros(shape, np.bool_)
-    mask[inner[1] : inner[3], inner[0] : inner[2]] = True
-    return mask
-
-
-def _ellipse_distance(shape: tuple[int, ...], inner: NDArray[np.floating | np.int_]) -> NDArray[np.float64]:
-    """0 at the centre of the box, 1 on the ellipse that touches its sides."""
-    left, top, right, bottom = inner
-    x = (np.arange(shape[1]) + 0.5 - (left + right) / 2) / max((right - left) / 2, 0.5)
-    y = (np.arange(shape[0]) + 0.5 - (top + bottom) / 2) / max((bottom - top) / 2, 0.5)
-    return np.asarray(np.hypot(x[None, :], y[:, None]), dtype=np.float64)
-
-
-def _largest_part(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The largest connected component of a 0/1 mask, with its holes filled, as 0/255."""
-    import cv2
-
-    filled = np.zeros_like(mask)
-    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    if contours:
-        cv2.drawContours(filled, [max(contours, key=cv2.contourArea)], -1, 255, cv2.FILLED)
-    return filled

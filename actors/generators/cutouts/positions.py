@@ -41,7 +41,7 @@ def find_room(
 ) -> tuple[Place, Cutout] | None:
     """As ``find``, with the cutout at the scale of its place: a large object is made smaller if it has no room else.
 
-    An object that fills half of its image hardly fits anywhere beside another one.
+    An object that fills much of its image hardly fits anywhere beside another one.
     """
     for factor in (1.0, *(_SMALLER if cutout.large else ())):
         smaller = cutout if factor == 1.0 else scaled(cutout, factor)

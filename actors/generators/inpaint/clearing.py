@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from actors import boxes as geometry
 from actors.generators.cutouts import positions
-from actors.generators.cutouts.cutout import Cutout, bounds
+from actors.generators.cutouts.cutout import Cutout
+from actors.generators.cutouts.outline import bounds
 from actors.generators.cutouts.window import Mask
 from actors.images import Pixels
 

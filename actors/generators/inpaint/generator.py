@@ -77,7 +77,7 @@ class Inpaint:
     Pixels outside of the holes do not change. A hole leaves out the neighbours' boxes; a box that shares more than 15 %
     of its area with them is not painted. If the painter starts from an example, neither is a box whose old object
     cannot be removed, or whose example cannot be pasted, without cutting off its surroundings. A large instance (more
-    than half of its image's longer side) is made smaller at a new place where it has no room else; one without an
+    than a third of its image's longer side) is made smaller at a new place where it has no room else; one without an
     outline is replaced by a similar one that has. The annotation holds the image's boxes, then one box for each
     inserted instance.
     """

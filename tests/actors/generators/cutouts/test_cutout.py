@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from actors.generators.cutouts.cutout import Cutout, bounds, cut, rotated
+from actors.generators.cutouts.cutout import Cutout, cut, rotated
+from actors.generators.cutouts.outline import bounds
 from actors.generators.inpaint.component import InpaintConfig
 
 

@@ -1,4 +1,4 @@
-"""Objects of more than half of their image's longer side: outlines, edges, and room beside another one."""
+"""Objects of more than a third of their image's longer side: outlines, edges, and room beside another one."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from actors.generators.inpaint.generator import Inpaint
 from actors.records import Annotation, LabeledImage, Lineage
 
 LARGE = np.array([20, 40, 140, 160], np.float32)  # in an image of 200 x 200 px
-SMALL = np.array([40, 60, 136, 156], np.float32)
+SMALL = np.array([68, 88, 128, 148], np.float32)
 
 
 def picture(box, colour=(40, 40, 120)):
@@ -27,7 +27,8 @@ def picture(box, colour=(40, 40, 120)):
 
 def hidden(box):
     """An object of which only a red spot stands out from its ground."""
-    return picture(np.array([*(box[:2] + 35), *(box[2:] - 35)]), colour=(200, 40, 40))
+    ground = 0.29 * (box[2] - box[0])
+    return picture(np.array([*(box[:2] + ground), *(box[2:] - ground)]), colour=(200, 40, 40))
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def test_large_objects_are_pasted_into_images_that_hold_another(image):
 def test_a_large_object_without_an_outline_is_not_pasted(image):
     real = [image(hidden(LARGE), LARGE), image(picture(SMALL), SMALL)]
     candidates = CopyPaste(CopyPasteConfig(modes=("plain",)), real).generate(lineages(real[0]))
-    assert [one.refused for one in candidates] == ["generator: no_room"] * 4
+    assert [one.refused for one in candidates] == ["generator: no_outline"] * 4
 
 
 def test_a_large_object_without_an_outline_is_replaced_by_one_that_has(image):

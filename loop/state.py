@@ -7,6 +7,7 @@
     rounds/001/mine.json  pool.json  train.json  evaluate.json  round.json        one per finished stage
     rounds/001/kept/  dropped/                            samples: picture and record
     rounds/001/detector.safetensors  val.npz              the detector and its detections in the validation images
+    rounds/001/guard.json  guard/  unguarded/             with a guard: its choice, its detectors, the loop's own
     rounds/001/detectors.json                             where the round's detectors are: those of loop and control
     evaluations/001.json                                  a measurement by ``detloop evaluate``
     manifest.json  summary.json  summary.html             at the end of the run

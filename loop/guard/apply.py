@@ -32,8 +32,9 @@ def guarded(
 ) -> Guarded:
     """Choose among the loop's ``own`` detectors, ``controls`` and blends; the chosen ones are stored in ``place``."""
     decision = decide(trainings, place, pool)
+    of_seed = [f", seed {seed + 1} of {len(own)}" if len(own) > 1 else "" for seed in range(len(own))]
     arms = tuple(
-        _taken(trainings, seed_place(place, seed), decision.share, *pair, label=f"{decision.chosen}, seed {seed + 1}")
+        _taken(trainings, seed_place(place, seed), decision.share, *pair, label=decision.chosen + of_seed[seed])
         for seed, pair in enumerate(zip(own, controls, strict=True))
     )
     return Guarded(decision=decision, own=tuple(own), arms=arms)

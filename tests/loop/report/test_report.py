@@ -13,13 +13,16 @@ from PIL import Image
 
 from actors.checkpoint import Misfit
 from actors.images import encode_png
+from actors.plain import from_plain, to_plain
 from actors.records import WHOLE_IMAGE, Annotation, Detections, LabeledImage, Lineage, Refined, Sample, Verdict
 from loop.evaluation.coco import RECALLS, Evaluation
 from loop.evaluation.counts import count_drawn, count_dropped, failures, none_clean, warnings
+from loop.guard.choice import Tried
 from loop.report.budget import Spent
 from loop.report.contact_sheet import DRAWN, DROPPED, KEPT, MINED, RESTORED, SEEN, _refined_lines, contact_sheet
 from loop.report.control import WHY_FRESH
 from loop.report.curves import ap_curve, pr_curve
+from loop.report.guard import GuardSummary
 from loop.report.marks import Mark, marked
 from loop.report.page import Figure, html_summary
 from loop.report.shown import choose, extremes
@@ -185,6 +188,37 @@ def test_refined_boxes_that_the_sheet_leaves_out_are_counted(num_boxes, told):
     one = Refined(box=0, corners=(0, 0, 9, 9), prompt_iou=0.5, seen_before=0, seen_after=0, confidence=1, fate="moved")
     texts = [line.text for line in _refined_lines([one] * num_boxes, ["1 bolt"])]
     assert texts[5:] == told
+
+
+def guarded(chosen):
+    """A round whose loop was 2 points worse than the control, and a blend of both 3 points better."""
+    tried = [
+        Tried(name=name, share=share, ap=0.4 + d, difference=d, difference_ci95=(d - 0.01, d + 0.01), standard_error=e)
+        for name, share, d, e in (("control", 0, 0, 0), ("blend 0.5", 0.5, 0.03, 0.006), ("loop", 1, -0.02, 0.005))
+    ]
+    gain = {"loop_ap": 0.291, "loop_gain": -0.021, "loop_gain_ci95": (-0.05, 0.01)}
+    return GuardSummary(chosen=chosen, tried=tuple(tried), pools=(7, 9), steps=1200, shared_steps=1200, **gain)
+
+
+def test_what_the_guard_chose_is_told_with_what_the_validation_images_say_of_the_loop():
+    rounds = [round_summary(gain=0.034, low=0.011, high=0.056, guard=guarded("blend 0.5"))]
+    table = " ".join(rounds_table(rounds).split())
+    assert "Round 1: the guard chose blend 0.5. On held-back training images the control has AP 40.0; " in table
+    assert "against it: blend 0.5 +3.0 [+2.0, +4.0], loop \N{MINUS SIGN}2.0 " in table
+    assert "the loop's own detector has AP 29.1, gain \N{MINUS SIGN}2.1" in table
+    assert "After round 1: +3.4 points AP against the control" in table
+    page = html_summary(rounds, {}, "name", {})
+    assert "<td>blend 0.5</td><td>43.0</td><td>+3.0 [+2.0, +4.0]</td><td>0.6</td><td>chosen</td>" in page
+    assert "<td>control</td><td>40.0</td><td></td><td></td><td></td>" in page
+    metrics = rounds[0].metrics()
+    assert (metrics["guard/chosen_share"], metrics["guard/AP/loop"], metrics["own_gain"]) == (0.5, 0.38, -0.021)
+    assert from_plain(RoundSummary, to_plain(rounds[0])) == rounds[0]
+
+
+def test_a_kept_control_is_neither_gain_nor_loss():
+    rounds = [round_summary(gain=0.0, low=0.0, high=0.0, guard=guarded("control"))]
+    assert "control kept" in rounds_table(rounds)
+    assert conclusion(rounds) == "After round 1: the guard kept the control, so there is neither gain nor loss."
 
 
 def test_the_verdict_tells_the_seeds_and_what_the_interval_covers():

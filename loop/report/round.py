@@ -15,7 +15,6 @@ from loop.hosting.platform import unlike
 from loop.report.manifest import manifest
 from loop.report.pictures import draw, fit_sheets
 from loop.report.summary import RoundSummary, agreement_told, clean_told, fates_told, points, round_metrics, summarise
-from loop.report.table import guard_told
 from loop.state import once
 from loop.tracking.tracker import Tracker
 
@@ -41,7 +40,8 @@ def report_round(loop: Loop, result: RoundResult, tracker: Tracker) -> None:
     if row.clean:
         loop.reporter.say(f"round {number}: images without objects: {clean_told(row.clean)}")
     if row.guard:
-        loop.reporter.say(guard_told(number, row.guard))
+        own = f"the loop's own detector has AP {points(row.guard.loop_ap)}"
+        loop.reporter.say(f"round {number}: the guard chose {row.guard.chosen}; {own}")
     if result.not_trained:
         loop.reporter.say(f"round {number}: not trained, control {points(row.control_ap)} (points)\n")
         return

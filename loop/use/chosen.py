@@ -26,6 +26,11 @@ class Chosen:
         """The classes that the detectors detect."""
         return read_checkpoint(self.control[0])[0].classes
 
+    def is_control(self) -> bool:
+        """Whether the loop's detectors are copies of the controls: a guard kept these, or the pool was too small."""
+        loop, control = ([UPath(one).read_bytes() for one in arm] for arm in (self.loop, self.control))
+        return loop == control
+
     def one(self, *, control: bool) -> tuple[Checkpoint, str]:
         """The detector of the run's own seed, and its name in messages.
 

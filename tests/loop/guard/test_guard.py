@@ -25,6 +25,7 @@ from loop.guard.decide import Decision, apart, decide
 from loop.progress import Reporter
 from loop.state import RunFolder
 from loop.use.chosen import choose
+from loop.use.evaluate import measure_split
 
 
 def with_guard(easy_config, root, *, steps, **sections):
@@ -108,6 +109,7 @@ def test_detectors_that_are_no_better_leave_the_control(of_run):
     assert own != Path(chosen[0]).read_bytes()
     assert (place / "unguarded/seed_2/detector.safetensors").exists()
     assert choose(UPath(folder)).loop == chosen
+    assert measure_split(choose(UPath(folder)), "val", Reporter(Console(file=StringIO()))).gain_ci95 == (0, 0)
     (row,) = read(folder / "summary.json")["rounds"]
     assert (row["gain"], row["gain_ci95"], row["ap"]) == (0, [0, 0], row["control_ap"])
     guard = row["guard"]
@@ -115,6 +117,7 @@ def test_detectors_that_are_no_better_leave_the_control(of_run):
     assert [one["name"] for one in guard["tried"]] == ["control", "blend 0.5", "loop"]
     assert len(guard["loop_gain_ci95"]) == len(guard["pools"]) == 2
     assert row["seconds"]["guard"] > 0
+    assert "\nround 1: the guard chose control; the loop's own detector has AP 0.0" in said
     assert "Round 1: the guard chose control." in said
     assert "control kept" in said
     assert "After round 1: the guard kept the control" in said

@@ -1,10 +1,10 @@
 """Compare the crop painter in pixels and in latents: ``python tests/bench/latent_painter.py --data DIR --vae PLACE``
 
 DIR holds raccoon/, bccd/ and deeppcb/. Both painters are fitted on the same images for as many CPU seconds, each in a
-process of its own, and paint the same windows of held-out images, starting from the objects there. A row has the steps
-of the fit, windows per CPU second, peak memory, the mean change in the hole (of 255), and its sharpness: the mean
-absolute Laplacian relative to the original's. Rows go to ``results/latent_painter.json``, sheets and checkpoints to
-``--out``.
+process of its own, and paint the same windows of held-out images, starting from the objects there, with each strength
+(the fit is for the largest). A row has the steps of the fit, windows per CPU second, peak memory, the mean change in
+the hole (of 255), and its sharpness: the mean absolute Laplacian relative to the original's. Rows go to
+``results/latent_painter.json``, sheets and checkpoints to ``--out``.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
-from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,7 @@ DATA: dict[str, dict[str, Any]] = {
 RULE = CropRule(context=1.5, margin=0.1, flip=True, rotate=False)
 PIXELS = {"fit_batch_size": 8, "batch_size": 4}  # a step on 32 windows of 256 px would take 13 s
 LATENTS = {"channels": (32, 64, 96, 128), "batch_size": 8}
-FEW_STEPS, MANY_STEPS = 3, 12  # of sampling, for a strength below 0.2 and above
+FEW_STEPS, MANY_STEPS = 3, 12  # of sampling, for a strength below 0.1 and above
 NUM_WINDOWS = 8
 KEYS = ("data", "size_px", "painter", "strength", "seconds")
 
@@ -70,12 +69,13 @@ def fit_data(classes: tuple[str, ...], images: tuple[LabeledImage, ...]) -> FitD
 
 
 def windows_of(painter: CropConfig, val: FitData) -> list[Window]:
-    """Windows around objects of held-out images, classes in turns."""
+    """Different windows around objects of held-out images, classes in turns."""
     in_pixels = painter.model_copy(update={"vae": None})
     found = crops(in_pixels, val.images, val.difficulties, RULE.context, RULE.margin)
     space = Space(in_pixels, torch.device("cpu"))
     examples = Examples(in_pixels, found, space, len(val.classes), val.seed, RULE)
-    return [examples.window(place) for place in range(NUM_WINDOWS)]
+    drawn = {window.pixels.tobytes(): window for window in map(examples.window, range(10 * NUM_WINDOWS))}
+    return list(drawn.values())[:NUM_WINDOWS]
 
 
 def fitted(painter: CropConfig, data: FitData, seconds: float, uri: str) -> dict[str, float]:
@@ -114,22 +114,39 @@ def sharpness(pixels: Pixels, mask: Any) -> float:
 
 
 def measure(
-    painter: CropConfig, train: FitData, windows: list[Window], seconds: float, uri: str
-) -> tuple[dict[str, float], list[Pixels]]:
-    """Fit and paint; the figures, and the windows with painted holes."""
+    painter: CropConfig, train: FitData, windows: list[Window], given: argparse.Namespace, uri: str
+) -> list[tuple[dict[str, float], list[Pixels]]]:
+    """Fit once, for the largest strength, and paint with each; figures, and the windows with painted holes."""
     torch.set_num_threads(1)
-    figures = fitted(painter, train, seconds, uri)
+    figures = fitted(painter, train, given.seconds, uri)
+    return [
+        ({"strength": strength, **figures, **paint_figures}, painted)
+        for strength in given.strengths
+        for paint_figures, painted in [paint(at_strength(painter, strength), train, windows, uri)]
+    ]
+
+
+def paint(
+    painter: CropConfig, train: FitData, windows: list[Window], uri: str
+) -> tuple[dict[str, float], list[Pixels]]:
+    """Fill the windows; the figures, and the windows with painted holes."""
     built = painter.build(train.classes, uri)
     start = time.process_time()
     raw = built.paint(windows)
-    figures["windows_per_cpu_s"] = round(len(windows) / (time.process_time() - start), 3)
+    spent_s = time.process_time() - start
     painted = [np.where(one.mask[..., None], pixels, one.pixels) for one, pixels in zip(windows, raw, strict=True)]
     change, sharp = [], []
     for one, pixels in zip(windows, painted, strict=True):
         change.append(np.abs(pixels.astype(np.float32) - one.pixels)[one.mask].mean())
         sharp.append(sharpness(pixels, one.mask) / sharpness(one.pixels, one.mask))
-    figures |= {"change": round(float(np.mean(change)), 1), "sharpness": round(float(np.mean(sharp)), 2)}
-    return figures, painted
+    figures = {"change": round(float(np.mean(change)), 1), "sharpness": round(float(np.mean(sharp)), 2)}
+    return {"windows_per_cpu_s": round(len(windows) / spent_s, 2), **figures}, painted
+
+
+def at_strength(painter: CropConfig, strength: float) -> CropConfig:
+    """The painter with a strength, and steps of sampling to match."""
+    steps = FEW_STEPS if strength < 0.1 else MANY_STEPS
+    return painter.model_copy(update={"strength": strength, "sampling_steps": steps})
 
 
 def sheet(columns: dict[str, Sequence[Pixels]], side_px: int) -> Pixels:
@@ -151,22 +168,22 @@ def compare(given: argparse.Namespace, name: str, known: list[dict[str, Any]]) -
     train, val = real_images(given, name)
     settings: dict[str, dict[str, Any]] = {"pixels": PIXELS, "latents": {**LATENTS, "vae": given.vae}}
     columns: dict[str, Sequence[Pixels]] = {}
-    for painter, strength in product(given.painters, given.strengths):
-        sampling = {"strength": strength, "sampling_steps": FEW_STEPS if strength < 0.2 else MANY_STEPS}
-        config = CropConfig.model_validate({**settings[painter], **sampling, "size_px": given.size})
+    for kind in given.painters:
+        config = CropConfig.model_validate({**settings[kind], "size_px": given.size})
         windows = windows_of(config, val)
         if not columns:
             holes = [np.where(one.mask[..., None], np.uint8(127), one.pixels) for one in windows]
             columns = {"original": [one.pixels for one in windows], "hole": holes}
-        uri = str(Path(given.out) / f"{name}-{given.size}-{painter}-{strength:g}.safetensors")
+        uri = str(Path(given.out) / f"{name}-{given.size}-{kind}.safetensors")
         with get_context("spawn").Pool(1) as pool:
-            figures, painted = pool.apply(measure, (config, train, windows, given.seconds, uri))
-        columns[f"{painter}, strength {strength:g}"] = painted
-        row = {"data": name, "size_px": given.size, "painter": painter, "strength": strength}
-        row |= {"seconds": given.seconds, **figures}
-        known[:] = [one for one in known if any(one[key] != row[key] for key in KEYS)] + [row]
+            job = at_strength(config, max(given.strengths)), train, windows, given, uri
+            measured = pool.apply(measure, job)
+        for figures, painted in measured:
+            columns[f"{kind}, strength {figures['strength']:g}"] = painted
+            row = {"data": name, "size_px": given.size, "seconds": given.seconds, "painter": kind, **figures}
+            known[:] = [one for one in known if any(one[key] != row[key] for key in KEYS)] + [row]
+            print(json.dumps(row), flush=True)
         RESULTS.write_text(json.dumps(known, indent=1) + "\n")
-        print(json.dumps(row), flush=True)
         (Path(given.out) / f"{name}-{given.size}.png").write_bytes(encode_png(sheet(columns, given.side)))
 
 
@@ -178,7 +195,7 @@ def main() -> None:
     parser.add_argument("--out", required=True, help="folder for checkpoints and sheets")
     parser.add_argument("--sets", nargs="+", default=["raccoon", "bccd"], choices=list(DATA))
     parser.add_argument("--painters", nargs="+", default=["pixels", "latents"], choices=["pixels", "latents"])
-    parser.add_argument("--strengths", nargs="+", type=float, default=[0.05, 0.4])
+    parser.add_argument("--strengths", nargs="+", type=float, default=[0.05, 0.2])
     parser.add_argument("--size", type=int, default=256, help="side of the windows, px")
     parser.add_argument("--seconds", type=float, default=180, help="CPU seconds of a fit")
     parser.add_argument("--side", type=int, default=160, help="side of a window on the sheet, px")

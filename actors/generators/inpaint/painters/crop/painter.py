@@ -143,7 +143,11 @@ class CropPainter:
             conditions = torch.tensor(indices, device=self.device)
             timesteps = sampling_timesteps(self.config.strength, self.config.sampling_steps)
             predict = partial(self._velocity, kept, conditions)
-            return space.decode(sample(noise_scheduler(), predict, example, grain, timesteps))
+            painted = space.decode(sample(noise_scheduler(), predict, example, grain, timesteps))
+            if space.vae is None or not self.varies:
+                return painted
+            starts = zip(painted, windows, example, strict=True)
+            return [space.sharpened(pixels, window.pixels, start) for pixels, window, start in starts]
 
     def _velocity(self, known: "Tensor", conditions: "Tensor", image: "Tensor", timestep: "Tensor") -> "Tensor":
         """The predicted v ``[b, C, h, w]`` under guidance; both branches are computed as one batch."""

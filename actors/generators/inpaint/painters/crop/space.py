@@ -1,4 +1,4 @@
-"""The space in which the crop painter paints: pixels, or the latents of an autoencoder (arXiv 2112.10752).
+"""The space in which the crop painter paints: pixels, or the latents of an autoencoder.
 
 In latents, the known surroundings are the latents of the window with its hole filled by their mean colour, so that
 nothing of what is in the hole reaches the network. The hole and the box are shares of each latent's square.
@@ -74,6 +74,11 @@ class Space:
         if self.vae is None:
             return to_pixels(maps)
         return [pixels for one in maps for pixels in to_pixels(self.vae.decode(one[None]))]
+
+    def sharpened(self, painted: Pixels, start: Pixels, maps: "Tensor") -> Pixels:
+        """A painted window with the detail added that ``maps`` ``[C, h, w]``, those of its ``start``, have lost."""
+        lost = start.astype(np.int16) - self.decode(maps[None])[0]
+        return np.clip(painted + lost, 0, 255).astype(np.uint8)
 
 
 def known_input(pixels: Pixels, mask: Mask, box: geometry.Boxes) -> Maps:

@@ -160,6 +160,22 @@ def test_a_picture_depends_on_its_seed_alone(vae, fitted):
     assert (painter.paint([replace(windows[0], seed=9)])[0] != alone[0]).any()
 
 
+def test_detail_that_the_autoencoder_loses_is_added_back_where_painting_starts_from_it(vae, fitted):
+    """Random weights restore nothing; with hardly any noise, the picture is still the one that it starts from."""
+    one = window(1)
+    near, far = (
+        load_painter(painting(vae, strength=strength, sampling_steps=1).painter, CLASSES, fitted)
+        for strength in (0.001, 1.0)
+    )
+    start = torch.from_numpy(near.space.encode(one.pixels))
+    restored = near.space.decode(start[None])[0]
+    assert np.abs(restored.astype(int) - one.pixels).mean() > 20
+    assert (near.space.sharpened(restored, one.pixels, start) == one.pixels).all()
+    apart = [np.abs(painter.paint([one])[0].astype(int) - one.pixels).mean() for painter in (near, far)]
+    assert apart[0] < 3
+    assert apart[1] > 20
+
+
 def test_latents_are_scaled_and_shifted_as_the_autoencoder_says():
     from diffusers import AutoencoderKL
 
@@ -191,7 +207,7 @@ def test_settings_that_do_not_go_together(settings, words, vae):
         painting(vae).painter.model_validate({"vae": str(vae), "channels": (8, 16), **settings})
 
 
-def test_what_is_no_autoencoder_of_this_kind_is_refused(data, vae, fitted, tmp_path):
+def test_what_is_no_autoencoder_of_this_kind_is_refused(data, fitted, tmp_path):
     from diffusers import UNet2DModel
 
     small, other, empty = (tmp_path / name for name in ("small", "other", "empty"))

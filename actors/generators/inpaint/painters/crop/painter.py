@@ -121,13 +121,9 @@ class CropPainter:
 
     def paint(self, windows: Sequence[Window]) -> list[Pixels]:
         """The painted windows ``[S, S, 3]``; this painter refuses none."""
-        painted: list[Pixels] = []
         size = self.config.batch_size
-        for start in range(0, len(windows), size):
-            batch = windows[start : start + size]
-            full = [*batch, *[batch[-1]] * (size - len(batch))]  # the batch size changes the last bits
-            painted += self._paint_batch(full)[: len(batch)]
-        return painted
+        batches = [windows[start : start + size] for start in range(0, len(windows), size)]
+        return [pixels for batch in batches for pixels in self._paint_batch(batch)]
 
     def _paint_batch(self, windows: Sequence[Window]) -> list[Pixels]:
         import torch
@@ -135,19 +131,21 @@ class CropPainter:
         from actors.generators.diffusion.learner import noise_of, noise_scheduler, sample, sampling_timesteps
 
         space, indices = self.space, [condition_index(window.label, window.difficulty) for window in windows]
+        full = np.minimum(np.arange(self.config.batch_size), len(windows) - 1)  # its size changes the last bits
         with reproducible():
             known = np.stack([space.known(window.pixels, window.mask, window.box) for window in windows])
             examples = np.stack([space.encode(window.pixels) for window in windows])
             noise = np.stack([noise_of(window.seed, space.shape) for window in windows])
-            kept, example, grain = (torch.from_numpy(array).to(self.device) for array in (known, examples, noise))
-            conditions = torch.tensor(indices, device=self.device)
+            kept, start, grain = (torch.from_numpy(array[full]).to(self.device) for array in (known, examples, noise))
+            conditions = torch.tensor(np.array(indices)[full], device=self.device)
             timesteps = sampling_timesteps(self.config.strength, self.config.sampling_steps)
             predict = partial(self._velocity, kept, conditions)
-            painted = space.decode(sample(noise_scheduler(), predict, example, grain, timesteps))
+            maps = sample(noise_scheduler(), predict, start, grain, timesteps)[: len(windows)]
+            painted = space.decode(maps)
             if space.vae is None or not self.varies:
                 return painted
-            starts = zip(painted, windows, example, strict=True)
-            return [space.sharpened(pixels, window.pixels, start) for pixels, window, start in starts]
+            starts = zip(painted, windows, start[: len(windows)], strict=True)
+            return [space.sharpened(pixels, window.pixels, example) for pixels, window, example in starts]
 
     def _velocity(self, known: "Tensor", conditions: "Tensor", image: "Tensor", timestep: "Tensor") -> "Tensor":
         """The predicted v ``[b, C, h, w]`` under guidance; both branches are computed as one batch."""

@@ -8,9 +8,6 @@ The comments of the written file state these rules:
 * Budget: a fifth of the training boxes, 400 to 2000. Small data sets are mined completely.
 * Copies and p: the fewer real images, the more synthetic ones. 20 and 0.5 up to 50 training images (as in
   quickstart.yaml and bccd.yaml), 2 and 0.3 up to 300, else 1 and Gen2Det's 0.2.
-* Turns and mirroring: quarter turns are on where turned crops certainly look like real ones (see ``pose``), mirroring
-  is off where mirrored crops certainly do not.
-* What the detector starts from, and steps: see ``init_training``.
 """
 
 import json
@@ -23,8 +20,8 @@ from upath import UPath
 
 from actors.detectors.base import SCRATCH, Starter
 from actors.detectors.ultralytics.component import UltralyticsConfig
+from loop.data.init_generator import generator_section
 from loop.data.init_training import FROM_SCRATCH, schedule, training_section
-from loop.data.pose import Poses, Told, measure
 from loop.data.survey import Found, describe
 from loop.run_names import is_shared
 
@@ -38,6 +35,16 @@ _VAL_FRAC = "  val_frac: 0.2 ## there is no validation split: this fraction of t
 _TOLD = {"clean": " ## pictures without any object: generators draw into them, both arms train on them"}
 _CLEAN = f"  # clean: FOLDER{_TOLD['clean']}\n"
 _SUBSET = "  # subset: {size} ## the low-data setting: a quarter of the training images, sampled with the seed\n"
+
+_LEAST_FOR_FOLDS = 12
+_CROSS_FIT = "  cross_fit: 3 ## what is hard is said by detectors that were not trained on it, those of the guard\n"
+_GUARD = """\
+guard:
+  # The round's detector is control, loop or the average of their weights, whichever is best on training images that
+  # were held back. This trains six more detectors, each for two thirds of the steps. 0 turns it off.
+  folds: 3
+
+"""
 
 _TEMPLATE = """\
 # detloop: {summary}
@@ -63,17 +70,8 @@ detector:
 mining:
   policy: ranked ## hard boxes first, then those with the lowest scores
   budget: {budget} ## boxes per round: a fifth of the {num_boxes} training boxes, 400 to 2000
-
-generator:
-  kind: inpaint ## paints into the real images
-  insert: 0.5 ## half of the mined boxes are repainted in place, half are painted at new places
-  further: 1 ## each is also painted at one more place
-  painter: {{kind: crop}} ## fitted on the training images first; downloads nothing
-  # A linear classifier was asked to tell crops of the objects from the same crops turned by quarter turns, or mirrored:
-  rotate: {rotate} ## {turned}
-  flip: {flip} ## {mirrored}
-  # turn_deg: 45 ## for objects seen from above, at any angle
-  # cutout: box ## for marks on a surface, such as scratches (not with turn_deg)
+{cross_fit}
+{generator}
 
 generation:
   copies: {copies} ## candidates per image with mined boxes: 20 up to 50 images, 2 up to 300, else 1
@@ -92,7 +90,7 @@ mixing:
 training:
 {training}
 
-evaluation:
+{guard}evaluation:
   seeds: 1 ## trainings of each arm: 3 make the interval of the gain half as wide, and training three times as long
 
 hosting:
@@ -142,7 +140,8 @@ def render(found: Found, file: str = "config.yaml", starter: Starter | None = No
         num_boxes=train.boxes,
         copies=copies,
         p=p,
-        **_pose(measure(found.dataset.splits["train"])),
+        generator=generator_section(found),
+        **_folds(train.images),
         num_cpus=min(os.cpu_count() or 1, 4),
     )
     return "\n".join(map(_aligned, text.splitlines())) + "\n"
@@ -161,24 +160,10 @@ def dose(num_images: int) -> tuple[int, float]:
     return (2, 0.3) if num_images <= 300 else (1, 0.2)
 
 
-def _pose(poses: Poses) -> dict[str, str]:
-    """The fields of the template that say whether instances are turned and mirrored, and why."""
-    turned, mirrored = poses.turned, poses.mirrored
-    return {
-        "rotate": str(turned.alike).lower(),
-        "turned": _told(turned, "turned", otherwise="off"),
-        "flip": str(not mirrored.different).lower(),
-        "mirrored": _told(mirrored, "mirrored", otherwise="on"),
-    }
-
-
-def _told(told: Told, changed: str, otherwise: str) -> str:
-    """What was measured, and what follows from it."""
-    if told.different:
-        return f"{changed} objects look different ({told})"
-    if told.alike:
-        return f"{changed} objects look like real ones ({told})"
-    return f"undecided, so {otherwise} ({told})"
+def _folds(num_images: int) -> dict[str, str]:
+    """The fields of the template for the folds of the training images; empty with too few images."""
+    enough = num_images >= _LEAST_FOR_FOLDS
+    return {"cross_fit": _CROSS_FIT if enough else "", "guard": _GUARD if enough else ""}
 
 
 def _limit(found: Found, size_px: int) -> str:

@@ -11,8 +11,8 @@ from actors.records import LabeledImage
 from loop.data.config import DataConfig
 from loop.data.importing import Dataset, import_data
 
-CLEAN = "clean"
-"""Folder of a data set that is taken for its pictures without objects."""
+CLEAN = ("clean", "images/clean")
+"""Folders of a data set that are taken for its pictures without objects."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,16 +46,16 @@ class Found:
 def describe(folder: UPath, seed: int = 0, keys: Mapping[str, object] | None = None, clean: str | None = None) -> Found:
     """Import the folder and measure it. ``keys`` are further keys of the section data; others have their defaults.
 
-    ``clean`` is the folder of pictures without objects, or ``none``. By default it is the folder ``clean`` of the data
-    set, if there is one that can be used.
+    ``clean`` is the folder of pictures without objects, or ``none``. By default it is the data set's own folder
+    ``clean`` or ``images/clean``, if there is one that can be used.
 
     Raises the errors of ``import_data``: for a folder without data, a FileNotFoundError that lists the known formats.
     """
     root = folder.resolve() if ".." in folder.parts else folder
     given, note = dict(keys or {}), ""
-    if clean is None and (root / CLEAN).is_dir():
-        note = _unusable(root, given | {"clean": CLEAN}, seed)
-        clean = None if note else CLEAN
+    if clean is None and (own := next((name for name in CLEAN if (root / name).is_dir()), None)):
+        note = _unusable(root, given | {"clean": own}, seed)
+        clean = None if note else own
     if clean not in {None, "none"}:
         given["clean"] = clean
     dataset = _imported(root, given, seed)

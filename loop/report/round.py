@@ -68,5 +68,7 @@ def _write(place: UPath, measured: Measured, row: RoundSummary, pictures: Mappin
     for name, data in pictures.items():
         write_bytes(place / name, data)
     metrics = {"loop": measured.loop.metrics, "control": measured.control.metrics, "drawn": dict(measured.drawn)}
+    if row.guard:
+        metrics["unguarded"] = measured.own.metrics
     once(place / "metrics.json", dict, lambda: metrics)
     write_record(place / "round.json", row)

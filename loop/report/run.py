@@ -80,7 +80,7 @@ def _platforms(loop: Loop) -> list[Platform]:
 def _last_metrics(loop: Loop, controls: Sequence[Arm]) -> dict[str, dict[str, float]]:
     """Metrics after the last round: COCO metrics of ``loop`` and ``control``, and those of the candidates (``drawn``).
 
-    Without rounds, those of the control alone.
+    With a guard, also those of the loop's own detector (``unguarded``). Without rounds, those of the control alone.
     """
     if loop.config.rounds:
         return read_record(loop.folder.round(loop.config.rounds) / "metrics.json", dict[str, dict[str, float]])

@@ -200,7 +200,7 @@ class Evidence:
         parser.add_argument("--seeds", type=int, nargs="+", default=[], help="instead of those in the ablation file")
         parser.add_argument("--rows-only", action="store_true", help="run nothing, collect finished runs only")
         given = parser.parse_args()
-        if self.questions[given.question].data not in WORLDS and not (given.data or given.rows_only):
+        if self.questions[given.question].data.partition("-")[0] not in WORLDS and not (given.data or given.rows_only):
             parser.error(f"{given.question}: give the data set's folder with --data")
         return given
 

@@ -21,6 +21,10 @@ TITLES = {
     "layout": "Rendered scenes, first set, layout model",
     "bccd": "Blood cells (BCCD)",
     "deeppcb": "Circuit boards (DeepPCB)",
+    "raccoon": "Raccoons (photographs)",
+    "cards": "Playing cards",
+    "receipts": "Lines of receipts",
+    "coco80": "COCO, 128 photographs",
 }
 SEEDS = {
     **dict.fromkeys(WORLDS, "All seeds use the same scenes."),
@@ -152,7 +156,8 @@ def folder_of(data: str) -> str:
 
 def heading(data: str, config: Mapping[str, Any]) -> str:
     """The line above a data set's table: the settings that all arms share."""
-    num_images = config["data"]["world"]["train"] if data in WORLDS else config["data"]["subset"] or "all"
+    scenes = config["data"]["format"] == "world"
+    num_images = config["data"]["world"]["train"] if scenes else config["data"]["subset"] or "all"
     detector, training = config["detector"], config["training"]
     model, size = Path(detector["model"]).stem, detector["image_size_px"]
     start = "from random weights, " if training["start"] == "scratch" else ""
@@ -160,7 +165,8 @@ def heading(data: str, config: Mapping[str, Any]) -> str:
     schedule = f"{start}{training['steps']} steps at batch size {training['batch_size']}"
     rounds = "1 round" if config["rounds"] == 1 else f"{config['rounds']} rounds"
     loop = f"p = {config['mixing']['p']}, {config['generation']['copies']} copies, {rounds}"
-    return f"**{TITLES.get(data, data)}: {num_images} real training images, {model} at {size} px, {schedule}, {loop}**"
+    title = TITLES.get(data.partition("-")[0], data)
+    return f"**{title}: {num_images} real training images, {model} at {size} px, {schedule}, {loop}**"
 
 
 def command(script: str, words: str, more: str = "", *, extra: str = "") -> str:

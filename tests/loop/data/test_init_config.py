@@ -89,8 +89,6 @@ def test_the_loop_is_set_up_as_in_the_worked_examples(tmp_path, name, num_images
     mine, example = load([tmp_path / "mine.yaml"]), load([CONFIGS / f"{name}.yaml"], EXAMPLES[name])
     assert (mine.filters, mine.rejected_boxes) == (example.filters, example.rejected_boxes)
     assert (mine.mining.policy, mine.mixing.mode) == (example.mining.policy, example.mixing.mode)
-    assert (mine.generator.kind, mine.generator.insert) == (example.generator.kind, example.generator.insert)
-    assert mine.generator.painter.kind == example.generator.painter.kind
     assert mine.training.background_ignore == example.training.background_ignore
     assert mine.training.overrides == example.training.overrides
     assert dose(num_images) == (part * example.generation.copies, example.mixing.p)
@@ -112,7 +110,7 @@ def test_a_subset_is_offered_where_there_are_images_for_it(tmp_path, num_images,
     assert (hint and hint[1]) == subset
 
 
-@pytest.mark.parametrize("key", ["subset", "turn_deg", "cutout"])
+@pytest.mark.parametrize("key", ["subset", "further"])
 def test_every_hint_can_be_taken(tmp_path, key):
     text = starter_config(folder_of_data(tmp_path / "d", 125, [40]))
     taken = text.replace(f"  # {key}:", f"  {key}:")
@@ -125,7 +123,7 @@ def test_objects_stand_upright_where_nothing_else_can_be_measured(tmp_path):
     text = starter_config(folder_of_data(tmp_path / "d", 4, [40]))
     (tmp_path / "mine.yaml").write_text(text)
     generator = load([tmp_path / "mine.yaml"]).generator
-    assert (generator.rotate, generator.flip, generator.turn_deg) == (False, True, 0)
+    assert (generator.kind, generator.rotate, generator.flip) == ("copy_paste", False, True)
     assert "# undecided, so off (not measured: 0 crops with contrast are too few)" in text
 
 
@@ -290,3 +288,54 @@ def test_a_folder_clean_that_cannot_be_used_is_told_and_left_out(tmp_path):
     assert of_clean(tmp_path, root) is None
     with pytest.raises(FileNotFoundError, match="holds no picture"):
         describe(root, clean="clean")
+
+
+def marked(folder, num_images, side_px, ground, mark):
+    """The folder with one box of this side an image: ``mark`` is drawn into it, on ``ground``."""
+    root = folder_of_data(folder, num_images, [side_px])
+    for index, file in enumerate(sorted((folder / "images").iterdir())):
+        pixels = ground(np.random.default_rng(index))
+        mark(pixels[5 : 14 + side_px, 5 : 5 + side_px])
+        Image.fromarray(pixels).save(file)
+    return root
+
+
+def noise(rng):
+    return rng.integers(0, 255, (400, 400, 3), dtype=np.uint8)
+
+
+def plain(_):
+    return np.full((400, 400, 3), 90, np.uint8)
+
+
+def disc(crop):
+    y, x = np.indices(crop.shape[:2])
+    crop[np.hypot(2 * x / crop.shape[1] - 1, 2 * y / crop.shape[0] - 1) < 0.95] = (220, 60, 60)
+
+
+@pytest.mark.parametrize(
+    ("side_px", "ground", "mark", "cutout"),
+    [(30, plain, disc, "object"), (30, noise, lambda _: None, "box"), (200, noise, lambda _: None, "object")],
+    ids=["objects", "marks", "large"],
+)
+def test_small_objects_without_outlines_are_cut_out_as_boxes(tmp_path, side_px, ground, mark, cutout):
+    text = starter_config(marked(tmp_path / "d", 25, side_px, ground, mark))
+    assert yaml.safe_load(text)["generator"]["cutout"] == cutout
+
+
+def test_too_few_objects_are_not_measured(tmp_path):
+    text = starter_config(marked(tmp_path / "d", 4, 30, noise, lambda _: None))
+    assert "  cutout: object              # along the outline; 3 objects are too few to measure" in text
+
+
+def test_objects_are_pasted_into_pictures_without_objects_where_there_are_any(tmp_path):
+    root = folder_of_data(tmp_path / "d", 4, [40])
+    assert "clean" not in yaml.safe_load(render(describe(root)))["generator"]
+    pictures(tmp_path / "d" / "images" / "clean")
+    assert yaml.safe_load(render(describe(root)))["generator"]["clean"] == 1.0
+
+
+@pytest.mark.parametrize(("num_images", "folds"), [(12, None), (15, 3)])  # 9 and 12 train
+def test_a_guard_needs_some_images(tmp_path, num_images, folds):
+    config = yaml.safe_load(starter_config(folder_of_data(tmp_path / "d", num_images, [40])))
+    assert config.get("guard", {}).get("folds") == config["mining"].get("cross_fit") == folds

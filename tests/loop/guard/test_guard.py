@@ -110,7 +110,10 @@ def test_detectors_that_are_no_better_leave_the_control(of_run):
     assert (place / "unguarded/seed_2/detector.safetensors").exists()
     assert choose(UPath(folder)).loop == chosen
     assert measure_split(choose(UPath(folder)), "val", Reporter(Console(file=StringIO()))).gain_ci95 == (0, 0)
-    (row,) = read(folder / "summary.json")["rounds"]
+    summary = read(folder / "summary.json")
+    (row,), metrics = summary["rounds"], summary["metrics"]
+    assert metrics["unguarded"]["AP"] == row["guard"]["loop_ap"]
+    assert metrics["loop"] == metrics["control"]
     assert (row["gain"], row["gain_ci95"], row["ap"]) == (0, [0, 0], row["control_ap"])
     guard = row["guard"]
     assert (guard["chosen"], guard["steps"], guard["shared_steps"]) == ("control", 2, 2)

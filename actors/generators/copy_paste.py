@@ -17,8 +17,8 @@ from typing_extensions import override
 from actors import boxes as geometry
 from actors.config import Share
 from actors.generators.base import GeneratorBase, drawn_clean, one_box, requested_modes, source_of
-from actors.generators.cutouts import positions
-from actors.generators.cutouts.cutout import Cutout, Shape, cut, turned
+from actors.generators.cutouts import extents, positions
+from actors.generators.cutouts.cutout import Cutout, Shape, cut, tight, turned
 from actors.generators.cutouts.hardening import HardeningConfig, Mode, ShareRange
 from actors.generators.cutouts.outline import Box, Mask, bounds
 from actors.images import Pixels, read
@@ -115,6 +115,7 @@ class CopyPaste:
         self.clean = sorted(clean, key=lambda image: image.id)
         self.images = {image.id: image for image in sorted(real, key=lambda image: image.id)}
         self.ids = list(self.images)
+        self.extents = extents.by_class(real, upright=not config.rotate)
         self.read = lru_cache(maxsize=64)(read)
         self.cut = lru_cache(maxsize=1024)(self._cut)
 
@@ -176,7 +177,7 @@ class CopyPaste:
         seams, modes = [], self._modes(lineage, target)
         wanted = lineage.box_indices * (1 + self.config.further)
         for index in wanted:
-            pasted = self._paste(canvas, painted, target, annotation, self.cut(source.id, index), modes, rng)
+            pasted = self._paste(canvas, painted, target, annotation, (source.id, index), modes, rng)
             if pasted:
                 annotation = annotation.join(one_box(pasted[0], source.annotation.labels[index]))
                 seams.append(pasted[1])
@@ -200,20 +201,22 @@ class CopyPaste:
         painted: NDArray[np.int16],
         target: LabeledImage,
         annotation: Annotation,
-        original: Cutout,
+        key: tuple[str, int],
         modes: list[PasteMode],
         rng: np.random.Generator,
     ) -> tuple[Box, float] | None:
-        """Paste one instance into the canvas and return its box and seam, or None if it has no place or outline.
+        """Paste an instance (image id, index) into the canvas; return its box and seam, None without place or outline.
 
         ``painted`` ``[H, W]`` is set to the position of the box at the pasted pixels.
         """
+        original, label = self.cut(*key), int(self.images[key[0]].annotation.labels[key[1]])
         if original.shows_ground:
             return None
-        hardened, overlap = self._harden(original, modes, rng)
+        hardened, overlap = self._harden(tight(original), modes, rng)
         found: tuple[positions.Place, Cutout] | None = None
         for _ in range(self.config.tries):
-            room = positions.find_room(canvas, self._turn(hardened, rng), annotation.boxes, overlap, rng)
+            turned = self._turn(hardened, rng)
+            room = positions.find_room(canvas, turned, annotation.boxes, overlap, self.extents.get(label), rng)
             if room and (found is None or room[0].seam < found[0].seam):
                 found = room
         if found is None:

@@ -156,6 +156,11 @@ def scaled(cutout: Cutout, factor: float) -> Cutout:
     return replace(cutout, pixels=pixels, core=core, box=cutout.box * ratio, margin_px=cutout.margin_px * factor)
 
 
+def tight(cutout: Cutout) -> Cutout:
+    """A large cutout with the box of its outline, which may lack a part of the object: the box shows what is drawn."""
+    return replace(cutout, box=bounds(cutout.core)) if cutout.large and cutout.outlined else cutout
+
+
 def blurred(cutout: Cutout, sigma_px: float) -> Cutout:
     """The cutout out of focus, by Gaussian blur."""
     import cv2

@@ -7,13 +7,15 @@ from numpy.typing import NDArray
 
 from actors import boxes as geometry
 from actors.generators.cutouts.cutout import Cutout, scaled
+from actors.generators.cutouts.extents import Extents
 from actors.images import Pixels
 
 Floats = NDArray[np.float32]
 Positions = NDArray[np.int_]
 
 _COARSE_PX = 12  # cutouts are matched at about this size first, then at full size around the place found
-_SMALLER = (0.7, 0.5, 0.35, 0.25)  # scales at which a large object is placed where it has no room at its own
+_SMALLER = (0.85, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25)  # scales of a large object where it has no room at its own
+_ANY_HEIGHT = (-np.inf, np.inf)
 _SLACK = 4.0  # grey levels: places whose seam is worse than the best by no more than this are as good
 
 
@@ -37,27 +39,43 @@ class Overlap:
 
 
 def find_room(
-    target: Pixels, cutout: Cutout, occupied: geometry.Boxes, overlap: Overlap, rng: np.random.Generator
+    target: Pixels,
+    cutout: Cutout,
+    occupied: geometry.Boxes,
+    overlap: Overlap,
+    extents: Extents | None,
+    rng: np.random.Generator,
 ) -> tuple[Place, Cutout] | None:
     """As ``find``, with the cutout at the scale of its place: a large object is made smaller if it has no room else.
 
-    An object that fills much of its image hardly fits anywhere beside another one.
+    An object that fills much of its image hardly fits anywhere beside another one. It becomes no smaller than its class
+    is seen in real images, and stands no higher or lower in the picture than real ones of its size (``extents``).
     """
-    for factor in (1.0, *(_SMALLER if cutout.large else ())):
+    if not cutout.large:
+        place = find(target, cutout, occupied, overlap, rng)
+        return (place, cutout) if place else None
+    for factor in (1.0, *_SMALLER):
         smaller = cutout if factor == 1.0 else scaled(cutout, factor)
-        place = find(target, smaller, occupied, overlap, rng)
-        if place:
+        if extents and not extents.allows(smaller, target.shape):
+            return None
+        heights = extents.heights(smaller, target.shape) if extents else _ANY_HEIGHT
+        if place := find(target, smaller, occupied, overlap, rng, heights):
             return place, smaller
     return None
 
 
 def find(
-    target: Pixels, cutout: Cutout, occupied: geometry.Boxes, overlap: Overlap, rng: np.random.Generator
+    target: Pixels,
+    cutout: Cutout,
+    occupied: geometry.Boxes,
+    overlap: Overlap,
+    rng: np.random.Generator,
+    heights: tuple[float, float] = _ANY_HEIGHT,
 ) -> Place | None:
     """One of the allowed places with the best seam, or None if no place is allowed.
 
     ``occupied`` ``[n, 4]`` are the boxes in the target. A cutout that is cut off by a border of its own image is placed
-    at the same border of the target.
+    at the same border of the target. ``heights`` is the range in px in which the lower side of its box may lie.
     """
     last_x, last_y = target.shape[1] - cutout.width, target.shape[0] - cutout.height
     if min(last_x, last_y) < 0:
@@ -65,6 +83,7 @@ def find(
     step = max(1, min(cutout.width, cutout.height) // _COARSE_PX)
     xs, ys = _grid(target.shape[1], cutout.width, step), _grid(target.shape[0], cutout.height, step)
     allowed = _allowed(xs, ys, cutout, occupied, overlap) & _meets_borders(xs, ys, cutout, target)
+    allowed &= _at_heights(ys, cutout, heights)
     if not allowed.any():
         return None
     surroundings = (~cutout.core).astype(np.float32)
@@ -73,6 +92,7 @@ def find(
     xs, ys = _window(int(xs[column]), step, last_x), _window(int(ys[row]), step, last_y)
     region = target[ys[0] : ys[-1] + cutout.height, xs[0] : xs[-1] + cutout.width]
     allowed = _allowed(xs, ys, cutout, occupied, overlap) & _meets_borders(xs, ys, cutout, target)
+    allowed &= _at_heights(ys, cutout, heights)
     seams = np.where(allowed, _seams(_floats(region), _floats(cutout.pixels), surroundings), np.inf)
     row, column = divmod(int(seams.argmin()), len(xs))
     return Place(x=int(xs[column]), y=int(ys[row]), seam=float(seams[row, column]))
@@ -159,3 +179,9 @@ def _meets_borders(xs: Positions, ys: Positions, cutout: Cutout, target: Pixels)
     across = (left | ~at[1, 0]) & (right | ~at[1, 2])
     down = (top | ~at[0, 1]) & (bottom | ~at[2, 1])
     return np.asarray(down[:, None] & across[None, :])
+
+
+def _at_heights(ys: Positions, cutout: Cutout, heights: tuple[float, float]) -> NDArray[np.bool_]:
+    """Mask ``[len(ys), 1]`` of the positions at which the lower side of the cutout's box lies within a range in px."""
+    bottoms = ys[:, None] + cutout.box[3]
+    return np.asarray((bottoms >= heights[0]) & (bottoms <= heights[1]))

@@ -5,66 +5,28 @@ at once with a grounded diffusion model; here each box is painted in a window ar
 so that a small object is not lost in latent space. Beyond the paper, an instance may be painted at a new place.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 
 from actors import boxes as geometry
 from actors.generators.base import drawn_clean, one_box, requested_modes, source_of
-from actors.generators.cutouts import positions
-from actors.generators.cutouts.cutout import Cutout, rotated, turned
+from actors.generators.cutouts import extents, positions
+from actors.generators.cutouts.cutout import Cutout, rotated, tight, turned
 from actors.generators.cutouts.hardening import Mode
-from actors.generators.cutouts.window import Frame, Mask, feathered, frame, hole
+from actors.generators.cutouts.window import feathered, frame, hole
 from actors.generators.inpaint import example as examples
 from actors.generators.inpaint.config import InpaintSettings
+from actors.generators.inpaint.draft import Draft, NewPlace, Site, painted_only
 from actors.generators.inpaint.painters.base import Painter, Window
 from actors.images import Pixels
 from actors.records import Annotation, Candidate, Difficulty, LabeledImage, Lineage
 from actors.seeds import derive_seed
 
 _NUM_CLEAN = 3  # images without objects that are tried
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Site:
-    """A box to paint, and its place in the candidate."""
-
-    example: Cutout  # the instance that the painter starts from
-    box: geometry.Boxes  # [4]
-    label: int
-    difficulty: Difficulty  # requested
-    index: int  # in the candidate's annotation
-    mask: Mask  # [H, W]
-    frame: Frame
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Draft:
-    """A candidate before it is painted."""
-
-    lineage: Lineage
-    image: LabeledImage  # the canvas
-    canvas: Pixels  # [H, W, 3]
-    start: Pixels  # [H, W, 3]: the canvas; for a painter that varies, with the examples in its holes
-    annotation: Annotation
-    sites: tuple[_Site, ...]
-    seam: float = 0.0  # mean over new places in an image without objects, grey levels
-
-    @property
-    def rank(self) -> tuple[int, float]:
-        """Sort key of attempts in images without objects; lower is better."""
-        return -len(self.sites), self.seam
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _NewPlace:
-    """A place for an additional box."""
-
-    box: geometry.Boxes  # [4]
-    example: Cutout
-    seam: float  # see ``positions.Place``
+_NUM_OTHERS = 24  # other training images that are tried
 
 
 class Inpaint:
@@ -72,7 +34,8 @@ class Inpaint:
 
     For a share ``clean`` of the candidates, if there are images without objects, the instances are painted into the one
     of a few such images that has room for most of them, at places with matching surroundings. If none has room, they
-    are painted into their own image.
+    are painted into their own image. If nothing can be painted there, and new places are asked for (``insert`` or
+    ``further``), they are painted into the first of a few other training images that has room.
 
     Pixels outside of the holes do not change. A hole leaves out the neighbours' boxes; a box that shares more than 15 %
     of its area with them is not painted. If the painter starts from an example, neither is a box whose old object
@@ -94,6 +57,7 @@ class Inpaint:
         if config.asks_what_was_hard:
             examples.check_known(painter.attributes, real)
         attributes = painter.attributes if config.examples == "told" else None
+        self.extents = extents.by_class(real, upright=not config.rotate)
         turn = {"flip": config.flip, "rotate": config.rotate}
         self.instances = examples.Instances(real, config.cutout, config.margin, attributes, **turn)
 
@@ -107,18 +71,33 @@ class Inpaint:
         painted = iter(self.painter.paint(windows))
         return [self._finish(draft, [next(painted) for _ in draft.sites]) for draft in drafts]
 
-    def _draft(self, lineage: Lineage) -> _Draft:
+    def _draft(self, lineage: Lineage) -> Draft:
         """Choose for each instance its own box or a new place."""
         source_of(self.instances.images, lineage)  # raises if it does not exist
         tried = [
-            self._into_clean(lineage, canvas)
+            self._elsewhere(lineage, canvas)
             for canvas in drawn_clean(self.clean, self.config.clean, _NUM_CLEAN, lineage.seed)
         ]
         fits = [draft for draft in tried if draft.sites]
-        return min(fits, key=lambda draft: draft.rank) if fits else self._at_home(lineage)
+        if fits:
+            return min(fits, key=lambda draft: draft.rank)
+        at_home = self._at_home(lineage)
+        if at_home.sites or not self._finds_new_places:
+            return at_home
+        return next((draft for draft in self._in_others(lineage) if draft.sites), at_home)
 
-    def _into_clean(self, lineage: Lineage, image: LabeledImage) -> _Draft:
-        """The instances at places of an image without objects; those without a place are left out."""
+    @property
+    def _finds_new_places(self) -> bool:
+        return self.config.insert > 0 or self.config.further > 0
+
+    def _in_others(self, lineage: Lineage) -> Iterator[Draft]:
+        """Drafts in other training images, in a random order."""
+        others = sorted(set(self.instances.images) - {lineage.image_id})
+        order = np.random.default_rng(derive_seed(lineage.seed, "others")).permutation(len(others))[:_NUM_OTHERS]
+        return (self._elsewhere(lineage, self.instances.images[others[place]]) for place in order)
+
+    def _elsewhere(self, lineage: Lineage, image: LabeledImage) -> Draft:
+        """The instances at places of another image; those without a place are left out."""
         canvas = self.instances.read(image.uri)
         rng = np.random.default_rng(derive_seed(lineage.seed, "clean", image.id))
         source, annotation, painted, seams = self.instances.images[lineage.image_id], image.annotation, [], []
@@ -132,7 +111,7 @@ class Inpaint:
         draft = self._with_sites(lineage, image, canvas, annotation, painted)
         return replace(draft, seam=float(np.mean(seams)) if seams else np.inf)
 
-    def _at_home(self, lineage: Lineage) -> _Draft:
+    def _at_home(self, lineage: Lineage) -> Draft:
         """The instances in their own boxes or, at random, at new places of their image."""
         image = self.instances.images[lineage.image_id]
         canvas, rng = self.instances.read(image.uri), np.random.default_rng(lineage.seed)
@@ -158,13 +137,13 @@ class Inpaint:
         canvas: Pixels,
         annotation: Annotation,
         painted: Sequence[tuple[int, Cutout, Difficulty]],
-    ) -> _Draft:
+    ) -> Draft:
         """The draft on the canvas ``image`` with the boxes ``painted`` (index, example, difficulty) that can be."""
         sites = [self._site(canvas, annotation, *one) for one in painted]
         sites = [site for site in sites if examples.is_free(site.mask, site.box)]
         start, sites = self._start(canvas, sites, image) if self.painter.varies else (canvas, sites)
-        annotation, sites = _painted(annotation, len(image.annotation), sites)
-        return _Draft(
+        annotation, sites = painted_only(annotation, len(image.annotation), sites)
+        return Draft(
             lineage=lineage, image=image, canvas=canvas, start=start, annotation=annotation, sites=tuple(sites)
         )
 
@@ -186,23 +165,24 @@ class Inpaint:
         difficulty: Difficulty,
         modes: tuple[Mode, ...],
         rng: np.random.Generator,
-    ) -> _NewPlace | None:
+    ) -> NewPlace | None:
         """A place for an instance, clear of the others and with matching surroundings."""
         cutout = self.instances.itself_or_alike(canvas, key, difficulty, rng)
         if cutout.shows_ground:
             return None
         turns = int(rng.integers(4)) * self.config.rotate
-        cutout = turned(cutout, flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns)
+        cutout = turned(tight(cutout), flip=bool(rng.integers(2)) and self.config.flip, quarter_turns=turns)
         if self.config.turn_deg:
             cutout = rotated(cutout, rng.uniform(-self.config.turn_deg, self.config.turn_deg))
         cutout = self.config.harden(cutout, modes[rng.integers(len(modes))], rng)
-        room = positions.find_room(canvas, cutout, annotation.boxes, positions.Overlap(most=0.0), rng)
+        seen = self.extents.get(int(self.instances.images[key[0]].annotation.labels[key[1]]))
+        room = positions.find_room(canvas, cutout, annotation.boxes, positions.Overlap(most=0.0), seen, rng)
         if room is None:
             return None
         place, cutout = room
         box = cutout.box + np.array([place.x, place.y] * 2, np.float32)
         box = geometry.clip(box, canvas.shape[1], canvas.shape[0])
-        return _NewPlace(box=box, example=cutout, seam=place.seam)
+        return NewPlace(box=box, example=cutout, seam=place.seam)
 
     def _difficulty(self, image: LabeledImage, index: int) -> Difficulty:
         """The requested difficulty of an instance."""
@@ -211,11 +191,11 @@ class Inpaint:
 
     def _site(
         self, canvas: Pixels, annotation: Annotation, index: int, example: Cutout, difficulty: Difficulty
-    ) -> _Site:
+    ) -> Site:
         config, box = self.config, annotation.boxes[index]
         others = np.delete(annotation.boxes, index, axis=0)
         least_px = round(self.painter.size_px / self.painter.max_zoom)
-        return _Site(
+        return Site(
             box=box,
             label=int(annotation.labels[index]),
             difficulty=difficulty,
@@ -225,7 +205,7 @@ class Inpaint:
             example=example,
         )
 
-    def _start(self, canvas: Pixels, sites: Sequence[_Site], image: LabeledImage) -> tuple[Pixels, list[_Site]]:
+    def _start(self, canvas: Pixels, sites: Sequence[Site], image: LabeledImage) -> tuple[Pixels, list[Site]]:
         """The canvas with an example in each hole, and the sites where one fits."""
         start = canvas.copy()
         ready = [site for site in sites if self._make_room(start, site, image)]
@@ -233,7 +213,7 @@ class Inpaint:
             examples.compose(start, site.example, site.box, site.mask)
         return start, ready
 
-    def _make_room(self, start: Pixels, site: _Site, image: LabeledImage) -> bool:
+    def _make_room(self, start: Pixels, site: Site, image: LabeledImage) -> bool:
         """Remove the object in one of the image's own boxes, in place; False if that or the example leaves a seam."""
         if site.index >= len(image.annotation):  # a new place was chosen for its background
             return True
@@ -244,7 +224,7 @@ class Inpaint:
             ground.lay(start, site.mask)
         return ground is not None
 
-    def _window(self, draft: _Draft, site: _Site) -> Window:
+    def _window(self, draft: Draft, site: Site) -> Window:
         size_px = self.painter.size_px
         return Window(
             pixels=site.frame.cut(draft.start, size_px),
@@ -255,7 +235,7 @@ class Inpaint:
             seed=derive_seed(draft.lineage.seed, site.index),
         )
 
-    def _finish(self, draft: _Draft, painted: Sequence[Pixels | None]) -> Candidate:
+    def _finish(self, draft: Draft, painted: Sequence[Pixels | None]) -> Candidate:
         canvas = draft.canvas.copy()
         drawn = np.zeros(len(draft.annotation), np.bool_)
         touched = np.full(canvas.shape[:2], -1, np.int16)
@@ -279,15 +259,7 @@ class Inpaint:
             examples=self._examples(draft),
         )
 
-    def _examples(self, draft: _Draft) -> tuple[str, ...]:
+    def _examples(self, draft: Draft) -> tuple[str, ...]:
         """The image of each box's example; none if the painter does not start from examples."""
         used = {site.index: site.example.source for site in draft.sites} if self.painter.varies else {}
         return tuple(used.get(index, "") for index in range(len(draft.annotation)))
-
-
-def _painted(annotation: Annotation, num_own: int, sites: Sequence[_Site]) -> tuple[Annotation, list[_Site]]:
-    """The annotation without added boxes (after the image's ``num_own``) that have no site, and the sites in it."""
-    keep = np.arange(len(annotation)) < num_own
-    keep[[site.index for site in sites]] = True
-    position = np.cumsum(keep) - 1
-    return annotation.take(keep), [replace(site, index=int(position[site.index])) for site in sites]

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from actors.boxes import intersections
+from actors.boxes import empty, intersections
 from actors.generators.copy_paste import CopyPaste, CopyPasteConfig
-from actors.generators.cutouts.cutout import cut
+from actors.generators.cutouts.cutout import cut, tight
+from actors.generators.cutouts.extents import by_class
 from actors.generators.cutouts.positions import Overlap, find_room
 from actors.generators.inpaint.component import InpaintConfig
 from actors.generators.inpaint.generator import Inpaint
@@ -14,6 +15,9 @@ from actors.records import Annotation, LabeledImage, Lineage
 
 LARGE = np.array([20, 40, 140, 160], np.float32)  # in an image of 200 x 200 px
 SMALL = np.array([68, 88, 128, 148], np.float32)
+
+
+EMPTY = empty()
 
 
 def picture(box, colour=(40, 40, 120)):
@@ -74,27 +78,94 @@ def test_a_large_object_has_a_narrow_edge():
 
 def test_a_large_object_is_made_smaller_where_it_has_no_room_else():
     cutout = cut(picture(LARGE), LARGE, "object")
-    place, smaller = find_room(picture(LARGE), cutout, LARGE[None], Overlap(most=0.0), np.random.default_rng(0))
-    assert 0.2 * cutout.width < smaller.width < 0.4 * cutout.width  # 60 px are free on the right, with a margin
+    place, smaller = find_room(picture(LARGE), cutout, LARGE[None], Overlap(most=0.0), None, np.random.default_rng(0))
+    assert 0.3 * cutout.width < smaller.width < 0.45 * cutout.width  # 60 px are free on the right, with a margin
     placed = smaller.box + np.array([place.x, place.y] * 2)
     assert intersections(placed[None].astype(np.float32), LARGE[None])[0, 0] == 0
 
 
+def seen(*boxes, upright=True):
+    """The extents of boxes in images of 200 x 200 px."""
+    images = [
+        LabeledImage(id=str(index), uri="", width=200, height=200, annotation=labelled(box))
+        for index, box in enumerate(boxes)
+    ]
+    return by_class(images, upright=upright)[0]
+
+
+def labelled(box):
+    return Annotation(boxes=np.array([box], np.float32), labels=np.zeros(1, np.int64), ignore=np.zeros(1, np.bool_))
+
+
+def placed(extents, occupied=EMPTY, rng=0):
+    """The box of the large disc at its new place, None without one."""
+    cutout, target = cut(picture(LARGE), LARGE, "object"), np.full((200, 200, 3), 170, np.uint8)
+    room = find_room(target, cutout, occupied, Overlap(most=0.0), extents, np.random.default_rng(rng))
+    return room and room[1].box + np.array([room[0].x, room[0].y] * 2)
+
+
+def test_a_large_object_becomes_no_smaller_than_its_class_is_seen():
+    """60 px are free on the right: enough for objects of 40 px, which are seen, not for three quarters of 120 px."""
+    beside = np.array([[0, 0, 140, 200]], np.float32)
+    assert placed(seen((150, 20, 190, 60)), beside) is not None
+    assert placed(seen((10, 20, 130, 140), (10, 20, 120, 130)), beside) is None
+
+
+def test_a_large_object_stands_where_those_of_its_size_stand():
+    """Those seen end at 195 px of 200; 5 % of the height are allowed beyond."""
+    low = seen(*[(10, 75, 130, 195)] * 4)
+    bottoms = [placed(low, rng=rng)[3] for rng in range(6)]
+    assert min(bottoms) >= 184
+    anywhere = [placed(seen((10, 75, 130, 195), upright=False), rng=rng)[3] for rng in range(6)]
+    assert min(anywhere) < 184
+
+
+def test_classes_and_ignored_boxes_have_extents_of_their_own():
+    """Of two classes, an ignored box of the first does not count."""
+    boxes = np.array([[0, 0, 50, 20], [0, 0, 10, 100], [0, 0, 199, 199]], np.float32)
+    labels, ignore = np.array([0, 1, 0]), np.array([False, False, True])
+    annotation = Annotation(boxes=boxes, labels=labels, ignore=ignore)
+    found = by_class([LabeledImage(id="a", uri="", width=100, height=200, annotation=annotation)], upright=True)
+    assert {label: one.sizes.tolist() for label, one in found.items()} == {0: [0.25], 1: [0.5]}
+    assert found[1].bottoms.tolist() == [0.5]
+
+
+def test_what_finds_no_room_at_home_is_painted_into_another_training_image(image):
+    """A disc that fills its picture goes into one that holds a small disc, at a size that the class is seen at."""
+    full, other = np.array([5, 5, 195, 195], np.float32), np.array([10, 130, 70, 190], np.float32)
+    real = [image(picture(full), full), image(picture(other), other)]
+    for candidate in Inpaint(InpaintConfig(insert=1.0, modes=("plain",)), real, Leaves()).generate(lineages(real[0])):
+        assert (candidate.canvas, candidate.refused) == (real[1].id, "")
+        sides = candidate.annotation.boxes[1, 2:] - candidate.annotation.boxes[1, :2]
+        assert 58 <= sides.max() <= 130
+        assert candidate.examples == ("", real[0].id)
+    (stays,) = Inpaint(InpaintConfig(), real, Leaves()).generate(lineages(real[0])[:1])
+    assert (stays.canvas, stays.refused) == (real[0].id, "generator: too_crowded")
+
+
+def test_the_box_of_a_large_object_is_that_of_its_outline():
+    loose = LARGE + np.array([-8, -8, 8, 8], np.float32)
+    cutout = cut(picture(LARGE), loose, "object")
+    assert tight(cutout).box - cutout.box == pytest.approx([8, 8, -8, -8], abs=2)
+    small = cut(picture(SMALL), SMALL, "object")
+    assert tight(small) is small
+
+
 def test_a_small_object_keeps_its_size():
     cutout, everywhere = cut(picture(SMALL), SMALL, "object"), np.array([[0, 0, 200, 200]], np.float32)
-    assert find_room(picture(SMALL), cutout, everywhere, Overlap(most=0.0), np.random.default_rng(0)) is None
+    assert find_room(picture(SMALL), cutout, everywhere, Overlap(most=0.0), None, np.random.default_rng(0)) is None
 
 
 def test_large_objects_are_painted_at_new_places(image):
-    real = image(picture(LARGE), LARGE)
-    config = InpaintConfig(insert=1.0, rotate=False, modes=("plain",))
-    candidates = Inpaint(config, [real], Leaves()).generate(lineages(real))
+    real, small = image(picture(LARGE), LARGE), image(picture(SMALL), SMALL)
+    config = InpaintConfig(insert=1.0, modes=("plain",))
+    candidates = Inpaint(config, [real, small], Leaves()).generate(lineages(real))
     assert [one.refused for one in candidates] == [""] * 4
     assert all(one.drawn.tolist() == [False, True] for one in candidates)
 
 
 def test_large_objects_are_pasted_into_images_that_hold_another(image):
-    real = [image(picture(LARGE), LARGE) for _ in range(3)]
+    real = [image(picture(box), box) for box in (LARGE, LARGE, SMALL)]
     candidates = CopyPaste(CopyPasteConfig(modes=("plain",)), real).generate(lineages(real[0]))
     assert all(one.drawn.sum() == 1 for one in candidates)
 
@@ -107,7 +178,7 @@ def test_a_large_object_without_an_outline_is_not_pasted(image):
 
 def test_a_large_object_without_an_outline_is_replaced_by_one_that_has(image):
     """The outlined disc is dark blue, the other instance has a red spot in its middle."""
-    real = [image(hidden(LARGE), LARGE), image(picture(LARGE), LARGE)]
+    real = [image(hidden(LARGE), LARGE), image(picture(LARGE), LARGE), image(picture(SMALL), SMALL)]
     config = InpaintConfig(insert=1.0, modes=("plain",))
     for candidate in Inpaint(config, real, Leaves()).generate(lineages(real[0])):
         left, top, right, bottom = candidate.annotation.boxes[1].astype(int)

@@ -13,7 +13,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -149,17 +149,18 @@ def at_strength(painter: CropConfig, strength: float) -> CropConfig:
     return painter.model_copy(update={"strength": strength, "sampling_steps": steps})
 
 
-def sheet(columns: dict[str, Sequence[Pixels]], side_px: int) -> Pixels:
-    """Windows side by side, one row each, with the columns' names above."""
+def sheet(columns: Mapping[str, Any], rows: Sequence[int], side_px: int) -> Pixels:
+    """Windows side by side, with the columns' names above."""
     shown = [
-        np.concatenate([cv2.resize(one, (side_px, side_px), interpolation=cv2.INTER_AREA) for one in row], axis=1)
-        for row in zip(*columns.values(), strict=True)
+        np.concatenate(
+            [cv2.resize(c[row], (side_px, side_px), interpolation=cv2.INTER_AREA) for c in columns.values()], 1
+        )
+        for row in rows
     ]
     heading = np.full((24, shown[0].shape[1], 3), 255, np.uint8)
     for number, name in enumerate(columns):
-        cv2.putText(
-            heading, name, (number * side_px + 4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA
-        )
+        place, font = (number * side_px + 4, 17), cv2.FONT_HERSHEY_SIMPLEX
+        cv2.putText(heading, name, place, font, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
     return np.concatenate([heading, *shown], axis=0)
 
 
@@ -184,7 +185,12 @@ def compare(given: argparse.Namespace, name: str, known: list[dict[str, Any]]) -
             known[:] = [one for one in known if any(one[key] != row[key] for key in KEYS)] + [row]
             print(json.dumps(row), flush=True)
         RESULTS.write_text(json.dumps(known, indent=1) + "\n")
-        (Path(given.out) / f"{name}-{given.size}.png").write_bytes(encode_png(sheet(columns, given.side)))
+    np.savez(windows_file(given, name), **columns)
+
+
+def windows_file(given: argparse.Namespace, name: str) -> Path:
+    """Where the columns of a sheet are kept."""
+    return Path(given.out) / f"{name}-{given.size}.npz"
 
 
 def main() -> None:
@@ -198,12 +204,17 @@ def main() -> None:
     parser.add_argument("--strengths", nargs="+", type=float, default=[0.05, 0.2])
     parser.add_argument("--size", type=int, default=256, help="side of the windows, px")
     parser.add_argument("--seconds", type=float, default=180, help="CPU seconds of a fit")
-    parser.add_argument("--side", type=int, default=160, help="side of a window on the sheet, px")
+    parser.add_argument("--side", type=int, default=160, help="side of a window on a sheet, px")
+    parser.add_argument("--rows", nargs="+", type=int, default=range(NUM_WINDOWS), help="windows on a sheet")
+    parser.add_argument("--draw", action="store_true", help="only draw the sheets of what was measured")
     given = parser.parse_args()
     Path(given.out).mkdir(parents=True, exist_ok=True)
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     for name in given.sets:
-        compare(given, name, known)
+        if not given.draw:
+            compare(given, name, known)
+        drawn = encode_png(sheet(np.load(windows_file(given, name)), given.rows, given.side))
+        windows_file(given, name).with_suffix(".png").write_bytes(drawn)
 
 
 if __name__ == "__main__":

@@ -95,12 +95,12 @@ def _data_set(data: str, run: Mapping[str, Any], rows: Rows, arms: Sequence[str]
         heading(data, run["config"]),
         compared(rows, arms, ARMS, ("real", "copy_paste")),
         "\n".join(line for pair in PAIRS if (line := sentence(rows, *pair))),
-        _choices(rows),
+        choices(rows),
         command(MARKS, f"{data}{folder_of(kind)} --weights FILE"),
     ]
 
 
-def _choices(rows: Rows) -> str:
+def choices(rows: Rows) -> str:
     """What the guard chose, by seed."""
     shares = {row["seed"]: row["chosen_share"] for row in rows if row["arm"] == "loop"}
     told = ", ".join(f"{CHOICES.get(share, f'blend {share:g}')} (seed {seed})" for seed, share in shares.items())

@@ -72,7 +72,7 @@ def describe(config: LoopConfig) -> str:
         "": f"draw up to {num_candidates} candidates ({config.generator.kind}) for {len(config.filters)} filters; "
         f"rejected boxes: {config.rejected_boxes}{_kept(config)}",
         " ": f"train {training.steps} steps of {training.batch_size} images at {config.detector.image_size_px} px, "
-        f"p = {config.mixing.p:g}; evaluate on {counts.images['val']} images",
+        f"p = {config.mixing.p:g}{_until(config)}; evaluate on {counts.images['val']} images",
         **_mining_detector(config),
         **_cross_fit(config, counts, num_folds),
         **_utility(config, num_of_filters),
@@ -93,6 +93,11 @@ def describe(config: LoopConfig) -> str:
 
 def _folds(by_steps: Mapping[int, int]) -> str:
     return "".join(f", and {number} of {steps} steps without a fold" for steps, number in by_steps.items())
+
+
+def _until(config: LoopConfig) -> str:
+    until = config.mixing.until
+    return "" if until == 1.0 else f" in the first {until:.0%} of the steps"
 
 
 def _kept(config: LoopConfig) -> str:

@@ -56,7 +56,7 @@ class Outlines:
         found = f"an outline is found for {self.share:.0%} of {self.num_objects} objects"
         if self.as_boxes:
             return f"{found}: marks on a surface, cut out as whole boxes"
-        return f"{found}; large ones without are not pasted"
+        return f"{found}; large ones without are not pasted{', so expect few candidates' * (self.share < _LEAST_SHARE)}"
 
 
 def generator_section(found: Found) -> str:

@@ -9,10 +9,8 @@ from upath import UPath
 
 from actors.records import LabeledImage
 from loop.data.config import DataConfig
+from loop.data.formats.coco_files import CLEAN
 from loop.data.importing import Dataset, import_data
-
-CLEAN = ("clean", "images/clean")
-"""Folders of a data set that are taken for its pictures without objects."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +76,17 @@ def _imported(root: UPath, keys: Mapping[str, object], seed: int) -> Dataset:
 
 
 def _unusable(root: UPath, keys: Mapping[str, object], seed: int) -> str:
-    """Why the folder cannot be imported with these keys; empty if it can."""
+    """Why the folder cannot be imported with these keys, or is not free of objects; empty if it can."""
     try:
-        _imported(root, keys, seed)
+        dataset = _imported(root, keys, seed)
     except (ValueError, FileNotFoundError) as error:
         return str(error)
+    labelled = [one for one in dataset.report.dropped if one.reason == "labelled objects"]
+    if labelled:
+        told = "1 of its pictures has" if len(labelled) == 1 else f"{len(labelled)} of its pictures have"
+        return (
+            f"{told} labelled objects, such as {labelled[0].file}; name the folder with --clean if the others have none"
+        )
     return ""
 
 

@@ -70,8 +70,8 @@ def failures(errors: Sequence[str], num_candidates: int) -> list[str]:
 def _few_drawn(samples: Sequence[Sample]) -> list[str]:
     requested, drawn = count_drawn(samples)
     warning = (
-        f"only {drawn} of {requested} mined instances were drawn; the generator had no room for the others, or "
-        "no picture (inpaint: raise generator.insert to move more of them to free places)"
+        f"only {drawn} of {requested} mined instances were drawn; for the others the generator found no room, or no "
+        "outline (large objects)"
     )
     return [warning] if 2 * drawn < requested else []
 

@@ -18,7 +18,7 @@ from actors.seeds import derive_seed
 from actors.storage import read_detections, write_detections
 from loop import stages
 from loop.arms import Trainings
-from loop.cross_fit import Fold, train_folds, trained_folds
+from loop.cross_fit import Fold, folds, train_folds, trained_folds
 from loop.guard.blend import blend
 from loop.guard.choice import CONTROL, LOOP, Tried, choose, compare, name_of
 from loop.progress import StageProgress
@@ -30,7 +30,7 @@ class Decision:
     """What the guard chose, and why."""
 
     chosen: str  # the name of one of ``tried``
-    tried: tuple[Tried, ...]  # the control first, the loop's own detector last
+    tried: tuple[Tried, ...]  # the control first, the loop's own detector last; empty if no fold has enough samples
     pools: tuple[int, ...]  # of each fold: the synthetic images that derive from none of its images
     steps: int  # optimiser steps of the folds' detectors with the pool, in this round
     shared_steps: int  # of those without it: trained once, and shared with all rounds and with cross-fitting
@@ -39,7 +39,7 @@ class Decision:
     @property
     def share(self) -> float:
         """The share of the loop's detector in the weights of the chosen one."""
-        return next(one.share for one in self.tried if one.name == self.chosen)
+        return next((one.share for one in self.tried if one.name == self.chosen), CONTROL)
 
 
 def decide(trainings: Trainings, place: UPath, pool: Sequence[Sample]) -> Decision:
@@ -52,12 +52,15 @@ def decide(trainings: Trainings, place: UPath, pool: Sequence[Sample]) -> Decisi
 
 def _decide(trainings: Trainings, place: UPath, pool: Sequence[Sample]) -> Decision:
     config, images = trainings.config, trainings.data.splits["train"]
+    pools = _pools(trainings, pool)
+    if max(map(len, pools)) < config.mixing.min_pool:
+        return _undecided(trainings, pools)
     controls = trained_folds(trainings, config.guard.folds)
     by_control = [fold.arm(f"fold {number}").seen for number, fold in enumerate(controls, start=1)]
     start = time.perf_counter()
     loops = [
-        fold.with_pool(place / f"fold_{number}", config.mixing, apart(pool, fold.ids))
-        for number, fold in enumerate(controls, start=1)
+        fold.with_pool(place / f"fold_{number}", config.mixing, own)
+        for number, (fold, own) in enumerate(zip(controls, pools, strict=True), start=1)
     ]
     helped = [number for number, fold in enumerate(loops) if len(fold.pool) >= config.mixing.min_pool]
     if len(helped) < len(loops):
@@ -82,11 +85,28 @@ def _decide(trainings: Trainings, place: UPath, pool: Sequence[Sample]) -> Decis
     return Decision(
         chosen=choose(tried).name,
         tried=tried,
-        pools=tuple(len(fold.pool) for fold in loops),
+        pools=tuple(map(len, pools)),
         steps=sum(loops[number].steps for number in helped),
         shared_steps=sum(fold.steps for fold in controls),
         cost=_cost(time.perf_counter() - start, [loops[number] for number in helped]),
     )
+
+
+def _pools(trainings: Trainings, pool: Sequence[Sample]) -> tuple[tuple[Sample, ...], ...]:
+    """For each fold, the samples that derive from none of its images."""
+    parts = folds(trainings.data.splits["train"], trainings.config.guard.folds, trainings.config.seed)
+    return tuple(apart(pool, [image.id for image in held_out]) for held_out in parts)
+
+
+def _undecided(trainings: Trainings, pools: Sequence[Sequence[Sample]]) -> Decision:
+    """The control, kept without a comparison: nothing is trained."""
+    trainings.reporter.warn(
+        f"no fold of the guard has mixing.min_pool ({trainings.config.mixing.min_pool}) synthetic images that derive "
+        "from other folds alone: control and loop are not compared, and the control is kept (raise generation.copies)"
+    )
+    free = Cost(seconds={"guard": 0.0}, wall_s=0.0, engine_s=0.0, num_items=0)
+    kept = name_of(CONTROL)
+    return Decision(chosen=kept, tried=(), pools=tuple(map(len, pools)), steps=0, shared_steps=0, cost=free)
 
 
 def apart(pool: Iterable[Sample], image_ids: Collection[str]) -> tuple[Sample, ...]:

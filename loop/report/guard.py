@@ -22,11 +22,10 @@ class GuardSummary:
 
     def metrics(self) -> dict[str, float]:
         """The choice by its names in MLflow; control, loop and blends are 0, 1 and the loop's share between."""
-        chosen = next(one for one in self.tried if one.name == self.chosen)
+        chosen = next((one for one in self.tried if one.name == self.chosen), None)
         low, high = self.loop_gain_ci95
         return {
-            "guard/chosen_share": chosen.share,
-            "guard/difference": chosen.difference,
+            **({"guard/chosen_share": chosen.share, "guard/difference": chosen.difference} if chosen else {}),
             "guard/steps": self.steps,
             **{f"guard/AP/{one.name}": one.ap for one in self.tried},
             "own_AP": self.loop_ap,

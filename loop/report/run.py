@@ -59,7 +59,7 @@ def _summarise(loop: Loop, rounds: Sequence[RoundSummary]) -> dict[str, Any]:
         facts["mining_detector_seconds"] = arm_seconds([loop.trainings.for_mining().control(0)])
     if (num_folds := folds_of_filters(config)) and config.rounds:
         facts["utility_seconds"] = [{"train": fold.training_s} for fold in trained_folds(loop.trainings, num_folds)]
-    if config.guard.folds and config.rounds:
+    if any(one.guard and one.guard.tried for one in rounds):
         facts["guard_seconds"] = [
             {"train": one.training_s} for one in trained_folds(loop.trainings, config.guard.folds)
         ]

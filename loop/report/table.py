@@ -60,13 +60,19 @@ def _gain(one: RoundSummary) -> str:
 
 def guard_told(number: int, guard: GuardSummary) -> str:
     """What the guard chose in round ``number``, and what the validation images say of the loop's own detector."""
-    control, *others = guard.tried
-    found = ", ".join(f"{one.name} {_difference(one)}" for one in others)
     return (
-        f"Round {number}: the guard chose {guard.chosen}. On held-back training images the control has AP "
-        f"{points(control.ap)}; against it: {found}. On the validation images the loop's own detector has AP "
+        f"Round {number}: {_choice(guard)} On the validation images the loop's own detector has AP "
         f"{points(guard.loop_ap)}, gain {points(guard.loop_gain, sign=True)} {interval(guard.loop_gain_ci95)}."
     )
+
+
+def _choice(guard: GuardSummary) -> str:
+    if not guard.tried:
+        return "the guard kept the control without a comparison: no fold has enough synthetic images of other folds."
+    control, *others = guard.tried
+    found = ", ".join(f"{one.name} {_difference(one)}" for one in others)
+    held_back = f"On held-back training images the control has AP {points(control.ap)}; against it: {found}."
+    return f"the guard chose {guard.chosen}. {held_back}"
 
 
 def guard_rows(guard: GuardSummary) -> list[tuple[str, ...]]:

@@ -40,7 +40,8 @@ class Chosen:
             return self.control[0], f"control of {self.why}"
         if not self.loop:
             raise ValueError(f"{self.run.path}: no round has finished; only the control can be used (--control)")
-        return self.loop[0], f"detector of {self.why}"
+        kept = "control, kept by " if self.is_control() else "detector of "
+        return self.loop[0], kept + self.why
 
 
 def choose(folder: UPath, number: int | None = None) -> Chosen:

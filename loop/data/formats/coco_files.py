@@ -9,6 +9,10 @@ from upath import UPath
 
 from loop.data.formats.base import below, content, hidden, names_split, read_json
 
+CLEAN = ("clean", "images/clean")
+"""Folders of a data set that are taken for its pictures without objects. Annotations in them count if there are no
+others."""
+
 LOOKED_FOR = "annotations/*.json, <split>/_annotations.coco.json, *.json or <split>/*.json"
 
 _ROBOFLOW = "_annotations.coco.json"
@@ -24,7 +28,9 @@ def find(root: UPath) -> dict[str, UPath]:
 
     Two files of one split are both named by their paths below ``root``.
     """
-    files = _without_keypoints(next(filter(None, map(list, _layouts(root))), []))
+    layouts = [list(files) for files in _layouts(root)]
+    apart = [[file for file in files if below(root, file.parent) not in CLEAN] for files in layouts]
+    files = _without_keypoints(next(filter(None, (*apart, *layouts)), []))
     names = Counter(split_name(root, file) for file in files)
     return {name if names[name := split_name(root, file)] == 1 else below(root, file): file for file in files}
 

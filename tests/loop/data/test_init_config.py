@@ -339,3 +339,22 @@ def test_objects_are_pasted_into_pictures_without_objects_where_there_are_any(tm
 def test_a_guard_needs_some_images(tmp_path, num_images, folds):
     config = yaml.safe_load(starter_config(folder_of_data(tmp_path / "d", num_images, [40])))
     assert config.get("guard", {}).get("folds") == config["mining"].get("cross_fit") == folds
+
+
+def test_a_labelled_folder_clean_does_not_replace_the_data_set(tmp_path):
+    root = folder_of_data(tmp_path / "d", 4, [40])
+    pictures(tmp_path / "d" / "clean")
+    labelled = {"images": [{"id": 0, "file_name": "0.png"}], "annotations": [], "categories": [{"id": 0, "name": "a"}]}
+    (tmp_path / "d" / "clean" / "_annotations.coco.json").write_text(json.dumps(labelled))
+    found = describe(root)
+    assert sum(len(images) for images in found.dataset.splits.values()) == 4
+    assert "is a labelled data set" in found.unused_clean
+    assert of_clean(tmp_path, root) is None
+
+
+def test_a_folder_clean_with_labelled_pictures_is_not_taken_by_itself(tmp_path):
+    root = marked(tmp_path / "d", 4, 40, noise, disc)
+    (pictures(tmp_path / "d" / "clean") / "again.png").write_bytes((root / "images/0.png").read_bytes())
+    assert "1 of its pictures has labelled objects, such as clean/again.png" in describe(root).unused_clean
+    assert of_clean(tmp_path, root) is None
+    assert of_clean(tmp_path, root, "clean") == "clean"

@@ -171,9 +171,9 @@ def test_folds_without_a_pool_cost_no_steps_and_count_as_the_control(of_run):
     said, place = StringIO(), UPath(folder).parent / "elsewhere"
     given = trainings(config, said)
     decision = decide(given, place, harmful(given.data.splits["train"][:2]))
-    assert (decision.steps, decision.chosen, max(decision.pools)) == (0, "control", 2)
-    assert {one.difference for one in decision.tried} == {0}
-    assert "2 of 2 folds of the guard have fewer than mixing.min_pool (5)" in " ".join(said.getvalue().split())
+    assert (decision.steps, decision.shared_steps, decision.chosen, max(decision.pools)) == (0, 0, "control", 2)
+    assert (decision.tried, decision.share) == ((), 0)
+    assert "control and loop are not compared, and the control is kept" in " ".join(said.getvalue().split())
 
 
 @pytest.mark.slow

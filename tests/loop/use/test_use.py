@@ -204,7 +204,8 @@ def test_yolo_results_are_shares_of_the_upright_picture(folder, shots, detloop, 
 def test_from_python_predictions_are_a_table(folder, shots):
     table = face.predict(face.Result(folder), [shots / "4.png", shots / "more"], score=SCORE)
     expected = known_boxes(folder, best(folder))
-    assert set(table.image) == {"4.png", "more/1.png", "more/2.png", "more/3.png"}
+    given = ("4.png", "more/1.png", "more/2.png", "more/3.png")
+    assert set(table.image) == {name for name in given if expected[Path(name).name]} != set()
     for name, rows in table.groupby("image"):
         labels = [["blue", "red"].index(label) for label in rows.label]
         boxes = np.column_stack([rows[["x0", "y0", "x1", "y1"]], labels, rows.score])

@@ -35,7 +35,8 @@ class CropConfig(CropSettings, PainterBase):
         from actors.generators.diffusion.weights import is_hub_id
 
         is_release = is_hub_id(self.vae)
-        return (Need(what="autoencoder of the painter", place=self.vae, is_release=is_release, is_folder=True),)
+        place = self.vae if is_release else f"{self.vae}/config.json"
+        return (Need(what="autoencoder of the painter", place=place, is_release=is_release),)
 
     @override
     def files_digest(self) -> str | None:

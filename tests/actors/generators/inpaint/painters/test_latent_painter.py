@@ -249,4 +249,4 @@ def test_check_finds_a_folder_that_is_missing(vae, tmp_path):
         )
 
     assert needed(vae) == needed("madebyollin/taesd") == []
-    assert needed(tmp_path / "gone") == [f"autoencoder of the painter: {tmp_path / 'gone'}"]
+    assert needed(tmp_path / "gone") == [f"autoencoder of the painter: {tmp_path / 'gone'}/config.json"]

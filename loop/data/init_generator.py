@@ -79,10 +79,10 @@ def measure_outlines(found: Found, seed: int = 0) -> Outlines:
         image = images[index]
         boxes = image.annotation.boxes[~image.annotation.ignore][:_MOST_CUTS]
         try:
-            pixels = read(image.uri) if len(boxes) else None
+            pixels = read(image.uri)
         except (ValueError, OSError):  # `data validate` reports it
             continue
-        for box in boxes if pixels is not None else ():
+        for box in boxes:
             outlined.append(cut(pixels, box, "object").outlined)
             sizes.append(float((box[2:] - box[:2]).max()) / max(image.width, image.height))
     if not outlined:

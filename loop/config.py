@@ -21,7 +21,7 @@ from actors.generators.inpaint.component import InpaintConfig
 from actors.refiners import RefinerConfig
 from actors.refiners.identity import IdentityConfig
 from loop.data.config import DataConfig
-from loop.guard.config import GuardConfig
+from loop.guard.config import GuardConfig, NumFolds
 from loop.hosting.config import HostingConfig
 from loop.run_names import RunName
 from loop.tracking.config import TrackingConfig
@@ -52,20 +52,13 @@ class MiningConfig(Config):
     the hardest instances first; hard modes of the generator are chosen likewise. Needs the filter utility."""
     budget: int = Field(40, ge=1)
     """Maximum number of instances selected in a round."""
-    cross_fit: int = Field(0, ge=0)
+    cross_fit: NumFolds = 0
     """Number of folds, or 0 for none. For each fold, a detector is trained on the other folds, for as many passes over
     its images as the control, and decides which boxes of this fold are easy. Without folds the current detector
     decides, which finds most of what it was trained on. Folds do not help if detector.weights were trained on the same
     images."""
     detector: DetectorConfig | None = None
     """Detector that decides which boxes are easy, trained as the control is; default: the current detector."""
-
-    @field_validator("cross_fit")
-    @classmethod
-    def _something_to_train_on(cls, num_folds: int) -> int:
-        if num_folds == 1:
-            raise ValueError("one fold leaves no images to train on; give 0 (off), or 2 or more")
-        return num_folds
 
     def attribute(self) -> AttributeRule:
         """The rule of easy and hard, as keyword arguments of ``actors.attributes.attributes``."""

@@ -10,12 +10,14 @@ The comments of the written file state these rules:
 * Images without objects, if there are any, are the only canvases.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from actors.generators.cutouts.cutout import cut
 from actors.images import read
+from actors.records import LabeledImage
 from loop.data.pose import Poses, Told, measure
 from loop.data.survey import Found
 
@@ -62,7 +64,7 @@ class Outlines:
 def generator_section(found: Found) -> str:
     """The lines of the section generator; comments follow ``##``."""
     images = found.dataset.splits["train"]
-    outlines = measure_outlines(found)
+    outlines = measure_outlines(images)
     return _SECTION.format(
         cutout="box" if outlines.as_boxes else "object",
         outlined=outlines,
@@ -71,9 +73,8 @@ def generator_section(found: Found) -> str:
     )
 
 
-def measure_outlines(found: Found, seed: int = 0) -> Outlines:
+def measure_outlines(images: Sequence[LabeledImage], seed: int = 0) -> Outlines:
     """Cut out at most 6 objects of each of at most 40 images. Pictures that cannot be read are passed over."""
-    images = found.dataset.splits["train"]
     outlined, sizes = list[bool](), list[float]()
     for index in np.random.default_rng(seed).permutation(len(images))[:_MOST_IMAGES]:
         image = images[index]

@@ -51,17 +51,22 @@ def describe(folder: UPath, seed: int = 0, keys: Mapping[str, object] | None = N
     """
     root = folder.resolve() if ".." in folder.parts else folder
     given, note = dict(keys or {}), ""
-    if clean is None and (own := next((name for name in CLEAN if (root / name).is_dir()), None)):
-        note = _unusable(root, given | {"clean": own}, seed)
-        clean = None if note else own
-    if clean not in {None, "none"}:
-        given["clean"] = clean
-    dataset = _imported(root, given, seed)
+    own = next((name for name in CLEAN if (root / name).is_dir()), None) if clean is None else None
+    chosen = {"clean": own or clean} if (own or clean) not in {None, "none"} else {}
+    try:
+        dataset = _imported(root, given | chosen, seed)
+        note = _with_objects(dataset) if own else ""
+    except (ValueError, FileNotFoundError) as error:
+        if own is None:
+            raise
+        note = str(error)
+    if note:
+        dataset, chosen = _imported(root, given, seed), {}
     images = [image for split in dataset.splits.values() for image in split]
     sides, labels = _shorter_sides(images)
     return Found(
         root=dataset.report.root,
-        keys=given,
+        keys=given | chosen,
         dataset=dataset,
         image_size_px=int(np.median([max(image.width, image.height) for image in images])),
         min_side_px=float(sides.min()),
@@ -75,19 +80,13 @@ def _imported(root: UPath, keys: Mapping[str, object], seed: int) -> Dataset:
     return import_data(DataConfig.model_validate({**keys, "root": str(root)}), root, seed)
 
 
-def _unusable(root: UPath, keys: Mapping[str, object], seed: int) -> str:
-    """Why the folder cannot be imported with these keys, or is not free of objects; empty if it can."""
-    try:
-        dataset = _imported(root, keys, seed)
-    except (ValueError, FileNotFoundError) as error:
-        return str(error)
+def _with_objects(dataset: Dataset) -> str:
+    """Why the pictures of ``data.clean`` are not taken for free of objects by themselves; empty if they are."""
     labelled = [one for one in dataset.report.dropped if one.reason == "labelled objects"]
-    if labelled:
-        told = "1 of its pictures has" if len(labelled) == 1 else f"{len(labelled)} of its pictures have"
-        return (
-            f"{told} labelled objects, such as {labelled[0].file}; name the folder with --clean if the others have none"
-        )
-    return ""
+    if not labelled:
+        return ""
+    told = "1 of its pictures has" if len(labelled) == 1 else f"{len(labelled)} of its pictures have"
+    return f"{told} labelled objects, such as {labelled[0].file}; name the folder with --clean if the others have none"
 
 
 def _shorter_sides(images: Sequence[LabeledImage]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -7,7 +7,7 @@ Bootstrap, 1993, ch. 13). And that of the training seeds: the spread between tra
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,10 @@ class Gain:
     low: float
     high: float
     training_sd: float  # estimated spread of AP between trainings with different seeds
+
+    def of_control(self) -> "Gain":
+        """The gain where both arms are the same detectors: exactly zero, and so is its interval."""
+        return replace(self, value=0.0, low=0.0, high=0.0)
 
 
 def gain(

@@ -1,7 +1,7 @@
 """Metrics of a finished round: both arms on the real validation images, and the candidates."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ def measure(loop: Loop, result: RoundResult, samples: Sequence[Sample]) -> Measu
         trained = repeated(result.arms)
         difference = gain(trained.each, control.each, draws, seed)
         if result.guard.decision.share == CONTROL:
-            difference = replace(difference, value=0.0, low=0.0, high=0.0)
+            difference = difference.of_control()
     return Measured(
         loop=trained,
         control=control,

@@ -2,17 +2,25 @@
 
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from actors.config import Config
 
+
+def _something_to_train_on(num_folds: int) -> int:
+    if num_folds == 1:
+        raise ValueError("one fold leaves no images to train on; give 0 (off), or 2 or more")
+    return num_folds
+
+
+NumFolds = Annotated[int, Field(ge=0), AfterValidator(_something_to_train_on)]
 Weight = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
 class GuardConfig(Config):
     """Choice of a round's detector on training images alone: control, loop, or averaged weights (arXiv 2109.01903)."""
 
-    folds: int = Field(0, ge=0)
+    folds: NumFolds = 0
     """Number of folds of the training images, or 0 for no guard. For each fold, a detector is trained like the control
     and another one like the loop's, both without its images, and both are measured on these. With three folds, each
     takes two thirds of a training's steps. In an ablation, arms run without a guard unless they set this key. Folds do
@@ -20,13 +28,6 @@ class GuardConfig(Config):
     blends: tuple[Weight, ...] = (0.5,)
     """Blends to choose among, besides control and loop: the loop's share in the average of the weights of both
     detectors."""
-
-    @field_validator("folds")
-    @classmethod
-    def _something_to_train_on(cls, num_folds: int) -> int:
-        if num_folds == 1:
-            raise ValueError("one fold leaves no images to train on; give 0 (off), or 2 or more")
-        return num_folds
 
     @field_validator("blends")
     @classmethod

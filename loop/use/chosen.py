@@ -21,15 +21,11 @@ class Chosen:
     why: str  # the round, in words
     loop: tuple[Checkpoint, ...]  # one for each training seed
     control: tuple[Checkpoint, ...]  # likewise
+    is_control: bool  # the loop's detectors are copies of the controls: a guard kept these, or the pool was too small
 
     def classes(self) -> tuple[str, ...]:
         """The classes that the detectors detect."""
         return read_checkpoint(self.control[0])[0].classes
-
-    def is_control(self) -> bool:
-        """Whether the loop's detectors are copies of the controls: a guard kept these, or the pool was too small."""
-        loop, control = ([UPath(one).read_bytes() for one in arm] for arm in (self.loop, self.control))
-        return loop == control
 
     def one(self, *, control: bool) -> tuple[Checkpoint, str]:
         """The detector of the run's own seed, and its name in messages.
@@ -40,7 +36,7 @@ class Chosen:
             return self.control[0], f"control of {self.why}"
         if not self.loop:
             raise ValueError(f"{self.run.path}: no round has finished; only the control can be used (--control)")
-        kept = "control, kept by " if self.is_control() else "detector of "
+        kept = "control, kept by " if self.is_control else "detector of "
         return self.loop[0], kept + self.why
 
 
@@ -53,10 +49,13 @@ def choose(folder: UPath, number: int | None = None) -> Chosen:
     config, finished = run.config(), run.num_finished()
     if number is not None and not 1 <= number <= finished:
         raise ValueError(f"{folder} has no finished round {number}; {finished} are finished")
-    aps = {one: read_record(run.round(one) / "round.json", RoundSummary).ap for one in range(1, finished + 1)}
+    rounds = {one: read_record(run.round(one) / "round.json", RoundSummary) for one in range(1, finished + 1)}
+    aps = {one: row.ap for one, row in rounds.items()}
     used = number or max(aps, key=lambda one: aps[one], default=0)
     loop, control = run.detectors(used)
-    return Chosen(run=run, config=config, round=used, why=_why(used, aps), loop=loop, control=control)
+    row = rounds.get(used)
+    kept = row is not None and (bool(row.not_trained) or row.keeps_control)
+    return Chosen(run=run, config=config, round=used, why=_why(used, aps), loop=loop, control=control, is_control=kept)
 
 
 def _why(used: int, aps: dict[int, float]) -> str:

@@ -5,7 +5,7 @@ were measured before, in any run below the storage root.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -191,8 +191,8 @@ def _record(
     if "loop" in results:
         seed = derive_seed(config.seed, "bootstrap", chosen.round)
         difference = gain(results["loop"], results["control"], config.evaluation.bootstrap_draws, seed)
-        if chosen.is_control():
-            difference = replace(difference, value=0.0, low=0.0, high=0.0)
+        if chosen.is_control:
+            difference = difference.of_control()
     folder = chosen.run.path / "evaluations"
     with exclusive(folder):
         measured = Measurement(

@@ -22,6 +22,7 @@ from loop.data.config import WorldConfig
 from loop.data.init_config import render
 from loop.data.survey import describe
 from loop.data.world import write_world
+from loop.guard.choice import CONTROL
 
 MARKS = "field"
 SCENES = {
@@ -29,7 +30,7 @@ SCENES = {
     "fresh": WorldConfig(train=80, val=200, clean=100, seed=1),
 }
 DATA = ("raccoon", "bccd", "deeppcb", "world", "cards", "receipts", "coco80", "fresh")
-"""Settings were chosen on the first four. The others were measured once, with all settings frozen."""
+"""Settings are chosen on the first four. The others are measured once, with all settings frozen."""
 SUBSETS = {"raccoon": (40,), "bccd": (20, 40), "deeppcb": (20, 40), "world": (20,), "fresh": (20,)}
 ABLATION = "field.yaml"
 NAMES = [name for data in DATA for name in (data, *(f"{data}-{size}" for size in SUBSETS.get(data, ())))]
@@ -54,7 +55,7 @@ def measure(folder: UPath) -> dict[str, float]:
     if not rounds or "guard" not in rounds[-1]:
         return {}
     guard = rounds[-1]["guard"]
-    chosen = next(one["share"] for one in guard["tried"] if one["name"] == guard["chosen"])
+    chosen = next((one["share"] for one in guard["tried"] if one["name"] == guard["chosen"]), CONTROL)  # no comparison
     return {"chosen_share": chosen, **{f"unguarded_{key}": value for key, value in metrics["unguarded"].items()}}
 
 

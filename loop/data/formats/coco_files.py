@@ -28,9 +28,15 @@ def find(root: UPath) -> dict[str, UPath]:
 
     Two files of one split are both named by their paths below ``root``.
     """
-    layouts = [list(files) for files in _layouts(root)]
-    apart = [[file for file in files if below(root, file.parent) not in CLEAN] for files in layouts]
-    files = _without_keypoints(next(filter(None, (*apart, *layouts)), []))
+    of_clean = list[UPath]()
+    for found in map(list, _layouts(root)):
+        files = [file for file in found if below(root, file.parent) not in CLEAN]
+        if files:
+            break
+        of_clean = of_clean or found
+    else:
+        files = of_clean
+    files = _without_keypoints(files)
     names = Counter(split_name(root, file) for file in files)
     return {name if names[name := split_name(root, file)] == 1 else below(root, file): file for file in files}
 

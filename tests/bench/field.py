@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from evidence import CONFIGS, Evidence, Question
 from evidence_tables import Rows, command, compared, folder_of, heading, sections, sentence
 from typing_extensions import override
@@ -18,6 +19,8 @@ from upath import UPath
 
 from actors.detectors.ultralytics.component import UltralyticsConfig
 from loop.ablation.config import Ablation, load_ablation
+from loop.config import LoopConfig
+from loop.config_files import load
 from loop.data.config import WorldConfig
 from loop.data.init_config import render
 from loop.data.survey import describe
@@ -37,6 +40,8 @@ NAMES = [name for data in DATA for name in (data, *(f"{data}-{size}" for size in
 QUESTIONS = {name: Question(data=name, base="", ablation=ABLATION) for name in NAMES}
 ARMS = {
     "real": "control: real images only",
+    "real_longer": "the control with twice the steps",
+    "real_4x": "the control with four times the images",
     "loop": "the loop with its guard, as `init` writes it",
     "loop_unguarded": "the loop's detector, whatever the guard chose",
     "copy_paste": "copy-paste without a guard",
@@ -75,8 +80,19 @@ class FieldTest(Evidence):
         base = place / "init.yaml"
         base.parent.mkdir(parents=True, exist_ok=True)
         base.write_text(render(found, base.name, UltralyticsConfig.starter(weights)))
+        arms = place / question.ablation
+        arms.write_text(with_controls(CONFIGS / "ablations" / question.ablation, load([base]), int(subset or 0)))
         sets = [f"root={place}", "hosting.engine=inline", "hosting.train.num_cpus=1"]
-        return load_ablation([base, CONFIGS / "ablations" / question.ablation], sets, seeds)
+        return load_ablation([base, arms], sets, seeds)
+
+
+def with_controls(ablation: Path, base: LoopConfig, subset: int) -> str:
+    """The ablation file with further controls: twice the steps, and four times the images of a subset."""
+    tree = yaml.safe_load(ablation.read_text())
+    tree["arms"]["real_longer"] = {"rounds": 0, "training.steps": 2 * base.training.steps}
+    if subset:
+        tree["arms"]["real_4x"] = {"rounds": 0, "data.subset": 4 * subset}
+    return yaml.safe_dump(tree, sort_keys=False)
 
 
 def section(results: dict[str, Any]) -> str:

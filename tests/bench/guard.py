@@ -1,9 +1,9 @@
-"""What the guard makes of a harmful pool: ``python tests/bench/guard.py CONFIG [--set key=value] [--seeds 5]``.
+"""Measure the guard on harmful pools: ``python tests/bench/guard.py NAME --weights FILE [--data DIR] [--root DIR]``.
 
-For each seed the run of the config is made with a guard. Then the guard decides once more on the same pool made harmful
-on purpose: classes are shuffled over all boxes of the pool, and each box is moved by half of its size. It should take
-the control every time. Rows are written to ``results/guard.json`` as they come, and a seed that is there is not run
-again.
+NAME is a data set of ``field.py``, whose runs with a guard are taken, or made where they are missing. For each of them
+the guard decides once more, on its pool made harmful on purpose: classes are shuffled over all boxes of the pool, and
+each box is moved by half of its size. It should take the control every time. Rows go to ``results/guard.json``, and a
+seed that is there is not run again; the table of ``docs/evidence.md`` is written from that file.
 """
 
 import argparse
@@ -18,12 +18,15 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import field
 import numpy as np
+from evidence import DOCUMENT
+from evidence_tables import write_section
 
 from actors.records import Annotation, Sample
 from loop.arms import Trainings
-from loop.config_files import load
-from loop.driver import anchored, import_real, run
+from loop.config import LoopConfig
+from loop.driver import import_real, run
 from loop.guard.decide import Decision, decide
 from loop.keep import Fate
 from loop.progress import Reporter
@@ -31,6 +34,8 @@ from loop.reduce_images import reduce_images
 from loop.state import RunFolder
 
 RESULTS = Path(__file__).parent / "results" / "guard.json"
+MARKS = "guard"
+Row = dict[str, Any]
 
 
 def harmful(pool: Sequence[Sample], seed: int) -> tuple[Sample, ...]:
@@ -54,42 +59,49 @@ def _moved(sample: Sample, labels: np.ndarray, rng: np.random.Generator) -> Anno
     return replace(sample.annotation, boxes=moved, labels=labels)
 
 
-def row(name: str, seed: int, decision: Decision) -> dict[str, Any]:
+def row(data: str, seed: int, decision: Decision) -> Row:
     """A decision as a row of the results, in points."""
     tried = {one.name: round(100 * one.ap, 1) for one in decision.tried}
-    return {"pool": name, "seed": seed, "chosen": decision.chosen, "ap": tried, "pools": decision.pools}
+    return {"data": data, "seed": seed, "chosen": decision.chosen, "ap": tried, "pools": list(decision.pools)}
 
 
-def decisions(files: Sequence[str], overrides: Sequence[str], seed: int) -> list[dict[str, Any]]:
-    """The guard's decisions on the pool of a run with this seed, as drawn and made harmful."""
-    config = load(files, [*overrides, f"seed={seed}"])
-    config = anchored(config.model_copy(update={"name": f"{config.name}-guard-s{seed}"}))
-    reporter, folder = Reporter(), RunFolder(run(config, Reporter()))
-    data = reduce_images(import_real(config), config, reporter)
-    trainings = Trainings(config=config, data=data, reporter=reporter)
-    pool = folder.samples(1, Fate.KEPT)
-    drawn = decide(trainings, folder.round(1), pool)
-    spoilt = decide(trainings, folder.path / "harmful", harmful(pool, seed))
-    return [row("drawn", seed, drawn), row("harmful", seed, spoilt)]
+def spoilt(config: LoopConfig) -> Decision:
+    """The guard's decision on the pool of a run, made harmful. Runs the loop first if it has not finished."""
+    folder = RunFolder(run(config, Reporter()))
+    data = reduce_images(import_real(config), config, Reporter())
+    trainings = Trainings(config=config, data=data, reporter=Reporter())
+    return decide(trainings, folder.path / "harmful", harmful(folder.samples(1, Fate.KEPT), config.seed))
+
+
+def section(rows: Sequence[Row]) -> str:
+    """The text between the marks in ``docs/evidence.md``."""
+    tried = ("control", "blend 0.5", "loop")
+    lines = [f"| data | seed | samples per fold | {' | '.join(tried)} | chosen |", "|---" * (len(tried) + 4) + "|"]
+    for one in rows:
+        aps = " | ".join(f"{one['ap'][name]:.1f}" if one["ap"] else "" for name in tried)
+        sizes = ", ".join(map(str, one["pools"]))
+        lines.append(f"| {one['data']} | {one['seed']} | {sizes} | {aps} | {one['chosen']} |")
+    kept = sum(one["chosen"] == "control" for one in rows)
+    return "\n".join([*lines, "", f"The guard kept the control {kept} of {len(rows)} times."])
 
 
 def main() -> None:
-    """Run the missing seeds and print the rows."""
+    """Run the missing seeds, then write rows and table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("configs", nargs="+")
-    parser.add_argument("--set", action="append", default=[], dest="overrides")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("name", choices=field.QUESTIONS)
+    parser.add_argument("--data", default="")
+    parser.add_argument("--weights")
+    parser.add_argument("--root", default="runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[])
     given = parser.parse_args()
-    rows = json.loads(given.out.read_text()) if given.out.exists() else []
-    fixed = ["guard.folds=3", "rounds=1", "hosting.engine=inline"]
-    for seed in range(given.seeds):
-        if all(one["seed"] != seed for one in rows):
-            rows += decisions(given.configs, [*fixed, *given.overrides], seed)
-            given.out.write_text(json.dumps(rows, indent=1) + "\n")
-    spoilt = [one["chosen"] for one in rows if one["pool"] == "harmful"]
-    print(json.dumps(rows, indent=1))
-    print(f"harmful pools: the control was taken {spoilt.count('control')} of {len(spoilt)} times")
+    ablation = field.EVIDENCE.load(given.name, given.root, given.data, given.seeds, given.weights)
+    rows: list[Row] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    for trial in ablation.trials:
+        if trial.arm == "loop" and all((one["data"], one["seed"]) != (given.name, trial.seed) for one in rows):
+            rows.append(row(given.name, trial.seed, spoilt(trial.config)))
+            RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+    write_section(DOCUMENT, MARKS, section(rows))
+    print(section(rows))
 
 
 if __name__ == "__main__":

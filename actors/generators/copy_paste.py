@@ -6,7 +6,7 @@ in with a feathered edge. It is pasted where the image matches its surroundings.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -213,10 +213,11 @@ class CopyPaste:
         if original.shows_ground:
             return None
         hardened, overlap = self._harden(tight(original), modes, rng)
+        search = positions.Search(canvas, annotation.boxes, overlap, self.extents.get(label))
+        oriented = cache(lambda flip, quarter_turns: turned(hardened, flip=flip, quarter_turns=quarter_turns))
         found: tuple[positions.Place, Cutout] | None = None
         for _ in range(self.config.tries):
-            turned = self._turn(hardened, rng)
-            room = positions.find_room(canvas, turned, annotation.boxes, overlap, self.extents.get(label), rng)
+            room = search.find(oriented(*self._orientation(rng)), rng)
             if room and (found is None or room[0].seam < found[0].seam):
                 found = room
         if found is None:
@@ -249,9 +250,10 @@ class CopyPaste:
             return cutout, positions.Overlap(least=least, most=most, hidden=True)
         return self.config.harden(cutout, mode, rng), positions.Overlap(most=self.config.max_overlap)
 
-    def _turn(self, cutout: Cutout, rng: np.random.Generator) -> Cutout:
+    def _orientation(self, rng: np.random.Generator) -> tuple[bool, int]:
+        """Whether to mirror a cutout, and its quarter turns."""
         flip, quarter_turns = bool(rng.integers(2)), int(rng.integers(4))
-        return turned(cutout, flip=flip and self.config.flip, quarter_turns=quarter_turns * self.config.rotate)
+        return flip and self.config.flip, quarter_turns * self.config.rotate
 
     def _above(
         self,

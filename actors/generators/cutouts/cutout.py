@@ -21,6 +21,16 @@ BORDER_PX = 2  # a side within this distance of the image's border counts as cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Footprint:
+    """The geometry of a cutout, without its pixels."""
+
+    width: int  # px
+    height: int  # px
+    box: Box  # [4] xyxy px within the cutout
+    at_border: Mask  # [3, 3], see ``Cutout``
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Cutout:
     """An instance cut from its image, with a margin of its surroundings."""
 
@@ -48,6 +58,12 @@ class Cutout:
     def shows_ground(self) -> bool:
         """True for a large object without an outline, whose ellipse visibly holds parts of its old background."""
         return self.large and not self.outlined
+
+    def footprint(self, factor: float = 1.0) -> Footprint:
+        """Its geometry, resized by ``factor``."""
+        width, height = (max(round(side * factor), min(side, 3)) for side in (self.width, self.height))
+        ratio = np.array([width / self.width, height / self.height] * 2, np.float32)
+        return Footprint(width=width, height=height, box=self.box * ratio, at_border=self.at_border)
 
     def core_in_image(self, box: Box, shape: tuple[int, int]) -> Mask:
         """Mask ``[H, W]`` of the object in an image in which it fills ``box`` ``[4]``."""
@@ -148,12 +164,12 @@ def scaled(cutout: Cutout, factor: float) -> Cutout:
     """The cutout resized by ``factor``."""
     import cv2
 
-    size = (max(round(cutout.width * factor), 3), max(round(cutout.height * factor), 3))
+    footprint = cutout.footprint(factor)
+    size = (footprint.width, footprint.height)
     method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     pixels = cv2.resize(cutout.pixels, size, interpolation=method)
     core = cv2.resize(cutout.core.astype(np.uint8) * 255, size, interpolation=cv2.INTER_LINEAR) > 127
-    ratio = np.array([size[0] / cutout.width, size[1] / cutout.height] * 2, np.float32)
-    return replace(cutout, pixels=pixels, core=core, box=cutout.box * ratio, margin_px=cutout.margin_px * factor)
+    return replace(cutout, pixels=pixels, core=core, box=footprint.box, margin_px=cutout.margin_px * factor)
 
 
 def tight(cutout: Cutout) -> Cutout:

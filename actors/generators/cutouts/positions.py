@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors import boxes as geometry
-from actors.generators.cutouts.cutout import Cutout, scaled
-from actors.generators.cutouts.extents import Extents
+from actors.generators.cutouts.cutout import Cutout, Footprint, scaled
+from actors.generators.cutouts.extents import ANY_HEIGHT, Extents
+from actors.generators.cutouts.outline import Box, Mask
 from actors.images import Pixels
 
 Floats = NDArray[np.float32]
@@ -15,7 +16,6 @@ Positions = NDArray[np.int_]
 
 _COARSE_PX = 12  # cutouts are matched at about this size first, then at full size around the place found
 _SMALLER = (0.85, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25)  # scales of a large object where it has no room at its own
-_ANY_HEIGHT = (-np.inf, np.inf)
 _SLACK = 4.0  # grey levels: places whose seam is worse than the best by no more than this are as good
 
 
@@ -38,75 +38,116 @@ class Overlap:
     """Existing objects cover the cutout; the overlap is a share of its own area, else of the smaller of the two."""
 
 
-def find_room(
-    target: Pixels,
-    cutout: Cutout,
-    occupied: geometry.Boxes,
-    overlap: Overlap,
-    extents: Extents | None,
-    rng: np.random.Generator,
-) -> tuple[Place, Cutout] | None:
-    """As ``find``, with the cutout at the scale of its place: a large object is made smaller if it has no room else.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Room:
+    """The coarse grid of places of a cutout, of which at least one is allowed."""
 
-    An object that fills much of its image hardly fits anywhere beside another one. It becomes no smaller than its class
-    is seen in real images, and stands no higher or lower in the picture than real ones of its size (``extents``).
+    cutout: Cutout  # at the scale at which it has room
+    heights: tuple[float, float]  # px, for the lower side of its box
+    xs: Positions
+    ys: Positions
+    costs: Floats  # [len(ys), len(xs)] seams, infinite where it may not stand
+
+
+class Search:
+    """Search of a target for places. What several cutouts need of it is computed once: it must not change meanwhile.
+
+    ``occupied`` ``[n, 4]`` are the boxes in the target. A large object is made smaller if it has no room else: what
+    fills much of its image hardly fits anywhere beside another one. It becomes no smaller than its class is seen in
+    real images, and stands no higher or lower in the picture than real ones of its size (``extents``).
     """
-    if not cutout.large:
-        place = find(target, cutout, occupied, overlap, rng)
-        return (place, cutout) if place else None
-    for factor in (1.0, *_SMALLER):
-        smaller = cutout if factor == 1.0 else scaled(cutout, factor)
-        if extents and not extents.allows(smaller, target.shape):
-            return None
-        heights = extents.heights(smaller, target.shape) if extents else _ANY_HEIGHT
-        if place := find(target, smaller, occupied, overlap, rng, heights):
-            return place, smaller
-    return None
 
+    def __init__(
+        self, target: Pixels, occupied: geometry.Boxes, overlap: Overlap, extents: Extents | None = None
+    ) -> None:
+        self.target, self.occupied, self.overlap, self.extents = target, occupied, overlap, extents
+        self._rooms: dict[Cutout, _Room | None] = {}
+        self._small_targets: dict[int, Floats] = {}
 
-def find(
-    target: Pixels,
-    cutout: Cutout,
-    occupied: geometry.Boxes,
-    overlap: Overlap,
-    rng: np.random.Generator,
-    heights: tuple[float, float] = _ANY_HEIGHT,
-) -> Place | None:
-    """One of the allowed places with the best seam, or None if no place is allowed.
+    def find(self, cutout: Cutout, rng: np.random.Generator) -> tuple[Place, Cutout] | None:
+        """One of the allowed places with the best seam and the cutout at its scale there; None if no place is allowed.
 
-    ``occupied`` ``[n, 4]`` are the boxes in the target. A cutout that is cut off by a border of its own image is placed
-    at the same border of the target. ``heights`` is the range in px in which the lower side of its box may lie.
-    """
-    last_x, last_y = target.shape[1] - cutout.width, target.shape[0] - cutout.height
-    if min(last_x, last_y) < 0:
+        A cutout that is cut off by a border of its own image is placed at the same border of the target.
+        """
+        if cutout not in self._rooms:
+            self._rooms[cutout] = self._room(cutout)
+        room = self._rooms[cutout]
+        return (self._place(room, rng), room.cutout) if room else None
+
+    def _room(self, cutout: Cutout) -> _Room | None:
+        """The room at the largest scale that has any: geometry decides, and only then pixels are resized."""
+        extents = self.extents if cutout.large else None
+        for factor in (1.0, *_SMALLER) if cutout.large else (1.0,):
+            footprint = cutout.footprint(factor)
+            if extents and not extents.allows(footprint.box, self.target.shape):
+                return None
+            heights = extents.heights(footprint.box, self.target.shape) if extents else ANY_HEIGHT
+            step = _step(footprint)
+            xs, ys = (_grid(*sides, step) for sides in self._sides(footprint))
+            allowed = self._allowed(xs, ys, footprint, heights)
+            if allowed.any():
+                at_scale = cutout if factor == 1.0 else scaled(cutout, factor)
+                costs = np.where(allowed, self._coarse_seams(at_scale, step), np.inf)
+                return _Room(cutout=at_scale, heights=heights, xs=xs, ys=ys, costs=costs)
         return None
-    step = max(1, min(cutout.width, cutout.height) // _COARSE_PX)
-    xs, ys = _grid(target.shape[1], cutout.width, step), _grid(target.shape[0], cutout.height, step)
-    allowed = _allowed(xs, ys, cutout, occupied, overlap) & _meets_borders(xs, ys, cutout, target)
-    allowed &= _at_heights(ys, cutout, heights)
-    if not allowed.any():
-        return None
-    surroundings = (~cutout.core).astype(np.float32)
-    seams = _seams(*(_shrunk(array, step) for array in (_gray(target), _gray(cutout.pixels), surroundings)))
-    row, column = _pick(np.where(allowed, seams, np.inf), rng)
-    xs, ys = _window(int(xs[column]), step, last_x), _window(int(ys[row]), step, last_y)
-    region = target[ys[0] : ys[-1] + cutout.height, xs[0] : xs[-1] + cutout.width]
-    allowed = _allowed(xs, ys, cutout, occupied, overlap) & _meets_borders(xs, ys, cutout, target)
-    allowed &= _at_heights(ys, cutout, heights)
-    seams = np.where(allowed, _seams(_floats(region), _floats(cutout.pixels), surroundings), np.inf)
-    row, column = divmod(int(seams.argmin()), len(xs))
-    return Place(x=int(xs[column]), y=int(ys[row]), seam=float(seams[row, column]))
+
+    def _place(self, room: _Room, rng: np.random.Generator) -> Place:
+        """The best place around a good one of the coarse grid."""
+        cutout, footprint = room.cutout, room.cutout.footprint()
+        row, column = _pick(room.costs, rng)
+        coarse, step = (int(room.xs[column]), int(room.ys[row])), _step(footprint)
+        xs, ys = (_window(at, step, *sides) for at, sides in zip(coarse, self._sides(footprint), strict=True))
+        region = self.target[ys[0] : ys[-1] + cutout.height, xs[0] : xs[-1] + cutout.width]
+        seams = _seams(_floats(region), _floats(cutout.pixels), _surroundings(cutout))
+        seams = np.where(self._allowed(xs, ys, footprint, room.heights), seams, np.inf)
+        row, column = divmod(int(seams.argmin()), len(xs))
+        return Place(x=int(xs[column]), y=int(ys[row]), seam=float(seams[row, column]))
+
+    def _coarse_seams(self, cutout: Cutout, step: int) -> Floats:
+        """Seams on the coarse grid, of grey values: sufficient there, at a third of the time."""
+        if step not in self._small_targets:
+            self._small_targets[step] = _shrunk(_gray(self.target), step)
+        template, weights = _shrunk(_gray(cutout.pixels), step), _shrunk(_surroundings(cutout), step)
+        return _seams(self._small_targets[step], template, weights)
+
+    def _sides(self, footprint: Footprint) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Lengths in px of the target and the cutout, horizontally and vertically."""
+        return (self.target.shape[1], footprint.width), (self.target.shape[0], footprint.height)
+
+    def _allowed(
+        self, xs: Positions, ys: Positions, footprint: Footprint, heights: tuple[float, float]
+    ) -> NDArray[np.bool_]:
+        """Mask ``[len(ys), len(xs)]`` of the allowed positions.
+
+        Cut-off sides of the object are at their border, the lower side of its box is within ``heights``, and its
+        overlap with the existing boxes is allowed.
+        """
+        at, bottoms = footprint.at_border, ys + footprint.box[3]
+        across, down = (
+            ((positions == 0) | ~low) & ((positions == length - size) | ~high)
+            for positions, (length, size), (low, high) in zip(
+                (xs, ys), self._sides(footprint), (at[1, [0, 2]], at[[0, 2], 1]), strict=True
+            )
+        )
+        down &= (bottoms >= heights[0]) & (bottoms <= heights[1])
+        allowed = np.zeros((len(ys), len(xs)), np.bool_)
+        allowed[np.ix_(down, across)] = _clear(xs[across], ys[down], footprint.box, self.occupied, self.overlap)
+        return allowed
 
 
-def _floats(pixels: Pixels) -> Floats:
+def _floats(pixels: Pixels | Mask) -> Floats:
     return pixels.astype(np.float32)
 
 
 def _gray(pixels: Pixels) -> Floats:
-    """Grey values ``[H, W, 1]``: sufficient for the coarse search, at a third of the time."""
+    """Grey values ``[H, W, 1]``."""
     import cv2
 
     return _floats(cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2GRAY)[..., None])
+
+
+def _surroundings(cutout: Cutout) -> Floats:
+    return _floats(~cutout.core)
 
 
 def _shrunk(array: Floats, step: int) -> Floats:
@@ -135,16 +176,23 @@ def _seams(image: Floats, template: Floats, weights: Floats) -> Floats:
     return np.asarray(np.round(np.sqrt(mean)), dtype=np.float32)
 
 
+def _step(footprint: Footprint) -> int:
+    """Distance in px of the positions of the coarse grid."""
+    return max(1, min(footprint.width, footprint.height) // _COARSE_PX)
+
+
 def _grid(length: int, size: int, step: int) -> Positions:
     """Coarse start positions of a cutout of ``size`` px along a side of ``length`` px; the last ends at the border."""
+    if size > length:
+        return np.zeros(0, np.int_)
     positions = np.minimum(np.arange(length // step - size // step + 1) * step, length - size)
     positions[-1] = length - size
     return positions
 
 
-def _window(position: int, step: int, last: int) -> Positions:
+def _window(position: int, step: int, length: int, size: int) -> Positions:
     """All positions within ``step`` of a coarse position."""
-    return np.arange(max(position - step, 0), min(position + step, last) + 1)
+    return np.arange(max(position - step, 0), min(position + step, length - size) + 1)
 
 
 def _pick(costs: Floats, rng: np.random.Generator) -> tuple[int, int]:
@@ -154,11 +202,9 @@ def _pick(costs: Floats, rng: np.random.Generator) -> tuple[int, int]:
     return int(rows[chosen]), int(columns[chosen])
 
 
-def _allowed(
-    xs: Positions, ys: Positions, cutout: Cutout, occupied: geometry.Boxes, overlap: Overlap
-) -> NDArray[np.bool_]:
+def _clear(xs: Positions, ys: Positions, box: Box, occupied: geometry.Boxes, overlap: Overlap) -> NDArray[np.bool_]:
     """Mask ``[len(ys), len(xs)]`` of the positions where the overlap with the existing boxes is allowed."""
-    left, top, right, bottom = cutout.box
+    left, top, right, bottom = box
     own = (right - left) * (bottom - top)
     areas = np.full(len(occupied), own) if overlap.hidden else np.minimum(geometry.areas(occupied), own)
     shared_x = np.minimum(xs + right, occupied[:, 2:3]) - np.maximum(xs + left, occupied[:, 0:1])
@@ -169,19 +215,3 @@ def _allowed(
         if x.any() and y.any():
             np.maximum(most, y[:, None] * x, out=most)
     return np.asarray((most >= overlap.least) & (most <= overlap.most))
-
-
-def _meets_borders(xs: Positions, ys: Positions, cutout: Cutout, target: Pixels) -> NDArray[np.bool_]:
-    """Mask ``[len(ys), len(xs)]`` of the positions where cut-off sides of the object are at their border."""
-    left, right = xs == 0, xs == target.shape[1] - cutout.width
-    top, bottom = ys == 0, ys == target.shape[0] - cutout.height
-    at = cutout.at_border
-    across = (left | ~at[1, 0]) & (right | ~at[1, 2])
-    down = (top | ~at[0, 1]) & (bottom | ~at[2, 1])
-    return np.asarray(down[:, None] & across[None, :])
-
-
-def _at_heights(ys: Positions, cutout: Cutout, heights: tuple[float, float]) -> NDArray[np.bool_]:
-    """Mask ``[len(ys), 1]`` of the positions at which the lower side of the cutout's box lies within a range in px."""
-    bottoms = ys[:, None] + cutout.box[3]
-    return np.asarray((bottoms >= heights[0]) & (bottoms <= heights[1]))

@@ -51,9 +51,10 @@ def ground(image: Pixels, mask: Mask, occupied: geometry.Boxes, rng: np.random.G
     region, inside = np.ascontiguousarray(image[part]), np.ascontiguousarray(mask[part])
     box = np.array([left - x, top - y, right - x, bottom - y], np.float32)
     around = Cutout(pixels=region, core=inside, box=box, margin_px=_SEAM_PX, at_border=np.zeros((3, 3), np.bool_))
-    place = positions.find(image, around, occupied, positions.Overlap(most=0.0), rng)
-    if place is None:
+    room = positions.Search(image, occupied, positions.Overlap(most=0.0)).find(around, rng)
+    if room is None:
         return None
+    place, _ = room
     like = image[place.y : place.y + around.height, place.x : place.x + around.width].astype(np.float32)
     like += light(region - like, ~inside)
     if not meet(region, like, inside, ~inside, CUT_SHARE["object"]):

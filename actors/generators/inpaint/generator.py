@@ -176,7 +176,7 @@ class Inpaint:
             cutout = rotated(cutout, rng.uniform(-self.config.turn_deg, self.config.turn_deg))
         cutout = self.config.harden(cutout, modes[rng.integers(len(modes))], rng)
         seen = self.extents.get(int(self.instances.images[key[0]].annotation.labels[key[1]]))
-        room = positions.find_room(canvas, cutout, annotation.boxes, positions.Overlap(most=0.0), seen, rng)
+        room = positions.Search(canvas, annotation.boxes, positions.Overlap(most=0.0), seen).find(cutout, rng)
         if room is None:
             return None
         place, cutout = room

@@ -129,7 +129,7 @@ def _mask_file(folder: str, image: LabeledImage) -> UPath:
 
 def _matching(canvas: Pixels, cutout: Cutout, occupied: geometry.Boxes, rng: np.random.Generator) -> Place | None:
     """A place whose surroundings look like those of ``cutout``."""
-    room = positions.find_room(canvas, cutout, occupied, positions.Overlap(most=0.0), None, rng)
+    room = positions.Search(canvas, occupied, positions.Overlap(most=0.0)).find(cutout, rng)
     if room is None:
         return None
     place, at_scale = room

@@ -8,7 +8,7 @@ from actors.boxes import empty, intersections
 from actors.generators.copy_paste import CopyPaste, CopyPasteConfig
 from actors.generators.cutouts.cutout import cut, tight
 from actors.generators.cutouts.extents import by_class
-from actors.generators.cutouts.positions import Overlap, find_room
+from actors.generators.cutouts.positions import Overlap, Search
 from actors.generators.inpaint.component import InpaintConfig
 from actors.generators.inpaint.generator import Inpaint
 from actors.records import Annotation, LabeledImage, Lineage
@@ -78,7 +78,7 @@ def test_a_large_object_has_a_narrow_edge():
 
 def test_a_large_object_is_made_smaller_where_it_has_no_room_else():
     cutout = cut(picture(LARGE), LARGE, "object")
-    place, smaller = find_room(picture(LARGE), cutout, LARGE[None], Overlap(most=0.0), None, np.random.default_rng(0))
+    place, smaller = Search(picture(LARGE), LARGE[None], Overlap(most=0.0)).find(cutout, np.random.default_rng(0))
     assert 0.3 * cutout.width < smaller.width < 0.45 * cutout.width  # 60 px are free on the right, with a margin
     placed = smaller.box + np.array([place.x, place.y] * 2)
     assert intersections(placed[None].astype(np.float32), LARGE[None])[0, 0] == 0
@@ -100,7 +100,7 @@ def labelled(box):
 def placed(extents, occupied=EMPTY, rng=0):
     """The box of the large disc at its new place, None without one."""
     cutout, target = cut(picture(LARGE), LARGE, "object"), np.full((200, 200, 3), 170, np.uint8)
-    room = find_room(target, cutout, occupied, Overlap(most=0.0), extents, np.random.default_rng(rng))
+    room = Search(target, occupied, Overlap(most=0.0), extents).find(cutout, np.random.default_rng(rng))
     return room and room[1].box + np.array([room[0].x, room[0].y] * 2)
 
 
@@ -153,7 +153,7 @@ def test_the_box_of_a_large_object_is_that_of_its_outline():
 
 def test_a_small_object_keeps_its_size():
     cutout, everywhere = cut(picture(SMALL), SMALL, "object"), np.array([[0, 0, 200, 200]], np.float32)
-    assert find_room(picture(SMALL), cutout, everywhere, Overlap(most=0.0), None, np.random.default_rng(0)) is None
+    assert Search(picture(SMALL), everywhere, Overlap(most=0.0)).find(cutout, np.random.default_rng(0)) is None
 
 
 def test_large_objects_are_painted_at_new_places(image):

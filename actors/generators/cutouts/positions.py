@@ -40,21 +40,21 @@ class Overlap:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Room:
-    """The coarse grid of places of a cutout, of which at least one is allowed."""
+    """Where a cutout may stand."""
 
     cutout: Cutout  # at the scale at which it has room
     heights: tuple[float, float]  # px, for the lower side of its box
-    xs: Positions
+    xs: Positions  # of the coarse grid
     ys: Positions
-    costs: Floats  # [len(ys), len(xs)] seams, infinite where it may not stand
+    good: Positions  # [n] allowed positions in the raveled grid [len(ys), len(xs)] that are as good as the best
 
 
 class Search:
-    """Search of a target for places. What several cutouts need of it is computed once: it must not change meanwhile.
+    """Finds places in one target image, which must not change meanwhile: what was computed for a cutout is kept.
 
-    ``occupied`` ``[n, 4]`` are the boxes in the target. A large object is made smaller if it has no room else: what
-    fills much of its image hardly fits anywhere beside another one. It becomes no smaller than its class is seen in
-    real images, and stands no higher or lower in the picture than real ones of its size (``extents``).
+    ``occupied`` ``[n, 4]`` are the boxes in the target. An object that fills much of its image hardly fits anywhere
+    beside another one, so a large object is made smaller if it has no room else. It becomes no smaller than its class
+    is seen in real images, and stands no higher or lower in the picture than real ones of its size (``extents``).
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Search:
         self._small_targets: dict[int, Floats] = {}
 
     def find(self, cutout: Cutout, rng: np.random.Generator) -> tuple[Place, Cutout] | None:
-        """One of the allowed places with the best seam and the cutout at its scale there; None if no place is allowed.
+        """One of the allowed places with the best seam, and the cutout at its scale; None if no place is allowed.
 
         A cutout that is cut off by a border of its own image is placed at the same border of the target.
         """
@@ -75,7 +75,8 @@ class Search:
         return (self._place(room, rng), room.cutout) if room else None
 
     def _room(self, cutout: Cutout) -> _Room | None:
-        """The room at the largest scale that has any: geometry decides, and only then pixels are resized."""
+        """The room at the largest scale that has any. Pixels are resized for this scale only."""
+        height, width = self.target.shape[:2]
         extents = self.extents if cutout.large else None
         for factor in (1.0, *_SMALLER) if cutout.large else (1.0,):
             footprint = cutout.footprint(factor)
@@ -83,20 +84,20 @@ class Search:
                 return None
             heights = extents.heights(footprint.box, self.target.shape) if extents else ANY_HEIGHT
             step = _step(footprint)
-            xs, ys = (_grid(*sides, step) for sides in self._sides(footprint))
+            xs, ys = _grid(width, footprint.width, step), _grid(height, footprint.height, step)
             allowed = self._allowed(xs, ys, footprint, heights)
             if allowed.any():
                 at_scale = cutout if factor == 1.0 else scaled(cutout, factor)
                 costs = np.where(allowed, self._coarse_seams(at_scale, step), np.inf)
-                return _Room(cutout=at_scale, heights=heights, xs=xs, ys=ys, costs=costs)
+                good = np.flatnonzero(costs <= costs.min() + _SLACK)
+                return _Room(cutout=at_scale, heights=heights, xs=xs, ys=ys, good=good)
         return None
 
     def _place(self, room: _Room, rng: np.random.Generator) -> Place:
-        """The best place around a good one of the coarse grid."""
+        """The best place around a random good one of the coarse grid."""
         cutout, footprint = room.cutout, room.cutout.footprint()
-        row, column = _pick(room.costs, rng)
-        coarse, step = (int(room.xs[column]), int(room.ys[row])), _step(footprint)
-        xs, ys = (_window(at, step, *sides) for at, sides in zip(coarse, self._sides(footprint), strict=True))
+        row, column = divmod(int(room.good[rng.integers(len(room.good))]), len(room.xs))
+        xs, ys = _window(room.xs, column, _step(footprint)), _window(room.ys, row, _step(footprint))
         region = self.target[ys[0] : ys[-1] + cutout.height, xs[0] : xs[-1] + cutout.width]
         seams = _seams(_floats(region), _floats(cutout.pixels), _surroundings(cutout))
         seams = np.where(self._allowed(xs, ys, footprint, room.heights), seams, np.inf)
@@ -110,10 +111,6 @@ class Search:
         template, weights = _shrunk(_gray(cutout.pixels), step), _shrunk(_surroundings(cutout), step)
         return _seams(self._small_targets[step], template, weights)
 
-    def _sides(self, footprint: Footprint) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Lengths in px of the target and the cutout, horizontally and vertically."""
-        return (self.target.shape[1], footprint.width), (self.target.shape[0], footprint.height)
-
     def _allowed(
         self, xs: Positions, ys: Positions, footprint: Footprint, heights: tuple[float, float]
     ) -> NDArray[np.bool_]:
@@ -123,12 +120,9 @@ class Search:
         overlap with the existing boxes is allowed.
         """
         at, bottoms = footprint.at_border, ys + footprint.box[3]
-        across, down = (
-            ((positions == 0) | ~low) & ((positions == length - size) | ~high)
-            for positions, (length, size), (low, high) in zip(
-                (xs, ys), self._sides(footprint), (at[1, [0, 2]], at[[0, 2], 1]), strict=True
-            )
-        )
+        last_x, last_y = self.target.shape[1] - footprint.width, self.target.shape[0] - footprint.height
+        across = ((xs == 0) | ~at[1, 0]) & ((xs == last_x) | ~at[1, 2])
+        down = ((ys == 0) | ~at[0, 1]) & ((ys == last_y) | ~at[2, 1])
         down &= (bottoms >= heights[0]) & (bottoms <= heights[1])
         allowed = np.zeros((len(ys), len(xs)), np.bool_)
         allowed[np.ix_(down, across)] = _clear(xs[across], ys[down], footprint.box, self.occupied, self.overlap)
@@ -190,16 +184,9 @@ def _grid(length: int, size: int, step: int) -> Positions:
     return positions
 
 
-def _window(position: int, step: int, length: int, size: int) -> Positions:
-    """All positions within ``step`` of a coarse position."""
-    return np.arange(max(position - step, 0), min(position + step, length - size) + 1)
-
-
-def _pick(costs: Floats, rng: np.random.Generator) -> tuple[int, int]:
-    """Row and column of a random one of the places that are as good as the best."""
-    rows, columns = np.nonzero(costs <= costs.min() + _SLACK)
-    chosen = int(rng.integers(len(rows)))
-    return int(rows[chosen]), int(columns[chosen])
+def _window(grid: Positions, index: int, step: int) -> Positions:
+    """All positions within ``step`` of one of the coarse grid."""
+    return np.arange(max(grid[index] - step, 0), min(grid[index] + step, grid[-1]) + 1)
 
 
 def _clear(xs: Positions, ys: Positions, box: Box, occupied: geometry.Boxes, overlap: Overlap) -> NDArray[np.bool_]:
@@ -209,9 +196,9 @@ def _clear(xs: Positions, ys: Positions, box: Box, occupied: geometry.Boxes, ove
     areas = np.full(len(occupied), own) if overlap.hidden else np.minimum(geometry.areas(occupied), own)
     shared_x = np.minimum(xs + right, occupied[:, 2:3]) - np.maximum(xs + left, occupied[:, 0:1])
     shared_y = np.minimum(ys + bottom, occupied[:, 3:4]) - np.maximum(ys + top, occupied[:, 1:2])
+    near = (shared_x > 0).any(axis=1) & (shared_y > 0).any(axis=1)
     shares_y = np.maximum(shared_y, 0) / np.maximum(areas, 1e-6)[:, None]
     most = np.zeros((len(ys), len(xs)))
-    for x, y in zip(np.maximum(shared_x, 0), shares_y, strict=True):  # one box at a time is faster than [ys, xs, n]
-        if x.any() and y.any():
-            np.maximum(most, y[:, None] * x, out=most)
+    for x, y in zip(np.maximum(shared_x, 0)[near], shares_y[near], strict=True):  # faster than [ys, xs, n] at once
+        np.maximum(most, y[:, None] * x, out=most)
     return np.asarray((most >= overlap.least) & (most <= overlap.most))

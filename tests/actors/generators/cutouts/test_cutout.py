@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from actors.generators.cutouts.cutout import Cutout, cut, rotated
+from actors.generators.cutouts.cutout import Cutout, cut, rotated, scaled
 from actors.generators.cutouts.outline import bounds
 from actors.generators.inpaint.component import InpaintConfig
 
@@ -50,3 +50,10 @@ def test_a_cutout_does_not_hold_on_to_its_image():
 def test_boxes_cannot_be_turned_by_any_angle():
     with pytest.raises(ValueError, match="use cutout: object"):
         InpaintConfig(cutout="box", turn_deg=20)
+
+
+@pytest.mark.parametrize("factor", [0.05, 0.6, 1.0, 1.5])
+def test_the_geometry_of_a_resized_cutout_is_known_before(factor):
+    before, after = bar(20, 14).footprint(factor), scaled(bar(20, 14), factor)
+    assert (before.width, before.height, before.box.tolist()) == (after.width, after.height, after.box.tolist())
+    assert (before.width, before.height) == (max(round(32 * factor), 3), max(round(26 * factor), 3))

@@ -6,7 +6,8 @@ from PIL import Image
 
 from actors.boxes import empty, intersections
 from actors.generators.copy_paste import CopyPaste, CopyPasteConfig
-from actors.generators.cutouts.cutout import cut, tight
+from actors.generators.cutouts import positions
+from actors.generators.cutouts.cutout import cut, scaled, tight
 from actors.generators.cutouts.extents import by_class
 from actors.generators.cutouts.positions import Overlap, Search
 from actors.generators.inpaint.component import InpaintConfig
@@ -82,6 +83,30 @@ def test_a_large_object_is_made_smaller_where_it_has_no_room_else():
     assert 0.3 * cutout.width < smaller.width < 0.45 * cutout.width  # 60 px are free on the right, with a margin
     placed = smaller.box + np.array([place.x, place.y] * 2)
     assert intersections(placed[None].astype(np.float32), LARGE[None])[0, 0] == 0
+
+
+def test_pixels_are_resized_only_for_the_scale_that_has_room(monkeypatch):
+    """60 px are free on the right: of 120 px, half and a margin of 7 px have no room, 0.42 and a margin of 6 px do."""
+    factors = []
+    monkeypatch.setattr(positions, "scaled", lambda *args: factors.append(args[1]) or scaled(*args))
+    cutout, rng = cut(picture(LARGE), LARGE, "object"), np.random.default_rng(0)
+    everywhere = np.array([[0, 0, 200, 200]], np.float32)
+    assert Search(picture(LARGE), everywhere, Overlap(most=0.0)).find(cutout, rng) is None
+    assert factors == []
+    assert Search(picture(LARGE), LARGE[None], Overlap(most=0.0)).find(cutout, rng)
+    assert factors == [0.42]
+
+
+def test_a_search_gives_what_a_new_search_gives():
+    """Large and small discs in turns, each twice: what is kept for one is not taken for the other."""
+    cutouts = [cut(picture(box), box, "object") for box in (LARGE, SMALL)] * 2
+    new = [Search(picture(SMALL), SMALL[None], Overlap(most=0.0)) for _ in cutouts]
+    found = []
+    for searches in (new, new[:1] * 4):
+        rng = np.random.default_rng(0)
+        rooms = [search.find(cutout, rng) for search, cutout in zip(searches, cutouts, strict=True)]
+        found.append([(place, at_scale.box.tolist()) for place, at_scale in rooms])
+    assert found[0] == found[1]
 
 
 def seen(*boxes, upright=True):

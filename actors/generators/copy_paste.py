@@ -215,11 +215,8 @@ class CopyPaste:
         hardened, overlap = self._harden(tight(original), modes, rng)
         search = positions.Search(canvas, annotation.boxes, overlap, self.extents.get(label))
         oriented = cache(lambda flip, quarter_turns: turned(hardened, flip=flip, quarter_turns=quarter_turns))
-        found: tuple[positions.Place, Cutout] | None = None
-        for _ in range(self.config.tries):
-            room = search.find(oriented(*self._orientation(rng)), rng)
-            if room and (found is None or room[0].seam < found[0].seam):
-                found = room
+        rooms = [search.find(oriented(*self._orientation(rng)), rng) for _ in range(self.config.tries)]
+        found = min(filter(None, rooms), key=lambda room: room[0].seam, default=None)
         if found is None:
             return None
         place, cutout = found

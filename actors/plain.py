@@ -8,6 +8,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
+from typing_extensions import TypeAliasType
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -72,7 +73,7 @@ def _omitted(field: "Field[Any]", record: "DataclassInstance") -> bool:
 
 
 def _restore(kind: object, plain: Plain) -> Plain:
-    kind = _present(kind, plain)
+    kind = _without_alias(_present(kind, plain))
     if is_dataclass(kind):
         return _restore_record(cast("type[DataclassInstance]", kind), plain)
     origin, args = get_origin(kind), get_args(kind)
@@ -87,6 +88,15 @@ def _restore(kind: object, plain: Plain) -> Plain:
     if isinstance(kind, type) and issubclass(kind, Enum):
         return kind(plain)
     return plain
+
+
+def _without_alias(kind: object) -> object:
+    """What a type alias stands for, or the kind itself. Newer versions of NumPy declare NDArray as an alias."""
+    alias = get_origin(kind) or kind
+    if not isinstance(alias, TypeAliasType):
+        return kind
+    args = get_args(kind)
+    return alias.__value__[args] if args else alias.__value__
 
 
 def _present(kind: object, plain: Plain) -> object:

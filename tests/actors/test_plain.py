@@ -1,10 +1,12 @@
 """Every record of the vocabulary through JSON and back, to the last bit."""
 
 import json
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
+from typing_extensions import TypeAliasType
 
 from actors import records
 from actors.plain import dumps, from_plain, loads, to_plain
@@ -207,3 +209,18 @@ def assert_equal(back, record):
         else:
             assert ours == theirs
             assert type(ours) is type(theirs)
+
+
+@dataclass(frozen=True)
+class Aliased:
+    values: "Values[np.float32]"
+
+
+Element = TypeVar("Element", bound=np.generic)
+Values = TypeAliasType("Values", np.ndarray[tuple[Any, ...], np.dtype[Element]], type_params=(Element,))
+
+
+def test_an_array_is_restored_where_its_type_is_an_alias():
+    again = loads(Aliased, dumps(Aliased(values=np.array([0.5, 1.0], np.float32))))
+    assert again.values.dtype == np.float32
+    assert again.values.tolist() == [0.5, 1.0]

@@ -8,7 +8,6 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
-from typing_extensions import TypeAliasType
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -92,11 +91,11 @@ def _restore(kind: object, plain: Plain) -> Plain:
 
 def _without_alias(kind: object) -> object:
     """What a type alias stands for, or the kind itself. Newer versions of NumPy declare NDArray as an alias."""
-    alias = get_origin(kind) or kind
-    if not isinstance(alias, TypeAliasType):
+    value: Any = getattr(get_origin(kind) or kind, "__value__", None)
+    if value is None:
         return kind
     args = get_args(kind)
-    return alias.__value__[args] if args else alias.__value__
+    return value[args] if args else value
 
 
 def _present(kind: object, plain: Plain) -> object:

@@ -126,7 +126,7 @@ def _relabelled(images: Sequence[LabeledImage], folder: Folder, classes: Sequenc
 
 
 def _check_classes(folder: Folder, config: DataConfig) -> None:
-    if config.classes is not None and config.classes != folder.classes:
+    if config.classes is not None and tuple(map(str.strip, config.classes)) != folder.classes:
         raise ValueError(
             f"data.classes is {list(config.classes)}, but {folder.root} names its classes itself: "
             f"{list(folder.classes)}; remove the key"

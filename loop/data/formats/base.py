@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ PICTURE_SUFFIXES = frozenset(
 )
 
 
+_CONTROLS = frozenset({"Cc", "Cs", "Zl", "Zp"})  # Unicode categories: control characters, line breaks, half characters
 _LISTED = 12  # folders and kinds of files that an error lists
 
 
@@ -150,6 +152,17 @@ def check_name(name: str, origin: str) -> str:
     if safe is None:
         raise ValueError(f"{origin}: file name {name!r} leaves the image folder; names must be relative, without '..'")
     return safe
+
+
+def class_name(text: object, origin: object) -> str:
+    """The name of a class without outer white space; empty if there is nothing else.
+
+    Raises ValueError, naming its file ``origin``, if there is a line break or another control character in it.
+    """
+    name = str(text).strip()
+    if any(unicodedata.category(letter) in _CONTROLS for letter in name):
+        raise ValueError(f"{origin}: class name {name!r} has a line break or control character in it; rename the class")
+    return name
 
 
 def inside(root: UPath, relative: str, origin: str, *, follow_links: bool) -> UPath:

@@ -36,6 +36,7 @@ from loop.data.formats.base import (
     Size,
     below,
     choose_splits,
+    class_name,
     number,
     read_json,
     safe_name,
@@ -139,7 +140,7 @@ def _categories(tree: Mapping[str, list[Any]], file: UPath, ledger: Ledger) -> d
             raise ValueError(f"{file}: category {category!r} needs an integer 'id' and a 'name'")
         if category_id in named:
             raise ValueError(f"{file}: two categories have the id {category_id}; give each its own")
-        named[category_id] = str(category["name"]).strip()
+        named[category_id] = class_name(category["name"], file)
     for name, times in Counter(named.values()).items():
         if times > 1:
             ledger.remarks.append(f"{file}: {times} categories are called {name!r} and were joined")

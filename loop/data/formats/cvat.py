@@ -22,6 +22,7 @@ from loop.data.formats.base import (
     RawImage,
     below,
     choose_splits,
+    class_name,
     content,
     hidden,
     number,
@@ -49,7 +50,9 @@ def read(root: UPath, config: DataConfig, ledger: Ledger) -> RawDataset:
     labels: dict[str, None] = {}
     for file in find(root):
         tree = _load(file)
-        labels |= dict.fromkeys(filter(None, (_text(one) for one in tree.findall("meta//labels/label/name"))))
+        labels |= dict.fromkeys(
+            filter(None, (class_name(one.text or "", file) for one in tree.iterfind("meta//labels/label/name")))
+        )
         for element in tree.findall("image"):
             images[element.get("subset") or _split(root, file)].append(_image(root, file, element))
     named = {box.label for members in images.values() for one in members for box in one.boxes if box.label}
@@ -67,10 +70,6 @@ def _load(file: UPath) -> ET.Element:
     return tree
 
 
-def _text(element: ET.Element) -> str:
-    return (element.text or "").strip()
-
-
 def _split(root: UPath, file: UPath) -> str:
     return "all" if file.parent in {root, root / "annotations"} else file.parent.name
 
@@ -83,15 +82,16 @@ def _image(root: UPath, file: UPath, element: ET.Element) -> RawImage:
     return RawImage(
         source=below(root, file),
         places=() if name is None else (*filter(None, usual), str(folder / name)),
-        boxes=tuple(_box(child, f"image {given!r}, shape {index + 1}") for index, child in enumerate(shapes)),
+        boxes=tuple(_box(child, file, f"image {given!r}, shape {index + 1}") for index, child in enumerate(shapes)),
         name=given,
         size=(number(element.get("width")), number(element.get("height"))),
     )
 
 
-def _box(shape: ET.Element, where: str) -> RawBox:
+def _box(shape: ET.Element, file: UPath, where: str) -> RawBox:
     values = {key: value for key, value in shape.attrib.items() if key != "rle"}
-    return RawBox(corners=_corners(shape), label=shape.get("label"), where=f"{where}: {shape.tag} {values!r:.150}")
+    label = class_name(shape.get("label") or "", file) or None
+    return RawBox(corners=_corners(shape), label=label, where=f"{where}: {shape.tag} {values!r:.150}")
 
 
 def _corners(shape: ET.Element) -> Corners:

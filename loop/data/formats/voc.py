@@ -41,6 +41,7 @@ from loop.data.formats.base import (
     below,
     check_name,
     choose_splits,
+    class_name,
     content,
     hidden,
     inside,
@@ -152,7 +153,7 @@ def _text_lines(file: UPath) -> list[str]:
 
 def _class_file(root: UPath) -> tuple[str, ...]:
     file = root / CLASS_FILE
-    return tuple(dict.fromkeys(_text_lines(file))) if file.is_file() else ()
+    return tuple(dict.fromkeys(class_name(line, file) for line in _text_lines(file))) if file.is_file() else ()
 
 
 def _images(root: UPath, split: Split, config: DataConfig, ledger: Ledger, from_zero: list[str]) -> Iterator[RawImage]:
@@ -211,15 +212,15 @@ def _image(element: ET.Element, source: str, folder: str, found: Sequence[str]) 
     return RawImage(
         source=source,
         places=places if not found or set(places) & set(found) else (),
-        boxes=tuple(_box(child, index) for index, child in enumerate(element.iter("object"))),
+        boxes=tuple(_box(child, index, source) for index, child in enumerate(element.iter("object"))),
         name=given,
         size=(number(element.findtext("size/width")), number(element.findtext("size/height"))),
         provenance=_provenance(element.find("provenance"), source),
     )
 
 
-def _box(element: ET.Element, index: int) -> RawBox:
-    label = (element.findtext("name") or "").strip()
+def _box(element: ET.Element, index: int, source: str) -> RawBox:
+    label = class_name(element.findtext("name") or "", source)
     texts = [element.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")]
     written = f"({', '.join(str(text) for text in texts):.100})"
     return RawBox(

@@ -299,7 +299,7 @@ def test_pictures_that_readers_do_not_know_are_converted(tmp_path, fmt):
         np.testing.assert_allclose(now.annotation.boxes, ONE.boxes, atol=0.01)
 
 
-ODD_NAMES = ("two\nlines", "yes", "1", "null", "- a: b # c", "猫")
+ODD_NAMES = ("yes", "1", "null", "- a: b # c", "猫")
 
 
 @pytest.mark.parametrize("fmt", ["coco", "yolo"])

@@ -266,8 +266,8 @@ def test_yolo_reads_boxes_polygons_and_empty_images(tmp_path):
         "train/bare": None,
         "val/a": "0 0.5 0.5 1 1\n",
     }
-    yolo(tmp_path, "names: [second, first]\nnc: 2\ntrain: images/train\nval: images/val\n", labels)
-    data = read(tmp_path)
+    yolo(tmp_path, "names: [second, ' first ']\nnc: 2\ntrain: images/train\nval: images/val\n", labels)
+    data = read(tmp_path, classes=("second", "first "))
     assert data.classes == ("second", "first")
     # 40 x 30 px: centre (20, 15), 20 x 6 px; the polygon spans x 10..30, y 3..27
     np.testing.assert_allclose(boxes(data, "train", "train/a.png"), [[10, 12, 30, 18], [10, 3, 30, 27]], atol=1e-4)
@@ -451,7 +451,7 @@ def test_cvat_xml_is_read(tmp_path):
         atol=1e-5,
     )
     assert [drop.file for drop in data.report.dropped if drop.what == "image"] == ["images/Train/b.png"]  # points
-    labels = "<meta><job><labels><label><name>b</name></label><label><name>a</name></label></labels></job></meta>"
+    labels = "<meta><job><labels><label><name> b\n</name></label><label><name>a</name></label></labels></job></meta>"
     (tmp_path / "annotations.xml").write_text(CVAT.format(meta=labels))
     assert read(tmp_path).classes == ("b", "a")
     (tmp_path / "annotations.xml").write_text("<annotations><track id='0' label='a'/></annotations>")

@@ -493,6 +493,7 @@ def test_voc_set_files_and_yolo_lists_that_leave_the_folder_are_refused(tmp_path
         ),
         ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "two categories have the id 1"),
         ({"categories": [{"name": "a"}]}, "needs an integer 'id'"),
+        ({"categories": [{"id": 1, "name": "a\nb"}]}, r"train\.json: class name 'a\\nb' has a line break"),
         ({"annotations": None}, "no list 'annotations'"),
         ({"images": "many"}, "no list 'images'"),
         ({"images": []}, "no usable image is left in train"),
@@ -564,6 +565,16 @@ def test_bad_voc_boxes_are_counted_drops(tmp_path, xml, reason):
     ]
 
 
+def test_line_breaks_in_class_names_of_xml_name_the_file(tmp_path):
+    with pytest.raises(ValueError, match=r"Annotations/bad\.xml: class name 'a\\nb' has a line break"):
+        read(voc_set(tmp_path / "voc", bad=voc_xml(name=" a\nb ")))
+    shape = "<box label='{}' xtl='1' ytl='1' xbr='9' ybr='9'/>"
+    text = f"<annotations><image name='a.png'>{shape.format('a&#10;b')}</image></annotations>"
+    (tmp_path / "annotations.xml").write_text(text)
+    with pytest.raises(ValueError, match=r"/annotations\.xml: class name 'a\\nb' has a line break"):
+        read(tmp_path)
+
+
 def test_voc_images_and_annotations_without_their_other_half_are_counted(tmp_path):
     voc_set(tmp_path, alone=voc_xml(filename="alone.png"))
     (tmp_path / "JPEGImages/alone.png").unlink()
@@ -615,6 +626,12 @@ def test_label_files_without_a_picture_are_counted(tmp_path):
         ("train: images/train\nval: images/val", "the class names are not known"),
         ("names: {1: a, 2: b}\ntrain: images/train", "the keys of 'names' must be 0 to 1"),
         ("names: [a, a]\ntrain: images/train", "a class is named twice"),
+        ("names: [a, ' a ']\ntrain: images/train", "a class is named twice"),
+        ("names: [a, ' ']\ntrain: images/train", "' ' in it is none"),
+        (
+            'names: ["a\\tb"]\ntrain: images/train',
+            r"data\.yaml: class name 'a\\tb' has a line break or control character",
+        ),
         ("names: [a]\nval: images/val\ntest: images/val", "no training split"),
     ],
 )

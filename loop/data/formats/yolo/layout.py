@@ -18,7 +18,7 @@ from upath import UPath
 
 from actors.yaml_text import parse_yaml
 from loop.data.config import DataConfig
-from loop.data.formats.base import ALIASES, hidden
+from loop.data.formats.base import ALIASES, class_name, hidden
 from loop.data.formats.yolo.labels import LabelFiles, looks_like_labels, text_files
 from loop.data.formats.yolo.paths import SPLIT_NAME, Paths, endings, text_of
 from loop.data.ledger import Ledger
@@ -123,12 +123,16 @@ def _classes(root: UPath, names: object, config: DataConfig, origin: str, ledger
             f"{origin}: the class names are not known ('names' is {given!r}, and there is no {', '.join(NAMES[:2])}). "
             "Name them in the order of their ids: data.classes, or `detloop init --classes first,second`"
         )
-    if odd := [name for name in names if name is None or isinstance(name, bool | list | dict)]:  # yes and no are bools
+    if odd := [name for name in names if _is_no_name(name)]:
         raise ValueError(f"{origin}: 'names' must be a list of names, {odd[0]!r} in it is none; put names in quotes")
-    classes = tuple(map(str, names))
+    classes = tuple(class_name(name, origin) for name in names)
     if len(set(classes)) < len(classes):
         raise ValueError(f"{origin}: a class is named twice in 'names': {list(classes)}")
     return classes
+
+
+def _is_no_name(value: object) -> bool:
+    return value is None or isinstance(value, bool | list | dict) or not str(value).strip()  # yes and no are bools
 
 
 def _names_of_files(root: UPath, name: str | None, ledger: Ledger) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 from upath import UPath
 
 Pixels = NDArray[np.uint8]
@@ -13,22 +14,38 @@ Pixels = NDArray[np.uint8]
 open_picture = Image.open  # ultralytics later replaces Image.open by a version that tries to install packages
 
 MAX_PIXELS = 89_478_485  # a small file can decode to gigabytes: refused where Pillow would begin to warn
+MIN_BRIGHTEST = 16  # of 256, in a picture with 16 bits; one with values of 10 or 12 bits is darker
 
 
 def decode(data: bytes, name: str) -> Pixels:
     """Pixels ``[H, W, 3]`` uint8 RGB of an encoded picture, upright according to its EXIF orientation.
 
-    Raises ValueError if the data are no complete picture, or hold more than ``MAX_PIXELS`` pixels.
+    Of 16 bits, the upper 8 are used: a scale of its own for each picture would change how bright objects look.
+
+    Raises ValueError if the data are no complete picture, hold more than ``MAX_PIXELS`` pixels, or have 16 bits with
+    values of 12 bits or less.
     """
     try:
         with open_picture(BytesIO(data)) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise ValueError(f"{name}: {picture.width}x{picture.height} px is more than {MAX_PIXELS} px; resize it")
-            return _to_rgb(ImageOps.exif_transpose(picture), name)
+            has_16_bits = stores_16_bits(picture)
+            pixels = _to_rgb(ImageOps.exif_transpose(picture), name)
     except UnidentifiedImageError as error:  # its own message names an object in memory
         raise ValueError(f"{name}: not a readable picture (no known format)") from error
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name}: not a readable picture ({error})") from error
+    if has_16_bits and pixels.max() < MIN_BRIGHTEST:
+        raise ValueError(
+            f"{name}: it has 16 bits, but no value of {MIN_BRIGHTEST * 256} or more, so it would be almost black. "
+            "Multiply the values of all pictures by 16 if they have 12 bits, by 64 if they have 10, or save 8 bits"
+        )
+    return pixels
+
+
+def stores_16_bits(picture: ImageFile) -> bool:
+    """True if the file of a picture that is not yet decoded has 16 bits per value; Pillow keeps them for grey alone."""
+    return picture.mode.startswith("I;16") or any(";16" in str(tile.args) for tile in picture.tile)
 
 
 def _to_rgb(picture: Image.Image, name: str) -> Pixels:

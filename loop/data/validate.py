@@ -43,19 +43,20 @@ class PictureError(ValueError):
 def probe(path: UPath) -> Header:
     """The header of an image file.
 
-    An image is decoded to check that it is complete if that is not known from the end of its file. Raises
-    FileNotFoundError, and PictureError for a file that is not an image, is truncated, cannot be decoded to 8 bits, or
-    has more than ``actors.images.MAX_PIXELS`` pixels.
+    An image is decoded to check that it is complete if that is not known from the end of its file, and to see whether
+    16 bits are used. Raises FileNotFoundError, and PictureError for a file that is not an image, is truncated, cannot
+    be decoded to 8 bits, or has more than ``actors.images.MAX_PIXELS`` pixels.
     """
     if is_local(path) and path.exists() and not path.is_file():
         raise PictureError("unreadable file", "not a regular file")
     try:
         with path.open("rb") as file:
             with pixels.open_picture(file) as picture:
+                deep = pixels.stores_16_bits(picture)
                 header, mode, mark = _header(picture), picture.mode, _END_MARKS.get(picture.format or "")
             file.seek(0, 2)
             file.seek(max(0, file.tell() - _TAIL_BYTES))
-            whole = mark is not None and mark in file.read()
+            whole = not deep and mark is not None and mark in file.read()
     except Image.DecompressionBombError as error:
         raise PictureError("too many pixels", str(error)) from None
     except FileNotFoundError:

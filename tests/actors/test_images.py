@@ -3,6 +3,7 @@
 import os
 from io import BytesIO
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -65,6 +66,24 @@ def test_every_mode_becomes_rgb(mode):
 def test_pixels_of_unknown_range_are_refused():
     with pytest.raises(ValueError, match=r"depth\.tif: pixels of 32 bits \(mode F\)"):
         images.decode(encoded(Image.fromarray(np.zeros((4, 6), np.float32)), "TIFF"), "depth.tif")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("shape", [(4, 6), (4, 6, 3)])
+def test_16_bits_give_the_same_brightness_in_every_picture_and_unused_ones_are_refused(shape, suffix):
+    def found(value):
+        values = np.zeros(shape, np.uint16)
+        values[1, 2] = value
+        return images.decode(cv2.imencode(suffix, values)[1].tobytes(), "a.png").max()
+
+    assert [found(value) for value in (4096, 16383, 65535)] == [16, 63, 255]
+    for value in (1023, 4095):
+        with pytest.raises(ValueError, match=r"a\.png: it has 16 bits, but no value of 4096 or more.*Multiply"):
+            found(value)
+
+
+def test_a_black_picture_of_8_bits_is_read():
+    assert images.decode(encoded(Image.new("L", (4, 6))), "a.png").max() == 0
 
 
 def test_a_picture_on_its_side_is_turned_upright():

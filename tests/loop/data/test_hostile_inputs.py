@@ -422,12 +422,14 @@ def test_an_annotation_that_is_a_pipe_is_refused(tmp_path):
         read(root)
 
 
-@pytest.mark.parametrize("name", ["pixels.tif", "cut.tif", "cut.bmp", "cut.webp"])
+@pytest.mark.parametrize("name", ["pixels.tif", "12bit.png", "cut.tif", "cut.bmp", "cut.webp"])
 def test_pictures_that_cannot_be_decoded_are_known_at_the_import(tmp_path, name):
     root = coco_set(tmp_path, [{"id": 1, "file_name": name}])
     file = root / "images/train" / name
     if name == "pixels.tif":
         Image.fromarray(np.zeros((48, 64), np.float32)).save(file)
+    elif name == "12bit.png":
+        Image.fromarray(np.full((48, 64), 4095, np.uint16)).save(file)
     else:
         noise(file)
         file.write_bytes(file.read_bytes()[:-500])

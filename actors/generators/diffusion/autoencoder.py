@@ -1,5 +1,8 @@
 """Pictures as latents of a frozen autoencoder (latent diffusion, arXiv 2112.10752, Sec. 3.1), and back."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -54,7 +57,21 @@ def open_autoencoder(place: str, revision: str | None, device: torch.device) -> 
     if name not in CLASSES:
         raise ValueError(f"{place!r} holds a {name}; give an {' or '.join(CLASSES)} in diffusers' format")
     load = partial(getattr(diffusers, name).from_pretrained, use_safetensors=True)
-    return Autoencoder(load_weights(load, place, revision, None, index="config.json"), device)
+    with _without_warnings():
+        network = load_weights(load, place, revision, None, index="config.json")
+    return Autoencoder(network, device)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Silence diffusers' warning that an AutoencoderTiny does not expect what its ``save_pretrained`` has written."""
+    log = logging.getLogger("diffusers.configuration_utils")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _config(place: str, **options: str | None) -> Network:

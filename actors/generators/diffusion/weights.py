@@ -7,6 +7,9 @@ from typing import Any, TypeAlias
 
 Pipeline: TypeAlias = Any  # diffusers is not typed
 
+NETWORK_FILES = ("config.json", "diffusion_pytorch_model.safetensors")
+"""What ``save_pretrained`` writes for a single network."""
+
 
 def load_weights(
     from_pretrained: Callable[..., Pipeline],

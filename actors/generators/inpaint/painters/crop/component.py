@@ -32,11 +32,11 @@ class CropConfig(CropSettings, PainterBase):
     def needs(self) -> tuple[Need, ...]:
         if not self.vae:
             return ()
-        from actors.generators.diffusion.weights import is_hub_id
+        from actors.generators.diffusion.weights import NETWORK_FILES, is_hub_id
 
         is_release = is_hub_id(self.vae)
-        place = self.vae if is_release else f"{self.vae}/config.json"
-        return (Need(what="autoencoder of the painter", place=place, is_release=is_release),)
+        places = [self.vae] if is_release else [f"{self.vae}/{file}" for file in NETWORK_FILES]
+        return tuple(Need(what="painter.vae", place=place, is_release=is_release) for place in places)
 
     @override
     def files_digest(self) -> str | None:

@@ -1,6 +1,9 @@
 """The crop painter in the latents of an autoencoder: what it is shown, that it learns, what it leaves alone."""
 
+import logging
+import shutil
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 import torch
 
 from actors.fitting import FitData, Worker
-from actors.generators.diffusion.autoencoder import Autoencoder
+from actors.generators.diffusion.autoencoder import Autoencoder, open_autoencoder
 from actors.generators.inpaint.component import InpaintConfig
 from actors.generators.inpaint.painters.base import Window
 from actors.generators.inpaint.painters.crop.component import CropConfig
@@ -242,11 +245,31 @@ def test_a_fit_depends_on_the_contents_of_the_autoencoder(tmp_path):
     assert InpaintConfig(painter=CropConfig()).files_digest(()) is None
 
 
-def test_check_finds_a_folder_that_is_missing(vae, tmp_path):
+def test_check_finds_files_that_are_missing(vae, tmp_path):
     def needed(place):
         return missing(
             LoopConfig.model_validate({"name": "x", "data": {"format": "world"}, "generator": painting(place)})
         )
 
     assert needed(vae) == needed("madebyollin/taesd") == []
-    assert needed(tmp_path / "gone") == [f"autoencoder of the painter: {tmp_path / 'gone'}/config.json"]
+    (tmp_path / "bare").mkdir()
+    shutil.copy(vae / "config.json", tmp_path / "bare")
+    weights = "diffusion_pytorch_model.safetensors"
+    assert needed(tmp_path / "bare") == [f"painter.vae: {tmp_path / 'bare'}/{weights}"]
+    assert needed(tmp_path / "gone") == [
+        f"painter.vae: {tmp_path / 'gone'}/{file}" for file in ("config.json", weights)
+    ]
+
+
+def test_an_autoencoder_is_opened_without_the_warning_of_its_own_config(vae):
+    from diffusers import AutoencoderTiny
+
+    log, said = logging.getLogger("diffusers.configuration_utils"), StringIO()
+    log.addHandler(handler := logging.StreamHandler(said))
+    try:
+        open_autoencoder(str(vae), None, torch.device("cpu"))
+        assert said.getvalue() == ""
+        AutoencoderTiny.from_pretrained(vae)
+        assert "block_out_channels" in said.getvalue()
+    finally:
+        log.removeHandler(handler)

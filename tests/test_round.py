@@ -303,6 +303,8 @@ def test_how_many_tensors_of_the_weights_were_taken_is_told(folder, easy_config,
         num_loaded = len(tensors) - num_fresh
         told = "6 start fresh (6 of the head, for other classes)" if num_fresh else "none starts fresh"
         assert line == f"weights: {num_loaded} of {len(tensors)} tensors from {weights}, {told}"
+        used = f"use the control of round 0: detloop predict {run_folder} IMAGES --out FOLDER --control"
+        assert used in said
         assert line.removeprefix("weights: ") in (run_folder / "summary.html").read_text()
         assert read(run_folder / "summary.json")["weights"]["loaded"] == num_loaded
         assert [run.data.metrics["weights/loaded"] for run in of_mlflow(run_folder)] == [num_loaded]

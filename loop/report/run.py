@@ -1,7 +1,7 @@
 """The report of a run: the table in the terminal, ``summary.json``, ``summary.html``, and the manifest."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from actors.plain import to_plain
@@ -20,6 +20,7 @@ from loop.report.table import rounds_table
 from loop.tracking.store import where_to_compare
 from loop.tracking.tracker import Tracker
 from loop.training.job import TrainResult
+from loop.use.chosen import choose
 
 
 def report_run(loop: Loop, tracker: Tracker) -> None:
@@ -39,10 +40,19 @@ def report_run(loop: Loop, tracker: Tracker) -> None:
     ap, seconds = facts["metrics"]["control"]["AP"], sum(facts["control_seconds"].values())
     loop.reporter.say(f"control: AP {points(ap)}, {seconds:.0f} s, trained once for all runs")
     loop.reporter.say(f"pictures and curves: {path / 'summary.html'}   compare runs: {where_to_compare(config)}")
-    loop.reporter.say(f"use the detector: detloop predict {path} IMAGES --out FOLDER")
-    loop.reporter.say(f"export it: detloop export-model {path} --out FILE")
+    for line in _uses(loop):
+        loop.reporter.say(line)
+
+
+def _uses(loop: Loop) -> Iterator[str]:
+    """The detector that the commands after a run take unless they are told another, and the commands."""
+    chosen = choose(loop.folder.path)
+    control = not chosen.loop
+    run, flag = f"{loop.folder.path}", " --control" if control else ""
+    yield f"use the {chosen.one(control=control)[1]}: detloop predict {run} IMAGES --out FOLDER{flag}"
+    yield f"export it: detloop export-model {run} --out FILE{flag}"
     if "test" in loop.data.splits:
-        loop.reporter.say(f"measure it on the test images, once, at the end: detloop evaluate {path}")
+        yield f"measure it on the test images, once, at the end: detloop evaluate {run}"
 
 
 def _summarise(loop: Loop, rounds: Sequence[RoundSummary]) -> dict[str, Any]:

@@ -110,6 +110,9 @@ def test_a_run_ends_with_the_commands_that_use_its_detector(finished):
     folder, said = finished
     for command in ("predict", "export-model", "evaluate"):
         assert f"detloop {command} {folder}" in said
+    used = f"use the {choose(UPath(folder)).one(control=False)[1]}: detloop predict"
+    assert (used in said, f"the detector of round {best(folder)} (AP " in used) == (True, True)
+    assert "the best of 2)" in used
 
 
 # Export

@@ -57,23 +57,27 @@ class Measurement:
     metrics: Mapping[str, Mapping[str, float]]  # COCO metrics of "loop" and "control", means over the training seeds
     gain: float | None  # in AP; None without a loop
     gain_ci95: tuple[float, float] | None
+    is_control: bool  # the loop's detectors are copies of the controls, and were measured once
 
     def __str__(self) -> str:
         keys = [key for key in self.metrics["control"] if key in {"AP", "AP50", "AP75"} or key.startswith("AP/")]
+        arms = [arm for arm in self.metrics if arm == "control" or not self.is_control]
         rows = [
             f"{self.split}: {self.images.split()[0]} images of {self.data}; AP in points (x100)",
-            "  " + "".join(f"{arm:>9}" for arm in self.metrics),
-            *("  " + self._cells(key) + f"  {key.removeprefix('AP/')}" for key in keys),
+            "  " + "".join(f"{arm:>9}" for arm in arms),
+            *("  " + self._cells(key, arms) + f"  {key.removeprefix('AP/')}" for key in keys),
         ]
-        if self.gain is not None and self.gain_ci95 is not None:
+        if self.is_control:
+            rows.append("the loop's detector is the control, which was kept: neither gain nor loss")
+        elif self.gain is not None and self.gain_ci95 is not None:
             gain, low, high = (points(value, sign=True) for value in (self.gain, *self.gain_ci95))
             rows.append(
                 f"gain over the control: {gain} points AP, 95 % interval [{low}, {high}] (images and training seeds)"
             )
         return "\n".join(rows)
 
-    def _cells(self, key: str) -> str:
-        return "".join(f"{points(figures[key]):>9}" for figures in self.metrics.values())
+    def _cells(self, key: str, arms: Sequence[str]) -> str:
+        return "".join(f"{points(self.metrics[arm][key]):>9}" for arm in arms)
 
     def warnings(self) -> Iterator[str]:
         """Why the figures may be too good: the run has seen the images, or they were measured before."""
@@ -107,12 +111,14 @@ def measure_split(chosen: Chosen, split: str, reporter: Reporter, data: str | No
     dataset = _dataset(chosen, split, data)
     reporter.say(f"{dataset.report}\n")
     own = _own(chosen, dataset, split, is_other=data is not None)
-    arms = {"loop": chosen.loop, "control": chosen.control}
+    arms = {"loop": () if chosen.is_control else chosen.loop, "control": chosen.control}
     results = {
         arm: [_evaluated(chosen.config, dataset, split, one, arm, reporter) for one in checkpoints]
         for arm, checkpoints in arms.items()
         if checkpoints
     }
+    if chosen.is_control:
+        results = {"loop": results["control"], **results}
     return _record(chosen, dataset, split, results, own)
 
 
@@ -208,6 +214,7 @@ def _record(
             metrics={arm: Repeated(each=tuple(evaluations)).metrics for arm, evaluations in results.items()},
             gain=difference.value if difference else None,
             gain_ci95=(difference.low, difference.high) if difference else None,
+            is_control=chosen.is_control,
         )
         write_record(folder / f"{len(list(folder.glob('*.json'))) + 1:03d}.json", measured)
     return measured

@@ -109,7 +109,13 @@ def test_detectors_that_are_no_better_leave_the_control(of_run):
     assert own != Path(chosen[0]).read_bytes()
     assert (place / "unguarded/seed_2/detector.safetensors").exists()
     assert choose(UPath(folder)).loop == chosen
-    assert measure_split(choose(UPath(folder)), "val", Reporter(Console(file=StringIO()))).gain_ci95 == (0, 0)
+    progress = StringIO()
+    measured = measure_split(choose(UPath(folder)), "val", Reporter(Console(file=progress)))
+    assert measured.gain_ci95 == (0, 0)
+    assert measured.metrics["loop"] == measured.metrics["control"]
+    assert ("evaluate control" in progress.getvalue(), "evaluate loop" in progress.getvalue()) == (True, False)
+    _, heads, *_, last = str(measured).splitlines()
+    assert (heads.split(), last.split(",")[0]) == (["control"], "the loop's detector is the control")
     summary = read(folder / "summary.json")
     (row,), metrics = summary["rounds"], summary["metrics"]
     assert metrics["unguarded"]["AP"] == row["guard"]["loop_ap"]
@@ -124,6 +130,7 @@ def test_detectors_that_are_no_better_leave_the_control(of_run):
     assert "Round 1: the guard chose control." in said
     assert "control kept" in said
     assert "After round 1: the guard kept the control" in said
+    assert "use the control, kept by round 1 (AP 0.0 on the validation images): detloop predict" in said
     assert "The guard" in (folder / "summary.html").read_text()
 
 

@@ -8,6 +8,7 @@ import yaml
 from upath import UPath
 
 from actors.config import Config, Need
+from actors.counted import counted
 from actors.detectors.base import DetectorBase
 from actors.fitting import Learner
 from actors.images import reduced_size
@@ -63,16 +64,18 @@ def describe(config: LoopConfig) -> str:
     most = min(mining.budget, counts.boxes or mining.budget)
     disk_mb = config.rounds * num_candidates * counts.pixels * BYTES_A_PIXEL / 1e6
     folder = RunFolder(UPath(config.root) / config.name)
-    state = f"{folder.num_finished()} of {config.rounds} rounds finished" if folder.path.exists() else "new"
+    state = f"{folder.num_finished()} of {counted(config.rounds, 'round')} finished" if folder.path.exists() else "new"
     rows = {
         "run": f"{folder.path} ({state}), fingerprint {config.fingerprint()}",
         "real images": ", ".join(f"{number} {split}" for split, number in counts.images.items()) + counts.note,
         **_listed("import", counts.told),
-        "a round": f"mine {counts.images['train']} images, select up to {most} instances ({mining.policy})",
-        "": f"draw up to {num_candidates} candidates ({config.generator.kind}) for {len(config.filters)} filters; "
-        f"rejected boxes: {config.rejected_boxes}{_kept(config)}",
-        " ": f"train {training.steps} steps of {training.batch_size} images at {config.detector.image_size_px} px, "
-        f"p = {config.mixing.p:g}{_until(config)}; evaluate on {counts.images['val']} images",
+        "a round": f"mine {counted(counts.images['train'], 'image')}, select up to {counted(most, 'instance')} "
+        f"({mining.policy})",
+        "": f"draw up to {counted(num_candidates, 'candidate')} ({config.generator.kind}) for "
+        f"{counted(len(config.filters), 'filter')}; rejected boxes: {config.rejected_boxes}{_kept(config)}",
+        " ": f"train {training.steps} steps of {counted(training.batch_size, 'image')} at "
+        f"{config.detector.image_size_px} px, p = {config.mixing.p:g}{_until(config)}; evaluate on "
+        f"{counted(counts.images['val'], 'image')}",
         **_mining_detector(config),
         **_cross_fit(config, counts, num_folds),
         **_utility(config, num_of_filters),
@@ -118,8 +121,8 @@ def _advice(config: LoopConfig, counts: Counts) -> Iterator[str]:
         )
     if num_val < FEW_VAL:
         yield (
-            f"with {num_val} validation images the interval of the gain is unreliable; give at least {FEW_VAL}, better "
-            "100 (data.val_frac holds out more if the data has no validation split)"
+            f"with {counted(num_val, 'validation image')} the interval of the gain is unreliable; give at least "
+            f"{FEW_VAL}, better 100 (data.val_frac holds out more if the data has no validation split)"
         )
     if needless := needless_refiner(config):
         yield needless
@@ -160,8 +163,9 @@ def _cross_fit(config: LoopConfig, counts: Counts, num_folds: int) -> dict[str, 
         return {}
     num_seen = counts.images["train"] * (num_folds - 1) / num_folds
     return {
-        "cross-fit": f"{num_folds} detectors, each trained on {num_seen:.0f} images, decide which boxes of the others "
-        f"are easy: {_more_steps(config, num_folds)}, once, in parallel as far as the cluster has room"
+        "cross-fit": f"{num_folds} detectors, each trained on {counted(f'{num_seen:.0f}', 'image')}, decide which "
+        f"boxes of the others are easy: {_more_steps(config, num_folds)}, once, in parallel as far as "
+        "the cluster has room"
     }
 
 
@@ -199,7 +203,7 @@ def _fit(config: LoopConfig, counts: Counts, key: str, learner: Learner) -> dict
     size = learner.fit_size()
     if size is None or not config.rounds:
         return {}
-    boxes = "the real boxes" if counts.boxes is None else f"{counts.boxes} real boxes"
+    boxes = "the real boxes" if counts.boxes is None else f"{counted(counts.boxes, 'real box', 'real boxes')}"
     num_fits = sum(config.fit.is_due(number) for number in range(1, config.rounds + 1))
     when = "first" if num_fits == 1 else f"in {num_fits} of {config.rounds} rounds, each time from its current weights"
     what = "generator" if learner is config.generator else "refiner"

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 
 from actors.attributes import AttributeRule
 from actors.config import Config, Share
+from actors.counted import counted
 from actors.detectors import DetectorConfig
 from actors.detectors.ultralytics.component import UltralyticsConfig
 from actors.filters import FilterConfig
@@ -230,8 +231,9 @@ class LoopConfig(Config):
         keep, least = self.generation.keep, self.mixing.min_pool
         if keep is not None and 0 < self.rounds * keep < least:
             raise ValueError(
-                f"generation.keep: {keep} in {self.rounds} rounds is a pool of {self.rounds * keep} pictures at most, "
-                f"and mixing.min_pool ({least}) asks for more: no detector would be trained"
+                f"generation.keep: {keep} in {counted(self.rounds, 'round')} is a pool of "
+                f"{counted(self.rounds * keep, 'picture')} at most, and mixing.min_pool ({least}) asks "
+                "for more: no detector would be trained"
             )
         if self.rejected_boxes == "restore" and not self.generator.has_canvas:
             raise ValueError(

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from upath import UPath
 
 from actors.checkpoint import Checkpoint
+from actors.counted import counted
 from actors.filters.base import HeldBack
 from actors.records import Detections, LabeledImage, Sample
 from actors.seeds import derive_seed
@@ -54,7 +55,8 @@ def check_num_folds(num_folds: int, num_images: int) -> None:
     """Raise ValueError if there are fewer images than folds."""
     if num_folds > num_images:
         raise ValueError(
-            f"{num_folds} folds of {num_images} training images; take fewer (mining.cross_fit, utility, guard.folds)"
+            f"{num_folds} folds of {counted(num_images, 'training image')}; take fewer (mining.cross_fit, "
+            "utility, guard.folds)"
         )
 
 

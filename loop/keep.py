@@ -9,6 +9,7 @@ import numpy as np
 from upath import UPath
 
 from actors import images, rows
+from actors.counted import counted
 from actors.records import Annotation, Detections, Judged, Sample
 from actors.rows import Row
 from actors.storage import write_bytes, write_record
@@ -101,8 +102,8 @@ def keep_failed(collected: Sequence[Row], folder: UPath, max_failed: float) -> N
     failed = [_failed_sample(row) for row in collected if row["error"]]
     if len(failed) > max_failed:
         raise TooManyFailuresError(
-            f"{folder}: {len(failed)} candidates could not be drawn or judged, generation.max_failed_share allows "
-            f"{max_failed:g}; first: {failed[0].dropped}"
+            f"{folder}: {counted(len(failed), 'candidate')} could not be drawn or judged, "
+            f"generation.max_failed_share allows {max_failed:g}; first: {failed[0].dropped}"
         )
     for sample in failed:
         write_record(folder / Fate.DROPPED / f"{sample.id}.json", sample)

@@ -41,17 +41,21 @@ def warnings(shares: Iterable[ClassDifficulty], config: MiningConfig) -> list[st
     if not config.cross_fit:
         remedy = f"a detector finds most of what it was trained on; set mining.cross_fit, or {remedy}"
     all_hard = [
-        f"class {share.name!r}: all {share.num_hard} instances are hard; the detector has not learnt it yet "
+        f"class {share.name!r}: {_all(share.num_hard)} hard; the detector has not learnt it yet "
         "(train longer, or lower mining.score_threshold)"
         for share in shares
         if share.num_hard and not share.num_easy
     ]
     all_easy = [
-        f"class {share.name!r}: all {share.num_easy} instances are easy ({remedy})"
+        f"class {share.name!r}: {_all(share.num_easy)} easy ({remedy})"
         for share in shares
         if share.num_easy and not share.num_hard
     ]
     return [*all_hard, *all_easy]
+
+
+def _all(number: int) -> str:
+    return "its only instance is" if number == 1 else f"all {number} instances are"
 
 
 def select(

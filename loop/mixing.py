@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.counted import counted
 from actors.seeds import derive_seed
 from loop.config import MixingConfig
 
@@ -144,16 +145,18 @@ class Mixture:
         num_draws = self.num_steps * self.batch_size
         each = self.mixing.p * self._num_mixed * self.batch_size / self.num_synthetic
         of_control = num_draws * (1.0 - self.clean_share) / self.num_real
-        often = f"each {each:.0f} times, and the control shows each real image {of_control:.0f} times"
+        times, of_real = (counted(f"{number:.0f}", "time") for number in (each, of_control))
+        often = f"each {times}, and the control shows each real image {of_real}"
+        images = counted(self.num_synthetic, "synthetic image")
         remedy = "raise generation.copies, or relax the filters"
         if self.p < self.mixing.p:
             lowered = (
-                f"mixing.p is lowered from {self.mixing.p:g} to {self.p:.2g}: it would show {self.num_synthetic} "
-                f"synthetic images {often} (mixing.max_repeats; for a larger share {remedy})"
+                f"mixing.p is lowered from {self.mixing.p:g} to {self.p:.2g}: it would show {images} "
+                f"{often} (mixing.max_repeats; for a larger share {remedy})"
             )
             return [lowered]
         memorised = (
-            f"{self.num_synthetic} synthetic images make up {self.realised_p:.0%} of the training: it shows {often}; "
+            f"{images}, {self.realised_p:.0%} of the training: it shows {often}; "
             f"the detector can memorise them (set mixing.max_repeats: 1.0, {remedy})"
         )
         return [memorised] if each > of_control else []

@@ -6,6 +6,7 @@ Each step writes a record into the round's folder. A step whose record exists is
 from collections.abc import Sequence
 
 from actors.attributes import attributes, difficulties
+from actors.counted import counted
 from actors.fitting import Fitted
 from actors.records import Lineage, Sample
 from actors.rows import Row
@@ -55,7 +56,7 @@ def too_small(pool: Sequence[Sample], mixing: MixingConfig) -> str:
     """The reason why a pool is not trained on; empty if it is."""
     if len(pool) >= mixing.min_pool:
         return ""
-    return f"the pool holds {len(pool)} synthetic images, fewer than mixing.min_pool ({mixing.min_pool})"
+    return f"the pool holds {counted(len(pool), 'synthetic image')}, fewer than mixing.min_pool ({mixing.min_pool})"
 
 
 def keep_controls(loop: Loop, number: int, reason: str) -> tuple[Arm, ...]:
@@ -110,7 +111,7 @@ def _mine(loop: Loop, state: State) -> Mined:
         beliefs = loop.folder.beliefs(config, state.round + 1, instances)
         taken = mining.select(instances, config.mining, derive_seed(config.seed, "mine", state.round), beliefs)
         num_hard = sum(share.num_hard for share in shares)
-        progress.reach(len(images), f"{num_hard} of {len(instances)} boxes hard, {len(taken)} taken")
+        progress.reach(len(images), f"{num_hard} of {counted(len(instances), 'box', 'boxes')} hard, {len(taken)} taken")
     for warning in mining.warnings(shares, config.mining):
         loop.reporter.warn(warning)
     return Mined(instances=taken, found=tuple(instances), shares=shares, cost=cost, beliefs=beliefs)
@@ -209,7 +210,7 @@ def select(loop: Loop, number: int) -> None:
     for sample in kept:
         if sample.id not in chosen:
             set_aside(sample, loop.folder.round(number), selection.NOT_SELECTED)
-    loop.reporter.say(f"selected {len(chosen)} of {len(found)} pictures by {generation.select}")
+    loop.reporter.say(f"selected {len(chosen)} of {counted(len(found), 'picture')} by {generation.select}")
 
 
 def _judged_ids(loop: Loop, number: int) -> set[str]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from upath import UPath
 
 from actors.checkpoint import Checkpoint
+from actors.counted import counted
 from actors.detectors.base import DetectorBase
 from actors.hosting import NOT_OPENED, TIMED_OUT, Host, OpenComponent
 from actors.records import Detections, LabeledImage, Lineage
@@ -154,7 +155,7 @@ def refuse_broken(collected: Collected) -> None:
     """Raise ValueError if a row has an error."""
     broken = [f"{row['id']}: {row['error']}" for row in collected.rows if row["error"]]
     if broken:
-        raise ValueError(f"{len(broken)} images could not be read; first: {broken[0]}")
+        raise ValueError(f"{counted(len(broken), 'image')} could not be read; first: {broken[0]}")
 
 
 def collect(stream: Stream, hosting: HostingConfig, on_row: OnRow) -> Collected:
@@ -167,7 +168,7 @@ def collect(stream: Stream, hosting: HostingConfig, on_row: OnRow) -> Collected:
     done = _gather(run(stream), on_row, keep_slow=False)
     lost = [row for row in stream.rows if row["id"] not in done]
     if lost:
-        log.warning("%d rows did not come back from their actors; trying each alone", len(lost))
+        log.warning("%s did not come back from their actors; trying each alone", counted(len(lost), "row"))
         done |= _gather(run(replace(stream, rows=tuple(lost)), alone=True), on_row)
     for row in stream.rows:
         if row["id"] not in done:
@@ -229,7 +230,9 @@ def _run_on_ray(stream: Stream, *, alone: bool = False) -> Generator[Row, None, 
         dataset = _map(dataset, stage, batch_size, alone=alone)
     yield from dataset.iter_rows()
     if lost := nodes - node_names():
-        log.warning("lost %d node(s), %s; batches in work there are repeated", len(lost), ", ".join(sorted(lost)))
+        log.warning(
+            "lost %s, %s; batches in work there are repeated", counted(len(lost), "node"), ", ".join(sorted(lost))
+        )
 
 
 def _keep_tracebacks_in_logs() -> None:

@@ -476,7 +476,7 @@ def test_init_and_check_tell_what_is_left_out_and_changed(detloop, tmp_path):
     for text in (said, plan):
         assert "Dropped: 1 x box: exact duplicate" in text
         assert "12 of 12 label rows have numbers after the box" in text
-        assert "no validation split: 1 training images held out" in text
+        assert "no validation split: 1 training image held out" in text
         assert "fewer than 5 training boxes" in text
     assert load([out]).data.classes == ("red", "blue")
     assert "left out: 1, changed: 0" in out.read_text()

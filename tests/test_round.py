@@ -269,9 +269,9 @@ def test_a_round_without_a_pool_trains_nothing_and_says_why(easy_config, new_roo
     """At an IoU of 1 the detector agrees with nothing that was drawn."""
     changes = {"rounds": 1, "training__steps": 2, "training__epoch_steps": 2, "evaluation__seeds": 2}
     folder, said = start(easy_config, new_root(), **changes, filters=[{"kind": "agreement", "iou_threshold": 1.0}])
-    (warning,) = [line for line in said.splitlines() if "candidates were kept" in line]
+    (warning,) = [line for line in said.splitlines() if "candidates kept;" in line]
     (num_dropped,) = figures(folder)[0]["dropped"].values()
-    assert warning.startswith(f"warning: 0 of {num_dropped} candidates were kept;")
+    assert warning.startswith(f"warning: 0 of {num_dropped} candidates kept;")
     assert f"dropped for no_drawn_box_left ({num_dropped});" in warning
     reason = "the pool holds 0 synthetic images, fewer than mixing.min_pool (5)"
     assert f"warning: round 1 trains no detector and keeps the control: {reason}" in said
@@ -425,11 +425,11 @@ def test_a_role_that_has_no_place_is_named_before_anything_runs():
     assert unplaced(HostingConfig(), [node]) == ""
     message = unplaced(HostingConfig.model_validate({"inspect": {"num_cpus": 64}}), [node])
     assert message.startswith("hosting.inspect: an actor of 64 CPUs and 0 GPUs has no place.")
-    assert "the cluster has 4 CPUs and 0 GPUs on 1 node(s)" in message
+    assert "the cluster has 4 CPUs and 0 GPUs on 1 node." in message
     message = unplaced(HostingConfig.model_validate({"train": {"num_workers": 5}}), [node])
-    assert message.startswith("hosting.train: an actor of 1 CPUs")
+    assert message.startswith("hosting.train: an actor of 1 CPU and")
     message = unplaced(HostingConfig.model_validate({"generate": {"num_gpus": 1}}), [node])
-    assert message.startswith("hosting.generate: an actor of 0.5 CPUs and 1 GPUs")
+    assert message.startswith("hosting.generate: an actor of 0.5 CPUs and 1 GPU has")
 
 
 class Killer(threading.Thread):
@@ -501,7 +501,7 @@ def test_a_run_that_leaves_gpus_alone_says_so(easy_config, new_root, monkeypatch
     monkeypatch.setattr(driver, "_rounds", lambda *_: None)
     monkeypatch.setattr(driver, "nodes", lambda: [Node(cpus=8.0, gpus=1.0)])
     _, said = start(easy_config, new_root(), hosting={"engine": "ray", "train": {"num_gpus": 1}})
-    assert "warning: hosting: inspect will run on the CPU, but there are 1 GPU(s)" in said
+    assert "warning: hosting: inspect will run on the CPU, but the cluster has 1 GPU;" in said
 
 
 def test_a_cluster_that_is_too_small_is_told_before_the_run(easy_config, new_root, monkeypatch):

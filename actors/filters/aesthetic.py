@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 from typing_extensions import override
 
 from actors.config import Need
+from actors.counted import counted
 from actors.filters.base import DetectorAccess, FilterBase, RealImages, State
 from actors.filters.clip import Clip, ClipConfig, open_model
 from actors.filters.discriminant import Floats
@@ -64,7 +65,7 @@ class AestheticConfig(FilterBase):
         """
         measured = real.some(self.max_images)
         if len(measured) < (2 if self.head == FITTED else 1):
-            raise ValueError(f"aesthetic: {len(measured)} real training images are too few to measure")
+            raise ValueError(f"aesthetic: {counted(len(measured), 'real training image')}: too few to measure")
         clip = open_model(self.clip)
         head, scores = _fit(clip, measured) if self.head == FITTED else _measure(clip, self.head, measured)
         threshold = scores.mean() if self.quantile is None else np.quantile(scores, self.quantile)

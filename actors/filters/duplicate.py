@@ -18,6 +18,7 @@ from pydantic import Field
 from typing_extensions import override
 
 from actors import boxes as geometry
+from actors.counted import counted
 from actors.filters.base import DetectorAccess, FilterBase, RealImages, State
 from actors.images import Pixels, read
 from actors.records import WHOLE_IMAGE, Candidate, Inspected, LabeledImage, Verdict
@@ -123,7 +124,7 @@ def _told(pairs: Sequence[tuple[str, str]], are_clean: bool) -> str:
         return ""
     what = "images without objects" if are_clean else "training images"
     step = "remove the first from data.clean" if are_clean else "put both into one split"
-    number = f"{len(pairs)} pair{'' if len(pairs) == 1 else 's'}, such as {pairs[0][0]} and {pairs[0][1]}"
+    number = f"{counted(len(pairs), 'pair')}, such as {pairs[0][0]} and {pairs[0][1]}"
     return f"near-duplicates among {what} and held-out images: {number}; if they show the same scene or part, {step}"
 
 

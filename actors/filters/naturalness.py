@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from typing_extensions import override
 
+from actors.counted import counted
 from actors.filters.base import DetectorAccess, FilterBase, RealImages, State
 from actors.images import Pixels, read
 from actors.records import WHOLE_IMAGE, Inspected, Verdict
@@ -41,7 +42,9 @@ class NaturalnessConfig(FilterBase):
         """
         measured = real.some(self.max_images)
         if len(measured) < 2:
-            raise ValueError(f"naturalness: {len(measured)} real training images are too few to fit on; it needs two")
+            raise ValueError(
+                f"naturalness: {counted(len(measured), 'real training image')}: too few to fit on; it needs two"
+            )
         patches = [patch_features(read(image.uri), self.patch_px) for image in measured]
         scores = _left_out_scores(patches)
         threshold = scores.mean() if self.quantile is None else np.quantile(scores, self.quantile)

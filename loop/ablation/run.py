@@ -25,6 +25,7 @@ from rich.console import Console
 from typing_extensions import override
 from upath import UPath
 
+from actors.counted import counted
 from actors.plain import differences, from_plain
 from actors.storage import exclusive, read_record, write_bytes, write_record
 from loop.ablation.config import Ablation, Trial
@@ -133,7 +134,7 @@ def _run_missing(ablation: Ablation, parent: str, reporter: Reporter) -> dict[st
     todo = [trial for trial in ablation.trials if not _result_file(ablation.folder, trial.config.name).exists()]
     num_all, hosting = len(ablation.trials), ablation.base.hosting
     shape = f"arms: {len(ablation.arms)}, seeds: {len(ablation.config.seeds)}"
-    reporter.say(f"{ablation.config.name}: {shape}; {num_all - len(todo)} of {num_all} runs finished")
+    reporter.say(f"{ablation.config.name}: {shape}; {num_all - len(todo)} of {counted(num_all, 'run')} finished")
     reporter.say(f"logs: {ablation.folder / 'logs'}")
     if not todo:
         return {}

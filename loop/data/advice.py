@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from actors.counted import counted
 from loop.data.importing import Dataset
 from loop.data.leaks import leaks
 
@@ -25,12 +26,14 @@ def advise(data: Dataset, image_size_px: int) -> Iterator[str]:
 def _rare_classes(data: Dataset) -> Iterator[str]:
     train, val = (_boxes_by_class(data, split) for split in ("train", "val"))
     if missing := {name: number for name, number in val.items() if number and not train[name]}:
+        number = counted(len(missing), "class has", "classes have")
         yield (
-            f"{len(missing)} classes have validation boxes but no training box ({_listed(missing)}): they are not "
-            "learnt, and count with an AP of 0. Label some in training images, or leave them out"
+            f"{number} validation boxes but no training box ({_listed(missing)}): not learnt, and counted with an AP "
+            "of 0. Label some in training images, or leave them out"
         )
     if few := {name: number for name, number in train.items() if 0 < number < FEW_BOXES}:
-        yield f"{len(few)} classes have fewer than {FEW_BOXES} training boxes ({_listed(few)}): they are hardly learnt"
+        number = counted(len(few), "class has", "classes have")
+        yield f"{number} fewer than {FEW_BOXES} training boxes ({_listed(few)}), too few to be learnt well"
 
 
 def _boxes_by_class(data: Dataset, split: str) -> dict[str, int]:

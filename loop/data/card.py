@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from actors.counted import counted
 from actors.records import Lineage
 from loop.data.formats.base import OutImage
 from loop.data.ledger import count
@@ -93,8 +94,8 @@ def _origins(splits: Mapping[str, Sequence[OutImage]]) -> Iterator[str]:
     if not made:
         yield "There are none."
         return
-    num_sources = len({origin.source for origin in origins})
-    yield f"Generated from {num_sources} source images. The lineage of an image, with its seed, determines it."
+    sources = counted(len({origin.source for origin in origins}), "source image")
+    yield f"Generated from {sources}. The lineage of an image, with its seed, determines it."
     yield ""
     yield "| generator | round | images |"
     yield "|---|---:|---:|"

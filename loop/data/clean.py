@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from upath import UPath
 
+from actors.counted import counted
 from actors.records import CLEAN_PREFIX, Annotation, LabeledImage
 from actors.storage import is_local
 from loop.data.config import DataConfig
@@ -46,7 +47,7 @@ def read_clean(config: DataConfig, root: UPath, labelled: Mapping[str, Images], 
         raise ValueError(_none_left(folder, own))
     _note_tiny(left, own)
     ledger.findings += own.findings
-    ledger.remarks += [f"data.clean: {_counted(left)} without objects from {folder}", *own.remarks]
+    ledger.remarks += [f"data.clean: {counted(len(left), 'image')} without objects from {folder}", *own.remarks]
     return left
 
 
@@ -64,10 +65,6 @@ def _note_tiny(images: Images, ledger: Ledger) -> None:
     for image in images:
         if min(image.width, image.height) < _LEAST_SIDE_PX:
             ledger.note(image.id, "image", "tiny picture", f"{image.width}x{image.height} px")
-
-
-def _counted(images: Images) -> str:
-    return f"{len(images)} image{'' if len(images) == 1 else 's'}"
 
 
 def _place(clean: str, root: UPath) -> UPath:
@@ -151,7 +148,9 @@ def _without_copies(images: Images, labelled: Mapping[str, Images], ledger: Ledg
         elif image.id in copies:
             ledger.drop(image.id, "image", "repeated picture", f"the same picture as {copies[image.id].id}")
     if len(looked_at) < len(images):
-        ledger.remarks.append(f"data.clean: copies were looked for among {len(looked_at)} of {_counted(images)}")
+        ledger.remarks.append(
+            f"data.clean: copies were looked for among {len(looked_at)} of {counted(len(images), 'image')}"
+        )
     return tuple(image for image in images if image.id not in copies)
 
 
@@ -215,12 +214,13 @@ def _without_leaks(images: Images, labelled: Mapping[str, Images], ledger: Ledge
         ledger.drop(image_id, "image", "near-copy of a held-out image", f"resembles {known}")
     if num_alike > len(alike):
         ledger.remarks.append(
-            f"data.clean: of {_counted(images)}, {num_alike - len(alike)} resemble held-out images, as training images "
-            "do, and are used"
+            f"data.clean: of {counted(len(images), 'image')}, {num_alike - len(alike)} resemble held-out images, as "
+            "training images do, and are used"
         )
     if (compared := num_compared(held_out, images)) < len(images):
         ledger.remarks.append(
-            f"data.clean: near-copies of held-out images were looked for in {compared} of {_counted(images)}"
+            f"data.clean: near-copies of held-out images were looked for in {compared} of "
+            f"{counted(len(images), 'image')}"
         )
     return tuple(image for image in images if image.id not in alike)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from upath import UPath
 
+from actors.counted import counted
 from actors.plain import dumps
 from actors.records import LabeledImage
 from loop.data.clean import read_clean
@@ -138,9 +139,13 @@ def _held_out(folder: Folder, val_frac: float, seed: int) -> Images:
     real = [image for image in folder.splits["train"] if image.id not in folder.synthetic]
     if len(real) < 2:
         report = _report(folder, folder.splits)
-        raise ValueError(f"{len(real)} usable images cannot be split into training and validation:\n{report}")
+        raise ValueError(
+            f"{counted(len(real), 'usable image')} cannot be split into training and validation:\n{report}"
+        )
     _, val = hold_out(real, val_frac, seed)
-    folder.ledger.remarks.append(f"no validation split: {len(val)} training images held out, drawn with seed {seed}")
+    folder.ledger.remarks.append(
+        f"no validation split: {counted(len(val), 'training image')} held out, drawn with seed {seed}"
+    )
     return val
 
 
@@ -148,14 +153,21 @@ def _drawn(folder: Folder, val: Images, config: DataConfig, seed: int) -> dict[s
     """The splits without held-out images and their synthetic copies in training, after sampling the subset."""
     remarks = folder.ledger.remarks
     if folder.synthetic:
-        remarks.append(f"{len(folder.synthetic)} images are synthetic, by their own flag; none of them is held out")
+        remarks.append(
+            f"{counted(len(folder.synthetic), 'image is', 'images are')} synthetic, by their own flag; none is held out"
+        )
     train = _without_held_out(folder, val)
     if config.subset is not None:
-        remarks.append(f"data.subset: {config.subset} of {len(train)} training images, drawn with seed {seed}")
+        remarks.append(
+            f"data.subset: {config.subset} of {counted(len(train), 'training image')}, drawn with seed {seed}"
+        )
         train = subset(train, config.subset, seed)
     if config.labels is not None:
         number = sum(image.id in folder.relabelled for image in train)
-        remarks.append(f"{number} of {len(train)} training images have the labels of {config.labels}")
+        remarks.append(
+            f"of {counted(len(train), 'training image')}, {counted(number, 'has', 'have')} the labels "
+            f"of {config.labels}"
+        )
     return {"train": train, "val": val, **{name: folder.splits[name] for name in folder.splits if name == "test"}}
 
 

@@ -18,6 +18,7 @@ import re
 import yaml
 from upath import UPath
 
+from actors.counted import counted
 from actors.detectors.base import SCRATCH, Starter
 from actors.detectors.ultralytics.component import UltralyticsConfig
 from loop.data.init_generator import generator_section
@@ -199,8 +200,7 @@ def _summary(found: Found) -> str:
     classes = found.dataset.classes
     names = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
     printable = "".join(letter if letter.isprintable() else " " for letter in names)
-    number = "1 class" if len(classes) == 1 else f"{len(classes)} classes"
-    return f"{number} ({printable}), found as {found.format.upper()}"
+    return f"{counted(len(classes), 'class', 'classes')} ({printable}), found as {found.format.upper()}"
 
 
 def _aligned(line: str) -> str:

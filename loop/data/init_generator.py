@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from actors.counted import counted
 from actors.generators.cutouts.cutout import cut
 from actors.images import read
 from actors.records import LabeledImage
@@ -54,7 +55,7 @@ class Outlines:
 
     def __str__(self) -> str:
         if self.num_objects < _LEAST_CUTS:
-            return f"along the outline; {self.num_objects} objects are too few to measure"
+            return f"along the outline; {counted(self.num_objects, 'object is', 'objects are')} too few to measure"
         found = f"an outline is found for {self.share:.0%} of {self.num_objects} objects"
         if self.as_boxes:
             return f"{found}: marks on a surface, cut out as whole boxes"

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import ImageOps
 from upath import UPath
 
+from actors.counted import counted
 from actors.filters.duplicate import perceptual_hash
 from actors.images import Pixels, decode, open_picture
 from actors.records import LabeledImage
@@ -32,6 +33,8 @@ MOST_IMAGES = 4000
 """Images that are looked at, held-out and training images together."""
 MOST_PIXELS = 1_000_000_000
 """Their pixels: about ten seconds of decoding PNG."""
+COPIES = ("is a near-copy of a training image", "are near-copies of training images")
+FRAMES = ("is a video frame next to a training frame", "are video frames next to a training frame")
 
 _MOST_BITS = 8  # of 64; 14 and more between unrelated photographs, but 6 between scanned receipts
 _LEAST_CORRELATION = 0.93  # of thumbnails; up to 0.87 between scanned receipts
@@ -73,7 +76,7 @@ def leaks(train: Images, held_out: Mapping[str, Images]) -> Iterator[str]:
     looks = _looks([image for image in every if image.id in chosen])
     seen = {image.id for image in looks.images}
     if len(looks.images) < len(every):
-        yield f"leaks between splits were looked for in {len(looks.images)} of {len(every)} images"
+        yield f"leaks between splits were looked for in {len(looks.images)} of {counted(len(every), 'image')}"
     first = _pick(looks, train, seen)
     pairs = {held: [one for one in near if one in seen] for held, near in neighbours.items() if held in seen}
     threshold = _frame_threshold(looks, pairs)
@@ -81,10 +84,10 @@ def leaks(train: Images, held_out: Mapping[str, Images]) -> Iterator[str]:
         second = _pick(looks, images, seen)
         copies = _copies(first, second)
         if copies:
-            yield _sentence(copies, len(second.images), split, "near-copies of training images")
+            yield _sentence(copies, len(second.images), split, COPIES)
         frames = _frames(looks, {i.id: pairs.get(i.id, []) for i in second.images}, threshold, copies)
         if frames:
-            yield _sentence(frames, len(second.images), split, "video frames next to a training frame")
+            yield _sentence(frames, len(second.images), split, FRAMES)
 
 
 def near_copies(train: Images, held_out: Images) -> dict[str, str]:
@@ -105,11 +108,11 @@ def num_compared(train: Images, held_out: Images) -> int:
     return sum(image.id in chosen for image in held_out)
 
 
-def _sentence(pairs: Mapping[str, str], total: int, split: str, what: str) -> str:
+def _sentence(pairs: Mapping[str, str], total: int, split: str, what: tuple[str, str]) -> str:
     examples = ", ".join(f"{held} of {train}" for held, train in list(pairs.items())[:3])
     return (
-        f"{len(pairs)} of {total} {split} images are {what} ({examples}): figures on them are too high. Put images of "
-        "one scene or video into one split"
+        f"of {counted(total, f'{split} image')}, {counted(len(pairs), *what)} ({examples}): figures on them "
+        "are too high. Put images of one scene or video into one split"
     )
 
 

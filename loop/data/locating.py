@@ -18,6 +18,7 @@ from pathlib import PurePosixPath
 from PIL import Image
 from upath import UPath
 
+from actors.counted import counted
 from loop.data.config import DataConfig
 from loop.data.formats.base import RawImage, inside, is_picture, walk
 from loop.data.ledger import Ledger
@@ -150,6 +151,6 @@ def _remark_on_names(found: Iterable[tuple[str, "str | _Lost"]], ledger: Ledger)
     if places:
         name, place = places[0]
         ledger.remarks.append(
-            f"{len(places)} pictures are not where the annotations say and were found by their file name, "
-            f"e.g. {name!r} as {place}"
+            f"{counted(len(places), 'picture is', 'pictures are')} not where the annotations say, but found by file "
+            f"name, e.g. {name!r} as {place}"
         )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.counted import counted
 from actors.images import Pixels, read
 from actors.records import LabeledImage
 
@@ -55,7 +56,9 @@ class Told:
 
     def __str__(self) -> str:
         if not self.enough:
-            return f"not measured: {self.num_crops} crops with contrast are too few"
+            return (
+                f"not measured: {counted(self.num_crops, 'crop with contrast is', 'crops with contrast are')} too few"
+            )
         return f"{self.share:.0%} of pairs told, +/- {100 * self.margin:.0f}, {self.num_crops} crops"
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from upath import UPath
 
 from actors import boxes as geometry
+from actors.counted import counted
 from actors.records import Annotation, LabeledImage
 from actors.storage import is_local
 from loop.data.boxes import Sound, usable_boxes
@@ -115,7 +116,9 @@ def _without_same(located: Mapping[str, list[Located]], ledger: Ledger) -> dict[
     for split, copy in (("val", "test"), ("train", "val"), ("train", "test")):
         places = [{one.place for one in kept.get(name, ())} for name in (split, copy)]
         if places[0] and places[0] == places[1]:
-            ledger.remarks.append(f"{copy} is left out: it holds the same {len(places[0])} pictures as {split}")
+            ledger.remarks.append(
+                f"{copy} is left out: it holds the same {counted(len(places[0]), 'picture')} as {split}"
+            )
             del kept[copy]
     return kept
 
@@ -150,7 +153,10 @@ def _remark_on_strangers(
         beside = {below(root, path) for path in (root / folder).iterdir() if is_picture(path.name)}
         num_strangers = len(beside - named)
         if num_strangers:
-            ledger.remarks.append(f"{num_strangers} pictures in {folder} belong to no split, or have no annotation")
+            ledger.remarks.append(
+                f"in {folder}, {counted(num_strangers, 'picture is', 'pictures are')} of no split, or without "
+                "annotation"
+            )
 
 
 def _shared_folder(located: Mapping[str, Sequence[Located]]) -> str:

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 
 from upath import UPath
 
+from actors.counted import counted
 from actors.records import LabeledImage
 from loop.data.config import DataConfig
 from loop.data.formats import coco
@@ -52,7 +53,8 @@ def relabelled(folder: Folder, val: Collection[LabeledImage], config: DataConfig
     known = own | images
     folder.ledger.findings += ledger.findings
     if held_out:
-        folder.ledger.remarks.append(f"{len(held_out)} of the images in {file} are held out and keep their own labels")
+        words = ("image is held out and keeps its", "images are held out and keep their")
+        folder.ledger.remarks.append(f"in {file}, {counted(len(held_out), *words)} own labels")
     return replace(
         folder,
         splits=folder.splits | {"train": tuple(known[name] for name in folder.located["train"] if name in known)},
@@ -89,8 +91,9 @@ def _check_names(names: Sequence[str], known: Collection[str], file: UPath, fold
     if not names:
         raise ValueError(f"data.labels: {file} names no image; {how}")
     if strangers := sorted(name for name in set(names) if _normal(name) not in known):
+        is_none = counted(len(strangers), "is no training image", "are no training images")
         raise ValueError(
-            f"data.labels: {len(strangers)} of {len(names)} images in {file} are no training images of the data set, "
+            f"data.labels: of {counted(len(names), 'image')} in {file}, {is_none} of the data set, "
             f"such as {strangers[0]!r}; {how}"
         )
 
@@ -98,8 +101,9 @@ def _check_names(names: Sequence[str], known: Collection[str], file: UPath, fold
 def _check_boxes(boxes: Sequence[RawBox], ledger: Ledger, folder: Folder, file: UPath) -> None:
     if lost := [found for found in ledger.findings if found.reason == "unknown image"]:
         raise ValueError(
-            f"data.labels: {len(lost)} boxes in {file} are of images that it does not name, such as {lost[0].detail}; "
-            "correct their image ids, or delete them, since their images would be trained without them"
+            f"data.labels: in {file}, {counted(len(lost), 'box is of an image', 'boxes are of images')} that it "
+            f"does not name, such as {lost[0].detail}; correct the image ids, or delete the "
+            "boxes, since their images would be trained without them"
         )
     if strangers := sorted({box.label for box in boxes if box.label is not None} - set(folder.classes)):
         raise ValueError(

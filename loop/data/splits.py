@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from actors.counted import counted
 from actors.records import LabeledImage
 from actors.seeds import derive_seed
 
@@ -14,7 +15,9 @@ def hold_out(images: Sequence[LabeledImage], val_frac: float, seed: int) -> tupl
     Raises ValueError for fewer than two images.
     """
     if len(images) < 2:
-        raise ValueError(f"{len(images)} image(s) cannot be split into training and validation; give a validation set")
+        raise ValueError(
+            f"{counted(len(images), 'image')} cannot be split into training and validation; give a validation set"
+        )
     num_val = min(max(1, round(val_frac * len(images))), len(images) - 1)
     val = _drawn(images, num_val, "val", seed)
     return tuple(one for one in images if one.id not in val), tuple(one for one in images if one.id in val)
@@ -26,7 +29,9 @@ def subset(images: Sequence[LabeledImage], size: int, seed: int) -> Images:
     Raises ValueError if there are fewer images.
     """
     if size > len(images):
-        raise ValueError(f"data.subset: {size} images requested, but there are only {len(images)} training images")
+        raise ValueError(
+            f"data.subset: {counted(size, 'image')} requested of only {counted(len(images), 'training image')}"
+        )
     drawn = _drawn(images, size, "subset", seed)
     return tuple(one for one in images if one.id in drawn)
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from upath import UPath
 
+from actors.counted import counted
 from actors.records import LabeledImage
 from loop.data.config import DataConfig
 from loop.data.formats.coco_files import CLEAN
@@ -85,7 +86,7 @@ def _with_objects(dataset: Dataset) -> str:
     labelled = [one for one in dataset.report.dropped if one.reason == "labelled objects"]
     if not labelled:
         return ""
-    told = "1 of its pictures has" if len(labelled) == 1 else f"{len(labelled)} of its pictures have"
+    told = counted(len(labelled), "of its pictures has", "of its pictures have")
     return f"{told} labelled objects, such as {labelled[0].file}; name the folder with --clean if the others have none"
 
 

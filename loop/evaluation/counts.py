@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 from statistics import fmean
 from textwrap import shorten
 
+from actors.counted import counted
 from actors.records import WHOLE_IMAGE, Sample
 from loop.training.job import TrainResult
 
@@ -63,15 +64,15 @@ def failures(errors: Sequence[str], num_candidates: int) -> list[str]:
     if not errors:
         return []
     reason, num = Counter(errors).most_common(1)[0]
-    lost = f"{len(errors)} of {num_candidates} candidates could not be drawn or judged, and are dropped"
+    lost = f"{len(errors)} of {counted(num_candidates, 'candidate')} could not be drawn or judged: dropped"
     return [f"{lost}; {num} of them for {shorten(reason, MAX_ERROR_CHARS)}"]
 
 
 def _few_drawn(samples: Sequence[Sample]) -> list[str]:
     requested, drawn = count_drawn(samples)
     warning = (
-        f"only {drawn} of {requested} mined instances were drawn; for the others the generator found no room, or no "
-        "outline (large objects)"
+        f"only {drawn} of {counted(requested, 'mined instance')} drawn; for the others the generator found no "
+        "room, or no outline (large objects)"
     )
     return [warning] if 2 * drawn < requested else []
 
@@ -82,9 +83,8 @@ def _few_kept(samples: Sequence[Sample]) -> list[str]:
     reasons = Counter(sample.dropped.removeprefix("chain: ") for sample in samples if sample.dropped)
     num_kept = len(samples) - reasons.total()
     main = ", ".join(f"{shorten(reason, MAX_REASON_CHARS)} ({num})" for reason, num in reasons.most_common(NUM_REASONS))
-    warning = (
-        f"{num_kept} of {len(samples)} candidates were kept; dropped for {main}; the round's contact sheet shows some"
-    )
+    kept = f"{num_kept} of {counted(len(samples), 'candidate')} kept"
+    warning = f"{kept}; dropped for {main}; the round's contact sheet shows some"
     return [warning] if num_kept < LEAST_KEPT * len(samples) else []
 
 

@@ -6,6 +6,7 @@ Ray would silently wait forever for a place.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from actors.counted import counted
 from loop.config import LoopConfig
 from loop.hosting.config import HostingConfig, TrainRoleConfig
 
@@ -65,18 +66,23 @@ def gangs(hosting: HostingConfig, roles: Sequence[str] = STREAM) -> dict[str, tu
 
 def unplaced(hosting: HostingConfig, nodes: Sequence[Node], roles: Sequence[str] = STREAM) -> str:
     """An error message if an actor does not fit, with the remedy; empty if all fit."""
-    total = f"the cluster has {sum(n.cpus for n in nodes):g} CPUs and {sum(n.gpus for n in nodes):g} GPUs"
+    total = f"the cluster has {_told(nodes)}"
     for gang, actors in gangs(hosting, roles).items():
         free = [Node(cpus=node.cpus, gpus=node.gpus) for node in nodes]
         for actor in actors:
             if not any(node.take(actor) for node in free):
                 return (
-                    f"hosting.{actor.role}: an actor of {actor.cpus:g} CPUs and {actor.gpus:g} GPUs has no place. "
-                    f"{gang} asks for {sum(a.cpus for a in actors):g} CPUs and {sum(a.gpus for a in actors):g} GPUs at "
-                    f"once, {total} on {len(nodes)} node(s). Lower num_actors, num_cpus or num_gpus (hosting.num_cpus "
+                    f"hosting.{actor.role}: an actor of {_told([actor])} has no place. "
+                    f"{gang} asks for {_told(actors)} at once, {total} on "
+                    f"{counted(len(nodes), 'node')}. Lower num_actors, num_cpus or num_gpus (hosting.num_cpus "
                     "raises the logical CPUs of a local run), or add nodes."
                 )
     return ""
+
+
+def _told(places: Sequence[Node | Actor]) -> str:
+    cpus, gpus = (sum(getattr(place, kind) for place in places) for kind in ("cpus", "gpus"))
+    return f"{counted(f'{cpus:g}', 'CPU')} and {counted(f'{gpus:g}', 'GPU')}"
 
 
 def num_gangs(role: TrainRoleConfig, nodes: Sequence[Node]) -> int:
@@ -104,6 +110,6 @@ def without_gpu(config: LoopConfig, nodes: Sequence[Node]) -> str:
     if not gpus or not slow:
         return ""
     return (
-        f"hosting: {', '.join(slow)} will run on the CPU, but there are {gpus:g} GPU(s); set num_gpus for them "
-        "(fractions share one), as in configs/hosting/gpu.yaml"
+        f"hosting: {', '.join(slow)} will run on the CPU, but the cluster has {counted(f'{gpus:g}', 'GPU')}; set "
+        "num_gpus for them (fractions share one), as in configs/hosting/gpu.yaml"
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from upath import UPath
 
+from actors.counted import counted
 from actors.storage import exclusive, is_local, read_record, write_bytes, write_record
 from loop.config import LoopConfig
 from loop.data.importing import Dataset
@@ -74,7 +75,7 @@ def check_labels(config: LoopConfig, reporter: Reporter, out: UPath | None, choi
         accepted = [one for one in questions if choice.accepts(one)]
         rows = table(questions, set(accepted), {one.image.id: one.image.uri for one in looked}, data.classes)
         write_bytes(out / "labels.csv", as_csv(rows))
-        about = {"description": f"labels corrected by detloop, {len(accepted)} changes"}
+        about = {"description": f"labels corrected by detloop, {counted(len(accepted), 'change')}"}
         corrected = correct(data.splits["train"], accepted)
         write_coco(out / "corrected.json", corrected, data.classes, UPath(data.report.root), about)
         sheets = _draw(out, data, questions)

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from io import StringIO
 from typing import Any
 
+from actors.counted import counted
 from actors.records import LabeledImage
 from loop.labels.questions import KINDS, Question
 
@@ -64,9 +65,9 @@ def too_weak(share: float) -> str:
 
 def summary(questions: Sequence[Question], images: Sequence[LabeledImage], share: float) -> str:
     """The numbers of questions of each kind and the surest of them; ``share`` of the labels were found again."""
-    sizes = f"{len(images)} training images with {_num_labels(images)} labels"
+    sizes = f"{counted(len(images), 'training image')} with {counted(_num_labels(images), 'label')}"
     lines = [
-        f"{sizes}, each seen by a detector that was not trained on it",
+        f"{sizes}, each image seen by a detector that was not trained on it",
         f"{share:.0%} of the labels were found again, in place and class",
     ]
     for kind, words in KINDS.items():

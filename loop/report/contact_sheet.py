@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from actors import boxes as geometry
+from actors.counted import counted
 from actors.images import read
 from actors.records import WHOLE_IMAGE, LabeledImage, Refined, Sample, Verdict
 from actors.refiners.applied import MIN_SEEN_SCORE
@@ -72,7 +73,7 @@ def _counts(samples: Sequence[Sample], num_shown: int) -> str:
     num_kept = sum(not sample.dropped for sample in samples)
     reasons = Counter(sample.dropped for sample in samples if sample.dropped).most_common()
     listed = ", ".join(f"{_plain(reason)} {count}" for reason, count in reasons)
-    shown = f"{num_kept} of {len(samples)} candidates kept, {num_shown} shown"
+    shown = f"{num_kept} of {counted(len(samples), 'candidate')} kept, {num_shown} shown"
     return f"{shown}    dropped: {listed}" if reasons else shown
 
 
@@ -216,7 +217,7 @@ def _filter_lines(
         yield _Line(text=f"{_tick(verdict.keep)} {name}  {_measured(verdict)}", colour=_colour(verdict.keep))
     if of_boxes:
         num_kept = sum(verdict.keep for verdict in of_boxes)
-        text = f"{_tick(num_kept > 0)} {name}  {num_kept} of {len(of_boxes)} boxes kept"
+        text = f"{_tick(num_kept > 0)} {name}  {num_kept} of {counted(len(of_boxes), 'box', 'boxes')} kept"
         yield _Line(text=text, colour=_colour(num_kept > 0))
     for verdict in of_boxes[:MAX_BOX_LINES]:
         text, colour = f"{names[verdict.box]}  {_measured(verdict)}", INK if verdict.keep else DROPPED
@@ -229,7 +230,7 @@ def _filter_lines(
 def _more(num_boxes: int) -> Iterator[_Line]:
     """The number of boxes without a line, if there are any."""
     if num_boxes > MAX_BOX_LINES:
-        yield _Line(text=f"and {num_boxes - MAX_BOX_LINES} more boxes", colour=GREY, indent=18)
+        yield _Line(text=f"and {counted(num_boxes - MAX_BOX_LINES, 'more box', 'more boxes')}", colour=GREY, indent=18)
 
 
 def _refined_lines(refined: Sequence[Refined], names: Sequence[str]) -> Iterator[_Line]:

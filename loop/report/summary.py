@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.counted import counted
 from actors.plain import to_plain
 from actors.records import Sample
 from actors.refiners.applied import MIN_SEEN_SCORE
@@ -153,14 +154,9 @@ def clean_told(clean: Mapping[str, int] | None) -> str:
     """The numbers of ``RoundSummary.clean`` in words."""
     if not clean:
         return "none"
-    return (
-        f"{_counted(clean['candidates'], 'candidate')} drawn into them, {clean['kept']:,} kept; shown "
-        f"{_counted(clean['shown'], 'time')} to the loop, {_counted(clean['control_shown'], 'time')} to the control"
-    )
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    candidates = counted(f"{clean['candidates']:,}", "candidate")
+    shown, control = (counted(f"{clean[key]:,}", "time") for key in ("shown", "control_shown"))
+    return f"{candidates} drawn into them, {clean['kept']:,} kept; shown {shown} to the loop, {control} to the control"
 
 
 def arm_seconds(arms: Sequence[Arm]) -> dict[str, float]:

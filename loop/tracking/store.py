@@ -20,6 +20,7 @@ from urllib.request import urlopen
 
 from upath import UPath
 
+from actors.counted import counted
 from actors.storage import is_local
 from loop.config import LoopConfig
 
@@ -185,8 +186,8 @@ def _open_sqlite(file: Path) -> "MlflowClient":
     except Exception as error:
         if num_runs := _num_rows(file, "runs"):
             raise ValueError(
-                f"MLflow cannot open {file}, which holds {num_runs} runs: {brief(error)}. Move the file away, or "
-                f"upgrade it with `mlflow db upgrade {uri}`"
+                f"MLflow cannot open {file}, which holds {counted(num_runs, 'run')}: {brief(error)}. Move the "
+                f"file away, or upgrade it with `mlflow db upgrade {uri}`"
             ) from error
     _create(file)  # of a process that was killed while MLflow made its tables
     return MlflowClient(tracking_uri=uri)

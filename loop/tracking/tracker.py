@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Self
 import yaml
 from upath import UPath
 
+from actors.counted import counted
 from actors.storage import exclusive, read_record, write_record
 from loop.config import LoopConfig
 from loop.tracking.names import flatten, legal_keys
@@ -96,7 +97,10 @@ class Tracker:
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
         if num_waiting := len(self.outbox.waiting()):
-            self.warn(f"{num_waiting} records are not in MLflow yet; the same command logs them when MLflow is back")
+            self.warn(
+                f"{counted(num_waiting, 'record is', 'records are')} not in MLflow yet; the same command "
+                "logs what waits when MLflow is back"
+            )
         else:
             self.close(failed=kind is not None)
 

@@ -8,6 +8,7 @@ from functools import partial
 from upath import UPath
 
 from actors.checkpoint import Checkpoint
+from actors.counted import counted
 from actors.fitting import Fit, FitData, FitSize, Fitted, Learner, Preview, Worker
 from actors.plain import to_plain
 from actors.storage import write_bytes
@@ -115,7 +116,9 @@ def fit(
 def _check(job: FitJob, hosting: HostingConfig) -> None:
     """Raise errors here that every worker would raise: Ray would restart the workers."""
     if all(image.annotation.ignore.all() for image in job.data.images):
-        raise ValueError(f"nothing to fit on: {len(job.data.images)} training images without a box that counts")
+        raise ValueError(
+            f"nothing to fit on: {counted(len(job.data.images), 'training image')} without a box that counts"
+        )
     size = job.size()
     if hosting.engine == "ray":
         check_parts("the fit's batch size", size.batch_size, "fit", hosting.fit.num_workers, size.accumulate)

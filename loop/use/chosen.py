@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from upath import UPath
 
 from actors.checkpoint import Checkpoint, read_checkpoint
+from actors.counted import counted
 from actors.storage import read_record
 from loop.config import LoopConfig
 from loop.report.summary import RoundSummary, points
@@ -48,7 +49,7 @@ def choose(folder: UPath, number: int | None = None) -> Chosen:
     run = RunFolder(folder)
     config, finished = run.config(), run.num_finished()
     if number is not None and not 1 <= number <= finished:
-        raise ValueError(f"{folder} has no finished round {number}; {finished} are finished")
+        raise ValueError(f"{folder} has no finished round {number}; {counted(finished, 'is', 'are')} finished")
     rounds = {one: read_record(run.round(one) / "round.json", RoundSummary) for one in range(1, finished + 1)}
     aps = {one: row.ap for one, row in rounds.items()}
     used = number or max(aps, key=lambda one: aps[one], default=0)

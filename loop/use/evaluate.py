@@ -14,6 +14,7 @@ from typing import Any
 from upath import UPath
 
 from actors.checkpoint import Checkpoint
+from actors.counted import counted
 from actors.seeds import derive_seed
 from actors.storage import exclusive, read_record, write_record
 from loop import stages
@@ -33,11 +34,11 @@ from loop.use.chosen import Chosen
 
 SPLITS = ("test", "val")
 OWN = {
-    "training": "are training images of the run",
-    "validation": "are validation images of the run",
-    "near_copies": "are near-copies of its training images",
+    "training": ("is a training image of the run", "are training images of the run"),
+    "validation": ("is a validation image of the run", "are validation images of the run"),
+    "near_copies": ("is a near-copy of a training image", "are near-copies of its training images"),
 }
-"""Kinds of images that a run has seen, in words. The first two are equal files."""
+"""Kinds of images that a run has seen, in words for one and for several. The first two are equal files."""
 IN_PROCESS = HostingConfig(engine="inline")
 
 
@@ -63,7 +64,7 @@ class Measurement:
         keys = [key for key in self.metrics["control"] if key in {"AP", "AP50", "AP75"} or key.startswith("AP/")]
         arms = [arm for arm in self.metrics if arm == "control" or not self.is_control]
         rows = [
-            f"{self.split}: {self.images.split()[0]} images of {self.data}; AP in points (x100)",
+            f"{self.split}: {counted(self.images.split()[0], 'image')} of {self.data}; AP in points (x100)",
             "  " + "".join(f"{arm:>9}" for arm in arms),
             *("  " + self._cells(key, arms) + f"  {key.removeprefix('AP/')}" for key in keys),
         ]
@@ -84,10 +85,10 @@ class Measurement:
         if self.own is None:
             yield "the run's own data cannot be read, so whether these images are among them was not checked"
         elif self.own:
-            kinds = ", ".join(f"{number} {OWN[kind]}" for kind, number in self.own.items())
+            kinds = ", ".join(counted(number, *OWN[kind]) for kind, number in self.own.items())
             yield (
-                f"of {self.images.split()[0]} {self.split} images, {kinds}: the figures are too good. Measure on "
-                "images that the run has not seen"
+                f"of {counted(self.images.split()[0], f'{self.split} image')}, {kinds}: the figures are too "
+                "good. Measure on images that the run has not seen"
             )
         if self.split != "val" and self.earlier:
             runs = ", ".join(f"{run} ({times})" for run, times in self.earlier.items())

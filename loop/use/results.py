@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from upath import UPath
 
+from actors.counted import counted
 from actors.records import Detections
 from actors.storage import write_bytes
 from loop.progress import Reporter
@@ -90,7 +91,9 @@ def predict_into(
     found = predict_reported(detector, pictures, reporter, results.add)
     place = results.finish(found)
     num_boxes = sum(len(one.seen) for one in found)
-    reporter.say(f"{num_boxes} detections, {len(found)} of {len(pictures)} pictures read: {place}")
+    reporter.say(
+        f"{counted(num_boxes, 'detection')}, {len(found)} of {counted(len(pictures), 'picture')} read: {place}"
+    )
     if found and not num_boxes:
         reporter.warn(f"nothing scored {score} or more; a detector trained for few steps needs a lower --score")
     return len(pictures) - len(found)

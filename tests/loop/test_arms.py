@@ -176,7 +176,7 @@ def test_a_training_says_before_it_starts_that_synthetic_images_are_few(training
     for mixing, told in ((MixingConfig(p=0.5, mode="share", max_repeats=None), True), (MixingConfig(p=0.0), False)):
         with pytest.raises(InterruptedError):
             of_run.arms(UPath(tmp_path / f"{mixing.p}"), 1, mixing=mixing, pool=pool, starts=("",))
-        assert ("warning: 1 synthetic images make up 50% of the training" in out.getvalue()) == told
+        assert ("warning: 1 synthetic image, 50% of the training" in out.getvalue()) == told
         out.truncate(out.seek(0))
 
 

@@ -66,8 +66,8 @@ def test_shares_count_every_class_and_all_hard_or_all_easy_is_warned_of():
     scratch, dent, stain = warnings(shares, MiningConfig())
     assert "'scratch': all 3 instances are hard" in scratch
     assert "'dent': all 2 instances are hard" in dent
-    assert "'stain': all 1 instances are easy (a detector finds most of what it was trained on" in stain
-    assert warnings(shares, MiningConfig(cross_fit=2))[2].endswith("are easy (raise mining.score_threshold)")
+    assert "'stain': its only instance is easy (a detector finds most of what it was trained on" in stain
+    assert warnings(shares, MiningConfig(cross_fit=2))[2].endswith("is easy (raise mining.score_threshold)")
     assert not warnings(
         difficulty_shares([instance("a", 0, score=0.1), instance("a", 1, score=0.9)], ["scratch"]), MiningConfig()
     )

@@ -159,9 +159,7 @@ def test_no_real_image_is_an_error():
 @pytest.mark.parametrize(("num_synthetic", "warned"), [(4, True), (5, False), (0, False)])
 def test_synthetic_images_that_are_shown_more_often_than_the_controls_are_told(num_synthetic, warned):
     said = mixture(p=0.5, mode="share", num_synthetic=num_synthetic).warnings()
-    told = (
-        "4 synthetic images make up 50% of the training: it shows each 50 times, and the control shows each real image"
-    )
+    told = "4 synthetic images, 50% of the training: it shows each 50 times, and the control shows each real image"
     assert [line.startswith(told) for line in said] == [True] * warned
 
 

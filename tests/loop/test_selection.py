@@ -114,7 +114,7 @@ def tree(easy_config, root, **generation):
 def test_a_selection_that_cannot_work_is_refused(easy_config, tmp_path):
     with pytest.raises(ValidationError, match=r"generation\.select: aesthetic is none of: random, agreement, utility"):
         LoopConfig.model_validate(tree(easy_config, tmp_path, keep=3, select="aesthetic"))
-    with pytest.raises(ValidationError, match=r"generation\.keep: 3 in 1 rounds is a pool of 3 pictures at most, .*5"):
+    with pytest.raises(ValidationError, match=r"generation\.keep: 3 in 1 round is a pool of 3 pictures at most, .*5"):
         LoopConfig.model_validate(tree(easy_config, tmp_path, keep=3))
     with pytest.raises(ValidationError, match=r"generation\.select: utility needs generation\.keep"):
         LoopConfig.model_validate(tree(easy_config, tmp_path, select="utility"))

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from actors.counted import counted
 from actors.fitting import FitData
 from actors.images import Pixels, read
 from actors.letterbox import Letterbox
@@ -72,7 +73,7 @@ class Examples:
         self.pictures: Sequence[Labelled] = [one for one in found if not one.annotation.ignore.all()]
         self.settings, self.seed = settings, data.seed
         if not self.pictures:
-            raise ValueError(f"nothing to fit on: {len(found)} training images without a box that counts")
+            raise ValueError(f"nothing to fit on: {counted(len(found), 'training image')} without a box that counts")
 
     def example(self, step: int, place: int) -> Example:
         """The example at ``place`` in a step."""

@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 
 from upath import UPath
 
+from actors.counted import counted
 from actors.records import LabeledImage
 from actors.storage import is_local
 from loop.data.config import DataConfig
@@ -238,7 +239,7 @@ def listing(root: UPath) -> str:
     inner = [f"{path.name}/" for path in folders(root)]
     endings = Counter(path.suffix.lower() or "no ending" for path in entries if not path.is_dir())
     files = [f"{number} x {ending}" for ending, number in endings.most_common()]
-    more = [f"and {len(inner) - _LISTED} more folders"] if len(inner) > _LISTED else []
+    more = [f"and {counted(len(inner) - _LISTED, 'more folder')}"] if len(inner) > _LISTED else []
     return ", ".join([*inner[:_LISTED], *more, *files[:_LISTED]]) or "nothing"
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from upath import UPath
 
+from actors.counted import counted
 from loop.data.config import DataConfig
 from loop.data.formats import coco_files as files
 from loop.data.formats.base import (
@@ -199,8 +200,8 @@ def _remark_on_lvis(images: Iterable[Mapping[str, Any]], source: str, ledger: Le
     number_open = sum(bool(fields.get("not_exhaustive_category_ids")) for fields in images)
     if number_open:
         ledger.remarks.append(
-            f"{source}: {number_open} images are not labelled exhaustively (LVIS); objects without a box are trained "
-            "and counted as background"
+            f"{source}: {counted(number_open, 'image is', 'images are')} not labelled exhaustively (LVIS); objects "
+            "without a box are trained and counted as background"
         )
 
 
@@ -267,7 +268,8 @@ def _boxes(
     num_repeated = sum(times - 1 for times in ids.values())
     if num_repeated:
         ledger.remarks.append(
-            f"{file}: {num_repeated} annotation ids are used again; they are not needed, all boxes kept"
+            f"{file}: {counted(num_repeated, 'annotation id is', 'annotation ids are')} used again; "
+            "ids are not needed, all boxes kept"
         )
     if num_masks:
         num_boxes = sum(map(len, boxes.values()))

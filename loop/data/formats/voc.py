@@ -28,6 +28,7 @@ from xml.etree import ElementTree as ET
 
 from upath import UPath
 
+from actors.counted import counted
 from loop.data.config import DataConfig
 from loop.data.formats.base import (
     ALIASES,
@@ -101,8 +102,8 @@ def read(root: UPath, config: DataConfig, ledger: Ledger) -> RawDataset:
     }
     if from_zero:
         ledger.remarks.append(
-            f"{len(from_zero)} files have boxes that begin at pixel 0, e.g. {from_zero[0]}: VOC counts from 1; if this "
-            "data set counts from 0, its boxes are up to 1 px too far to the upper left"
+            f"{counted(len(from_zero), 'file has', 'files have')} boxes that begin at pixel 0, e.g. {from_zero[0]}: "
+            "VOC counts from 1; if this data set counts from 0, its boxes are up to 1 px too far to the upper left"
         )
     named = {box.label for images in splits.values() for image in images for box in image.boxes if box.label}
     return RawDataset(classes=_class_file(root) or tuple(sorted(named)), splits=splits)

@@ -242,7 +242,7 @@ def test_a_head_that_changes_under_a_run_is_noticed(real, clip, own_head, tmp_pa
 
 
 def test_without_images_it_says_so(clip, own_head):
-    with pytest.raises(ValueError, match="0 real training images are too few"):
+    with pytest.raises(ValueError, match="0 real training images: too few"):
         fit_filters([AestheticConfig(head=str(own_head[0]), clip=clip)], RealImages(train=[]))
 
 

@@ -245,7 +245,7 @@ def test_constant_and_tiny_pictures_have_finite_features(value):
 
 
 def test_naturalness_of_fewer_than_two_images_is_refused(real):
-    with pytest.raises(ValueError, match="1 real training images are too few"):
+    with pytest.raises(ValueError, match="1 real training image: too few"):
         NaturalnessConfig().fit(RealImages(train=real[:1]))
 
 

@@ -66,8 +66,8 @@ def test_rare_classes_and_tiny_boxes_are_told(tmp_path):
     train = annotated([box] * 5 + [tiny] * 2, [0] * 5 + [2] * 2)
     said = list(advise(dataset(tmp_path, train, annotated([box] * 3, [0, 1, 1])), SIDE))
     assert len(said) == 3
-    assert "1 classes have validation boxes but no training box (bee 2)" in said[0]
-    assert "1 classes have fewer than 5 training boxes (cat 2)" in said[1]
+    assert "1 class has validation boxes but no training box (bee 2)" in said[0]
+    assert "1 class has fewer than 5 training boxes (cat 2)" in said[1]
     assert "2 of 7 train boxes have a side under 2 px" in said[2]
     assert len(list(advise(dataset(tmp_path, train, annotated([box])), 2 * SIDE))) == 1  # of 2 px; no bee is missed
 
@@ -83,7 +83,7 @@ def test_near_copies_are_told_and_unrelated_pictures_are_not(tmp_path, suffix):
     assert not list(leaks(train, {"val": val}))
     val += images(tmp_path, [f"val/{number}{suffix}" for number in (3, 17)], brighter_and_smaller)
     (said,) = leaks(train, {"val": val})
-    assert said.startswith("2 of 42 val images are near-copies of training images")
+    assert said.startswith("of 42 val images, 2 are near-copies of training images")
     assert f"val/3{suffix} of train/3{suffix}, val/17{suffix} of train/17{suffix}" in said
 
 
@@ -99,7 +99,7 @@ def test_frames_of_one_video_are_told_and_numbered_photographs_are_not(tmp_path,
         said[draw] = list(leaks(made["train"], {"val": made["val"]}))
     assert said[scene] == []
     (frames,) = said[moment]
-    assert frames.startswith("14 of 14 val images are video frames next to a training frame")
+    assert frames.startswith("of 14 val images, 14 are video frames next to a training frame")
 
 
 def test_large_sets_are_sampled_and_that_is_told(tmp_path, monkeypatch):

@@ -122,7 +122,7 @@ def test_coco_pictures_of_lvis_are_named_by_their_address(tmp_path):
         "train": ["train2017/1.png"],
         "val": ["val2017/1.png"],
     }
-    assert any("1 images are not labelled exhaustively" in remark for remark in data.report.remarks)
+    assert any("1 image is not labelled exhaustively" in remark for remark in data.report.remarks)
 
 
 def test_coco_files_that_hold_something_else_are_left_aside_and_said(tmp_path):
@@ -272,7 +272,7 @@ def test_yolo_reads_boxes_polygons_and_empty_images(tmp_path):
     # 40 x 30 px: centre (20, 15), 20 x 6 px; the polygon spans x 10..30, y 3..27
     np.testing.assert_allclose(boxes(data, "train", "train/a.png"), [[10, 12, 30, 18], [10, 3, 30, 27]], atol=1e-4)
     assert boxes(data, "train", "train/empty.png") == boxes(data, "train", "train/bare.png") == []
-    assert any("1 of 3 pictures have no label file" in remark for remark in data.report.remarks)
+    assert any("of 3 pictures, 1 has no label file" in remark for remark in data.report.remarks)
     np.testing.assert_allclose(boxes(data, "val", "val/a.png"), [[0, 0, 40, 30]], atol=1e-4)
 
 
@@ -417,7 +417,7 @@ def test_voc_boxes_that_begin_at_pixel_0_are_said(tmp_path):
         picture(tmp_path / f"{name}.png")
     data = read(tmp_path)
     assert {tuple(one.annotation.boxes[0]) for images in data.splits.values() for one in images} == {(0, 2, 9, 9)}
-    assert any("1 files have boxes that begin at pixel 0, e.g. a.xml" in remark for remark in data.report.remarks)
+    assert any("1 file has boxes that begin at pixel 0, e.g. a.xml" in remark for remark in data.report.remarks)
     assert data.report.findings == ()
 
 
@@ -514,7 +514,7 @@ def test_subsets_are_nested_and_keep_the_order(tmp_path):
     assert set(small) < set(large)
     assert large == sorted(large)
     assert {i.id for i in subset(everything, 5, seed=1)} != set(small)
-    with pytest.raises(ValueError, match=r"data\.subset: 25 images requested, but there are only 24"):
+    with pytest.raises(ValueError, match=r"data\.subset: 25 images requested of only 24"):
         read(tmp_path, subset=25)
 
 
@@ -547,7 +547,7 @@ def test_what_no_split_holds_is_remarked_upon(tmp_path):
     picture(tmp_path / "images/train/unlabelled.png")
     assert read(tmp_path).report.remarks == (
         "splits that were found but are not used: extra",
-        "1 pictures in images/train belong to no split, or have no annotation",
+        "in images/train, 1 picture is of no split, or without annotation",
     )
 
 

@@ -369,7 +369,7 @@ def test_pictures_named_by_another_machine_are_found_by_their_name_if_it_is_ther
     noise(root / "deep/down/a.png")
     data = read(root)
     assert [image.uri for image in data.splits["train"]][1:] == [str(root / "deep/down/a.png")]
-    assert any("1 pictures are not where the annotations say" in remark for remark in data.report.remarks)
+    assert any("1 picture is not where the annotations say" in remark for remark in data.report.remarks)
     noise(root / "deep/a.png")
     data = read(root)
     assert drops(data) == [("annotations/train.json", "image", "ambiguous file name")]
@@ -510,7 +510,7 @@ def test_coco_files_that_contradict_themselves_are_refused(tmp_path, change, mes
 def test_repeated_annotation_ids_lose_no_box(tmp_path):
     data = read(coco_set(tmp_path, annotations=[GOOD | {"bbox": [2, 2, 5, 5]}]))
     assert data.report.splits["train"].boxes == 2
-    assert any("1 annotation ids are used again" in remark for remark in data.report.remarks)
+    assert any("1 annotation id is used again" in remark for remark in data.report.remarks)
 
 
 def test_categories_of_one_name_are_joined(tmp_path):

@@ -55,7 +55,7 @@ def test_the_labels_of_the_file_take_the_place_of_the_data_sets_own(known, tmp_p
     assert (len(ours[third.id]), ours[third.id].labels[2]) == (3, 1)
     assert ours[third.id].labels[0] != third.annotation.labels[0]
     assert [one.id for one in again.splits["val"]] == [one.id for one in data.splits["val"]]
-    assert any("5 of 8 training images have the labels of" in remark for remark in again.report.remarks)
+    assert any("of 8 training images, 5 have the labels of" in remark for remark in again.report.remarks)
 
 
 def test_labels_that_are_written_unchanged_give_the_same_data(known, tmp_path):
@@ -68,7 +68,7 @@ def test_images_that_are_not_of_the_training_split_are_refused(known, tmp_path):
     root, data = known
     file = written(UPath(tmp_path), root, data.splits["val"], data.classes)
     with pytest.raises(
-        ValueError, match=r"data\.labels: 8 of 8 images in .* are no training .* such as '.*'; give .* such as '"
+        ValueError, match=r"data\.labels: of 8 images in .*, 8 are no training .* such as '.*'; give .* such as '"
     ):
         read(root, file)
 
@@ -116,7 +116,7 @@ def boxes_as(new_box):
         (lambda tree: tree["categories"][0].update(name="azure"), r"the class 'azure', which .*\['blue', 'red'\]"),
         (lambda tree: tree.update(images=[], annotations=[]), "names no image"),
         (lambda tree: [one.update(width=50) for one in tree["images"]], "8 x size mismatch"),
-        (lambda tree: tree["annotations"][0].update(image_id=777), "1 boxes in .* are of images that it does not name"),
+        (lambda tree: tree["annotations"][0].update(image_id=777), "in .*, 1 box is of an image that it does not name"),
         (lambda tree: tree["images"].append(with_dot(tree["images"][0])), "names the image './.*' twice"),
     ],
     ids=["corners", "shares", "outside", "class", "no image", "size", "unknown image", "twice"],
@@ -146,7 +146,7 @@ def test_images_that_are_left_out_for_their_labels_are_not_counted(known, tmp_pa
         tree["images"][1]["width"] = 50
 
     report = read(known[0], rewritten(known, tmp_path, spoil)).report
-    assert any("6 of 6 training images have the labels of" in remark for remark in report.remarks)
+    assert any("of 6 training images, 6 have the labels of" in remark for remark in report.remarks)
 
 
 def test_held_out_images_and_the_subset_are_the_same_with_other_labels(easy_data, tmp_path):
@@ -170,8 +170,8 @@ def test_held_out_images_keep_their_own_labels_where_the_file_names_them(easy_da
     assert {**again.identity(), "train": ""} == {**data.identity(), "train": ""}
     assert [one.id for one in again.splits["train"]] == [one.id for one in moved[1 : len(data.splits["train"])]]
     assert np.abs(again.splits["train"][0].annotation.boxes - moved[1].annotation.boxes).max() < 1e-3
-    assert "5 of 5 training images have the labels of" in again.report.remarks[-1]
-    assert any(remark.startswith("2 of the images in ") for remark in again.report.remarks)
+    assert "of 5 training images, 5 have the labels of" in again.report.remarks[-1]
+    assert any("2 images are held out and keep their own labels" in remark for remark in again.report.remarks)
 
 
 def test_an_image_with_faulty_labels_can_be_used_with_those_of_the_file(easy_data, tmp_path):

@@ -218,7 +218,7 @@ def test_held_out_pictures_without_labels_are_left_out(tmp_path, split):
     folder(tmp_path, {f"images/{split}/d.png": None})
     write(tmp_path / "data.yaml", f"{NAMES}train: images/train\n{split}: images/{split}\n")
     data = read(tmp_path)
-    assert f"the {split} split is left out: none of 1 pictures has a label file" in remarks(data)
+    assert f"the {split} split is left out: none of 1 picture has a label file" in remarks(data)
     assert "test" not in counts(data)
 
 
@@ -364,4 +364,4 @@ def test_listed_pictures_of_another_machine_are_found_once(tmp_path):
     data = read(tmp_path)
     assert [image.id for image in data.splits["train"]] == ["x/a.png", "x/b.png"]
     assert [drop.reason for drop in data.report.dropped] == ["missing image"]  # /elsewhere/a.png: of x or of y?
-    assert "2 of 3 pictures were found by the end of their path" in remarks(data)
+    assert "of 3 pictures, 2 were found by the end of the path" in remarks(data)

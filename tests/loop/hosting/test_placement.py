@@ -53,8 +53,8 @@ def test_what_fits(roles, sizes, fits):
 
 def test_the_message_names_role_need_and_cluster():
     message = unplaced(hosting(generate=(2, 1, 0), inspect=(2, 1, 1)), nodes((8, 1)))
-    assert message.startswith("hosting.inspect: an actor of 1 CPUs and 1 GPUs has no place")
-    assert "asks for 4 CPUs and 2 GPUs at once, the cluster has 8 CPUs and 1 GPUs on 1 node(s)" in message
+    assert message.startswith("hosting.inspect: an actor of 1 CPU and 1 GPU has no place")
+    assert "asks for 4 CPUs and 2 GPUs at once, the cluster has 8 CPUs and 1 GPU on 1 node." in message
     assert "num_actors" in message
 
 
@@ -98,7 +98,7 @@ def test_a_refiner_has_actors_of_its_own():
     assert stream_roles(refining) == ("generate", "inspect", "judge", "refine", "keep")
     asked = hosting(refine=(1, 1, 0))
     assert unplaced(asked, nodes((0.5, 0))) == ""
-    assert unplaced(asked, nodes((0.5, 0)), stream_roles(refining)).startswith("hosting.refine: an actor of 1 CPUs")
+    assert unplaced(asked, nodes((0.5, 0)), stream_roles(refining)).startswith("hosting.refine: an actor of 1 CPU and")
 
 
 def test_the_default_hosting_fits_the_smallest_laptop():
@@ -130,5 +130,5 @@ def test_roles_that_leave_gpus_alone_are_named(changes, named):
     config = {"name": "x", "data": {"format": "world"}, "generator": {"kind": "copy_paste"}} | changes
     config = LoopConfig.model_validate(config)
     message = without_gpu(config, nodes((4, 0), (4, 2)))
-    assert message.startswith(f"hosting: {named} will run on the CPU, but there are 2 GPU(s)")
+    assert message.startswith(f"hosting: {named} will run on the CPU, but the cluster has 2 GPUs;")
     assert without_gpu(config, nodes((4, 0))) == ""

@@ -100,7 +100,7 @@ def test_the_same_command_again_trains_nothing_and_names_the_next_one(checked, c
     monkeypatch.setattr(cross_fit, "train", None)
     status, said, _ = detloop("labels", config, "--confidence", "0.9")
     assert status == 0
-    assert f"8 training images with {16} labels, each seen by a detector that was not trained on it" in said
+    assert f"8 training images with {16} labels, each image seen by a detector that was not trained on it" in said
     for kind in KINDS:
         number = (table.question == kind).sum()
         assert any(line.split()[:2] == [kind, str(number)] for line in said.splitlines())
@@ -111,7 +111,7 @@ def test_the_same_command_again_trains_nothing_and_names_the_next_one(checked, c
     command = f"detloop run {config} {keys}"
     assert f"train on it: {command}\n" in said
     assert detloop("check", *command.split()[2:])[0] == 0
-    assert "8 of 8 training images have the labels of" in detloop("check", *command.split()[2:])[1]
+    assert "of 8 training images, 8 have the labels of" in detloop("check", *command.split()[2:])[1]
 
 
 @pytest.mark.parametrize(

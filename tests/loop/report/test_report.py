@@ -283,13 +283,13 @@ def test_further_places_of_one_candidate_do_not_stand_for_what_another_lacks():
 @pytest.mark.parametrize(("num_drawn", "warned"), [(0, True), (3, True), (4, False), (8, False)])
 def test_that_fewer_than_half_of_the_instances_were_drawn_is_told(num_drawn, warned):
     said = warnings([drawing(number, asked=1, drawn=int(number < num_drawn)) for number in range(8)])
-    assert [line.startswith(f"only {num_drawn} of 8 mined instances were drawn;") for line in said] == [True] * warned
+    assert [line.startswith(f"only {num_drawn} of 8 mined instances drawn;") for line in said] == [True] * warned
 
 
 def test_that_candidates_failed_is_told_with_the_most_frequent_error():
     errors = ["generate: OSError: a.png"] * 2 + ["judge: ValueError: no box"] * 3
     assert failures(errors, 40) == [
-        "5 of 40 candidates could not be drawn or judged, and are dropped; 3 of them for judge: ValueError: no box"
+        "5 of 40 candidates could not be drawn or judged: dropped; 3 of them for judge: ValueError: no box"
     ]
     assert failures([], 40) == []
 
@@ -299,7 +299,7 @@ def test_that_less_than_a_tenth_was_kept_is_told_with_the_main_reasons(num_kept,
     reasons = ["a: x"] * 9 + ["b: y"] * 5 + ["c: z"] * 3 + ["d: w"] * 3
     samples = [drawing(n, 1, 1, dropped="" if n < num_kept else reasons[n - num_kept]) for n in range(20)]
     said = warnings(samples)
-    told = f"{num_kept} of 20 candidates were kept"
+    told = f"{num_kept} of 20 candidates kept"
     assert [line.startswith(told) and "dropped for a: x (9), b: y (5), c: z (3);" in line for line in said] == [
         True
     ] * warned

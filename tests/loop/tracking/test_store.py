@@ -94,7 +94,7 @@ def test_a_store_that_cannot_be_opened_stays_as_it_is_if_it_holds_a_run(half_mad
     with closing(sqlite3.connect(half_made)) as database, database:
         database.execute("INSERT INTO runs (run_uuid) VALUES ('mine')")
     before = half_made.read_bytes()
-    with pytest.raises(ValueError, match=r"which holds 1 runs: .*\. Move the file away, or upgrade it"):
+    with pytest.raises(ValueError, match=r"which holds 1 run: .*\. Move the file away, or upgrade it"):
         open_client(local_store(str(half_made.parent)))
     assert half_made.read_bytes() == before
 

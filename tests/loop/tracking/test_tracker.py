@@ -135,7 +135,7 @@ def test_a_run_goes_on_without_its_server_and_logs_all_when_it_is_back(root, dea
     assert rounds_of(tracker) == []
     begin, end = warned
     assert re.search(r"MLflow failed, and the run goes on: .* waits in .*outage/unlogged.*Connection refused", begin)
-    assert end.startswith("3 records are not in MLflow yet; the same command logs them")
+    assert end.startswith("3 records are not in MLflow yet; the same command logs what waits")
     back = opened(config(root, "outage"))
     back.log_round(2, FIGURES, {})
     back.close()

@@ -245,7 +245,7 @@ def test_a_run_in_a_remote_root_is_used_from_there(folder, shots):
 
 def test_a_score_that_nothing_reaches_is_told(folder, shots, detloop, tmp_path):
     status, said, _ = detloop("predict", folder, shots / "4.png", "--out", tmp_path / "out", "--score", "1")
-    assert (status, "0 detections, 1 of 1 pictures read" in said, "nothing scored 1.0 or more" in said) == (
+    assert (status, "0 detections, 1 of 1 picture read" in said, "nothing scored 1.0 or more" in said) == (
         0,
         True,
         True,

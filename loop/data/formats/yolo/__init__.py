@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 from upath import UPath
 
+from actors.counted import counted
 from loop.data.config import DataConfig
 from loop.data.formats.base import Notation, OutImage, RawBox, RawDataset, RawImage, choose_splits, inside
 from loop.data.formats.yolo.labels import LabelFiles, loose_stem, unclaimed
@@ -102,7 +103,7 @@ def _labelled(
     files = LabelFiles(root, listed)
     if not any(files.of(picture) for picture in listed):
         raise FileNotFoundError(
-            f"none of {len(listed)} pictures has a label file, e.g. {root / files.usual(listed[0])}"
+            f"none of {counted(len(listed), 'picture')} has a label file, e.g. {root / files.usual(listed[0])}"
         )
     for orphan in files.orphans(listed):
         ledger.drop(orphan, "image", "missing image", "a label file without picture")
@@ -126,7 +127,8 @@ def _labelled(
         rows = tuple(evidence.rows(text))
         found.append(_Labelled(picture=picture, label=label or files.usual(picture), rows=rows))
     if num_unlabelled:
-        ledger.remarks.append(f"{num_unlabelled} of {len(listed)} pictures have no label file: taken as empty images")
+        have = counted(num_unlabelled, "has", "have")
+        ledger.remarks.append(f"of {counted(len(listed), 'picture')}, {have} no label file: taken as empty")
     return found
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from upath import UPath
 
+from actors.counted import counted
 from actors.yaml_text import parse_yaml
 from loop.data.config import DataConfig
 from loop.data.formats.base import ALIASES, class_name, hidden
@@ -179,7 +180,7 @@ def _splits_of_folders(paths: Paths, config: DataConfig) -> dict[str, Callable[[
             continue
         splits[name or "all"].append(picture)
     if num_others:
-        paths.ledger.remarks.append(f"{num_others} pictures lie in folders without label files and are left out")
+        paths.ledger.remarks.append(f"left out: {counted(num_others, 'picture')} in folders without label files")
     return {name: partial(list, listed) for name, listed in splits.items()}
 
 

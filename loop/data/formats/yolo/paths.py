@@ -7,6 +7,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 
 from upath import UPath
 
+from actors.counted import counted
 from loop.data.formats.base import ALIASES, content, inside, pictures
 from loop.data.formats.yolo.labels import KnownPictures
 from loop.data.ledger import Ledger
@@ -95,7 +96,8 @@ class Paths:
             listed.append(place or plain[0])
         if num_moved:
             self.ledger.remarks.append(
-                f"{file}: {num_moved} of {len(lines)} pictures were found by the end of their path"
+                f"{file}: of {counted(len(lines), 'picture')}, {counted(num_moved, 'was', 'were')} found by the "
+                "end of the path"
             )
         return listed
 

@@ -25,7 +25,7 @@ class GuardConfig(Config):
     and another one like the loop's, both without its images, and both are measured on these. With three folds, each
     takes two thirds of a training's steps. In an ablation, arms run without a guard unless they set this key. Folds do
     not help if detector.weights were trained on the same images."""
-    blends: tuple[Weight, ...] = (0.5,)
+    blends: tuple[Weight, ...] = (0.25, 0.5, 0.75)
     """Blends to choose among, besides control and loop: the loop's share in the average of the weights of both
     detectors."""
 

@@ -123,7 +123,7 @@ def test_detectors_that_are_no_better_leave_the_control(of_run):
     assert (row["gain"], row["gain_ci95"], row["ap"]) == (0, [0, 0], row["control_ap"])
     guard = row["guard"]
     assert (guard["chosen"], guard["steps"], guard["shared_steps"]) == ("control", 2, 2)
-    assert [one["name"] for one in guard["tried"]] == ["control", "blend 0.5", "loop"]
+    assert [one["name"] for one in guard["tried"]] == ["control", "blend 0.25", "blend 0.5", "blend 0.75", "loop"]
     assert len(guard["loop_gain_ci95"]) == len(guard["pools"]) == 2
     assert row["seconds"]["guard"] > 0
     assert "\nround 1: the guard chose control; the loop's own detector has AP 0.0" in said
@@ -227,7 +227,7 @@ def test_a_plan_counts_the_trainings_of_the_guard(easy_config, tmp_path, cross_f
     plan = " ".join(describe(config).split())
     assert f"trainings {rounds + 1} of 50 steps, controls included, {folds} (finished" in plan
     assert f"guard 3 detectors like the control {told} and 3 like the loop's (150 more steps a round)" in plan
-    assert "have not seen: control, blend 0.5 or loop" in plan
+    assert "have not seen: control, blend 0.25, blend 0.5, blend 0.75 or loop" in plan
 
 
 def test_arms_of_an_ablation_have_no_guard_unless_they_ask_for_one(easy_config, tmp_path):

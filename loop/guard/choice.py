@@ -1,7 +1,9 @@
 """The rule of the guard: take what is better than the control on images that none of the detectors has seen.
 
 A detector is taken if its AP exceeds the control's by more than one standard error of the difference. Among several,
-that with the highest AP is taken; if there is none, the control.
+that with the highest AP is taken; if there is none, the control. The control is also taken if the pool does harm, that
+is if the 95 % interval of the loop's own detector lies below it. Averaging weights often helps by itself, so that a
+blend may exceed the control even then.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,6 +69,14 @@ def _tried(share: float, own: tuple[float, NDArray[np.float64]], control: tuple[
 
 
 def choose(tried: Sequence[Tried]) -> Tried:
-    """The detector to take, see the top of this file. The first of ``tried`` is the control."""
-    better = [one for one in tried[1:] if one.difference > one.standard_error]
-    return max(better, key=lambda one: one.ap, default=tried[0])
+    """The detector to take, see the top of this file. The first of ``tried`` is the control, the last the loop's."""
+    control, *others = tried
+    if does_harm(tried):
+        return control
+    better = [one for one in others if one.difference > one.standard_error]
+    return max(better, key=lambda one: one.ap, default=control)
+
+
+def does_harm(tried: Sequence[Tried]) -> bool:
+    """Whether the pool makes the detector worse: the 95 % interval of the loop's own one lies below the control."""
+    return tried[-1].difference_ci95[1] < 0

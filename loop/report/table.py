@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from io import StringIO
 from textwrap import wrap
 
-from loop.guard.choice import Tried
+from loop.guard.choice import Tried, does_harm
 from loop.report.guard import GuardSummary
 from loop.report.summary import NO_ROUNDS, RoundSummary, conclusion, duration, interval, points
 
@@ -72,7 +72,8 @@ def _choice(guard: GuardSummary) -> str:
     control, *others = guard.tried
     found = ", ".join(f"{one.name} {_difference(one)}" for one in others)
     held_back = f"On held-back training images the control has AP {points(control.ap)}; against it: {found}."
-    return f"the guard chose {guard.chosen}. {held_back}"
+    why = ", since the pool makes the loop's own detector worse" if does_harm(guard.tried) else ""
+    return f"the guard chose {guard.chosen}{why}. {held_back}"
 
 
 def guard_rows(guard: GuardSummary) -> list[tuple[str, ...]]:

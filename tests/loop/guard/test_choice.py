@@ -36,6 +36,7 @@ def finds(num_images):
         (6, 6, 6, "control"),
         (4, 11, 8, "blend 0.5"),
         (4, 11, 2, "blend 0.5"),
+        (6, 11, 0, "control"),  # the pool does harm
         (0, 0, 0, "control"),
     ],
 )

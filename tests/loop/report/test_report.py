@@ -190,10 +190,12 @@ def test_refined_boxes_that_the_sheet_leaves_out_are_counted(num_boxes, told):
     assert texts[5:] == told
 
 
-def guarded(chosen):
+def guarded(chosen, width=0.03):
     """A round whose loop was 2 points worse than the control, and a blend of both 3 points better."""
     tried = [
-        Tried(name=name, share=share, ap=0.4 + d, difference=d, difference_ci95=(d - 0.01, d + 0.01), standard_error=e)
+        Tried(
+            name=name, share=share, ap=0.4 + d, difference=d, difference_ci95=(d - width, d + width), standard_error=e
+        )
         for name, share, d, e in (("control", 0, 0, 0), ("blend 0.5", 0.5, 0.03, 0.006), ("loop", 1, -0.02, 0.005))
     ]
     gain = {"loop_ap": 0.291, "loop_gain": -0.021, "loop_gain_ci95": (-0.05, 0.01)}
@@ -204,15 +206,21 @@ def test_what_the_guard_chose_is_told_with_what_the_validation_images_say_of_the
     rounds = [round_summary(gain=0.034, low=0.011, high=0.056, guard=guarded("blend 0.5"))]
     table = " ".join(rounds_table(rounds).split())
     assert "Round 1: the guard chose blend 0.5. On held-back training images the control has AP 40.0; " in table
-    assert "against it: blend 0.5 +3.0 [+2.0, +4.0], loop \N{MINUS SIGN}2.0 " in table
+    assert "against it: blend 0.5 +3.0 [0.0, +6.0], loop \N{MINUS SIGN}2.0 " in table
     assert "the loop's own detector has AP 29.1, gain \N{MINUS SIGN}2.1" in table
     assert "After round 1: +3.4 points AP against the control" in table
     page = html_summary(rounds, {}, "name", {})
-    assert "<td>blend 0.5</td><td>43.0</td><td>+3.0 [+2.0, +4.0]</td><td>0.6</td><td>chosen</td>" in page
+    assert "<td>blend 0.5</td><td>43.0</td><td>+3.0 [0.0, +6.0]</td><td>0.6</td><td>chosen</td>" in page
     assert "<td>control</td><td>40.0</td><td></td><td></td><td></td>" in page
     metrics = rounds[0].metrics()
     assert (metrics["guard/chosen_share"], metrics["guard/AP/loop"], metrics["own_gain"]) == (0.5, 0.38, -0.021)
     assert from_plain(RoundSummary, to_plain(rounds[0])) == rounds[0]
+
+
+def test_a_control_that_was_kept_since_the_pool_does_harm_is_told():
+    rounds = [round_summary(gain=0, low=0, high=0, guard=guarded("control", width=0.01))]
+    table = " ".join(rounds_table(rounds).split())
+    assert "the guard chose control, since the pool makes the loop's own detector worse. On held-back" in table
 
 
 def test_a_kept_control_is_neither_gain_nor_loss():

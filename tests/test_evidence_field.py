@@ -1,6 +1,9 @@
 """The evidence of first runs: its rows, and the tables made from them."""
 
+import json
+
 import field
+import guard
 from evidence import DOCUMENT
 from evidence_tables import between_marks
 
@@ -11,6 +14,11 @@ ROW = {"data": "raccoon", "arm": "loop", "seed": 0, "steps": 400, "ap": 0.5, "ap
 def test_the_document_shows_the_stored_rows():
     (stored,) = EVIDENCE.documents().values()
     assert between_marks(DOCUMENT.read_text(), field.MARKS) == stored[field.MARKS](EVIDENCE.read_results())
+
+
+def test_the_document_shows_the_stored_decisions_on_harmful_pools():
+    rows = json.loads(guard.RESULTS.read_text())
+    assert between_marks(DOCUMENT.read_text(), guard.MARKS) == guard.section(rows)
 
 
 def test_a_guarded_run_gives_a_row_without_its_guard():

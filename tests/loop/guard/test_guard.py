@@ -190,7 +190,7 @@ def test_a_harmful_pool_is_not_taken_and_no_validation_image_is_opened(easy_conf
     given = trainings(config)
     shutil.rmtree(data / "val")
     decision = decide(given, UPath(tmp_path) / "round", harmful(given.data.splits["train"]))
-    control, _, loop = decision.tried
+    control, *_, loop = decision.tried
     assert decision.chosen == "control"
     assert control.ap > 0.1 > loop.ap
     assert decision.pools == (8, 8)

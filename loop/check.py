@@ -203,7 +203,7 @@ def _fit(config: LoopConfig, counts: Counts, key: str, learner: Learner) -> dict
     size = learner.fit_size()
     if size is None or not config.rounds:
         return {}
-    boxes = "the real boxes" if counts.boxes is None else f"{counted(counts.boxes, 'real box', 'real boxes')}"
+    boxes = "the real boxes" if counts.boxes is None else counted(counts.boxes, "real box", "real boxes")
     num_fits = sum(config.fit.is_due(number) for number in range(1, config.rounds + 1))
     when = "first" if num_fits == 1 else f"in {num_fits} of {config.rounds} rounds, each time from its current weights"
     what = "generator" if learner is config.generator else "refiner"

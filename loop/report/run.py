@@ -48,7 +48,7 @@ def _uses(loop: Loop) -> Iterator[str]:
     """The detector that the commands after a run take unless they are told another, and the commands."""
     chosen = choose(loop.folder.path)
     control = not chosen.loop
-    run, flag = f"{loop.folder.path}", " --control" if control else ""
+    run, flag = loop.folder.path, " --control" if control else ""
     yield f"use the {chosen.one(control=control)[1]}: detloop predict {run} IMAGES --out FOLDER{flag}"
     yield f"export it: detloop export-model {run} --out FILE{flag}"
     if "test" in loop.data.splits:

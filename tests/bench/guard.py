@@ -75,7 +75,7 @@ def spoilt(config: LoopConfig) -> Decision:
 
 def section(rows: Sequence[Row]) -> str:
     """The text between the marks in ``docs/evidence.md``."""
-    tried = ("control", "blend 0.25", "blend 0.5", "blend 0.75", "loop")
+    tried = tuple(dict.fromkeys(name for one in rows for name in one["ap"]))
     lines = [f"| data | seed | samples per fold | {' | '.join(tried)} | chosen |", "|---" * (len(tried) + 4) + "|"]
     for one in rows:
         aps = " | ".join(f"{one['ap'][name]:.1f}" if one["ap"] else "" for name in tried)

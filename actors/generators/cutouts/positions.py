@@ -97,7 +97,8 @@ class Search:
         """The best place around a random good one of the coarse grid."""
         cutout, footprint = room.cutout, room.cutout.footprint()
         row, column = divmod(int(room.good[rng.integers(len(room.good))]), len(room.xs))
-        xs, ys = _window(room.xs, column, _step(footprint)), _window(room.ys, row, _step(footprint))
+        step = _step(footprint)
+        xs, ys = _window(room.xs, column, step), _window(room.ys, row, step)
         region = self.target[ys[0] : ys[-1] + cutout.height, xs[0] : xs[-1] + cutout.width]
         seams = _seams(_floats(region), _floats(cutout.pixels), _surroundings(cutout))
         seams = np.where(self._allowed(xs, ys, footprint, room.heights), seams, np.inf)
